@@ -1,0 +1,305 @@
+"""A trained model as a folder, and back. No pickle; a changed file is refused.
+
+manifest.json            configuration, labels, partition, router, files with their SHA-256
+examples.safetensors     embeddings and labels of the rows that the model ended with
+examples.json            their texts
+lexical.safetensors      document frequencies, where lexical evidence is used
+experts/NAME.safetensors or NAME.skops, one per expert, and gate
+provenance.json          dates, timings, host, versions: the only file outside the bundle id
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import io as bytes_io
+import json
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from red_ray.config import parse_config
+from red_ray.core.lexical import LexicalSpace
+from red_ray.core.router import Router
+from red_ray.encoding import EncoderSpec
+from red_ray.errors import BundleError, ConfigError, OutputError, StorageError
+from red_ray.experts import Expert, LogisticRegressionExpert, RandomForestExpert
+from red_ray.model import RedModel, expert_name
+
+FORMAT = 1
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
+
+SKOPS_TRUSTED: list[str] = []
+"""Types beyond skops' own safe list that a forest may hold: none."""
+
+
+def save_bundle(model: RedModel, folder: Path, provenance: Mapping[str, Any]) -> str:
+    """Write a bundle and return its id; a bundle that stood there is replaced at the end.
+
+    Args:
+        model: what to keep.
+        folder: where; its parent must exist.
+        provenance: what does not enter the id (dates, timings, host, versions, scorecard).
+
+    Raises:
+        OutputError: the folder cannot be written.
+        StorageError: the disk is full.
+    """
+    new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+    with _writing(folder):
+        for leftover in (new, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        (new / "experts").mkdir(parents=True)
+        _write_parts(model, new)
+        files = _hashes(new)
+        bundle_id = _bundle_id(files | {MANIFEST: _write_manifest(model, new, files)})
+        write_provenance(new, provenance)
+        if folder.exists():
+            folder.rename(old)
+        new.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    return bundle_id
+
+
+def write_provenance(folder: Path, provenance: Mapping[str, Any]) -> None:
+    """Write `provenance.json` alone: it is no part of the id."""
+    (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+
+
+def load_bundle(folder: Path) -> RedModel:
+    """Read a bundle, after every file's hash was checked.
+
+    Raises:
+        BundleError: it is no bundle, of another format, damaged, or holds a foreign file.
+    """
+    manifest = _read_manifest(folder)
+    _check_files(folder, manifest["files"])
+    try:
+        return _model(folder, manifest)
+    except (KeyError, TypeError, ValueError, SafetensorError, ConfigError) as error:
+        raise BundleError(
+            f"the bundle {str(folder)!r} does not fit this version: {error}"
+        ) from error
+
+
+def _write_parts(model: RedModel, folder: Path) -> None:
+    examples = {"vectors": model.example_vectors, "labels": model.example_labels}
+    _save_arrays(examples, folder / "examples.safetensors")
+    (folder / "examples.json").write_text(
+        json.dumps(list(model.example_texts), ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
+    )
+    if model.space is not None:
+        _save_arrays({"idf": model.space.idf}, folder / "lexical.safetensors")
+    for position, expert in enumerate(model.experts):
+        _write_expert(expert, folder / "experts" / expert_name(position))
+    if model.gate is not None:
+        _write_expert(model.gate, folder / "experts" / "gate")
+
+
+def _save_arrays(arrays: Mapping[str, Any], path: Path) -> None:
+    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+
+
+def _write_expert(expert: Expert, stem: Path) -> None:
+    if isinstance(expert, LogisticRegressionExpert):
+        _save_arrays({"weights": expert.weights, "bias": expert.bias}, _with(stem, "safetensors"))
+        return
+    if isinstance(expert, RandomForestExpert):
+        from skops import io
+
+        # Stored, not deflated: skops writes times into a zip, so its bytes are made our own.
+        _with(stem, "skops").write_bytes(_timeless(io.dumps(expert.model)))
+        return
+    raise TypeError(f"no bundle format for an expert of type {type(expert).__name__}")
+
+
+def _timeless(archive: bytes) -> bytes:
+    """The same zip with fixed member times and order, so that equal models have equal bytes."""
+    out = bytes_io.BytesIO()
+    with zipfile.ZipFile(bytes_io.BytesIO(archive)) as source, zipfile.ZipFile(out, "w") as target:
+        for name in sorted(source.namelist()):
+            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), source.read(name))
+    return out.getvalue()
+
+
+def _with(stem: Path, suffix: str) -> Path:
+    return stem.with_name(f"{stem.name}.{suffix}")
+
+
+def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> str:
+    router = model.router
+    manifest = {
+        "format": FORMAT,
+        "config": _identity_config(model),
+        "labels": list(model.labels),
+        "descriptions": list(model.descriptions),
+        "subsets": [list(subset) for subset in model.subsets],
+        "experts": [expert.kind for expert in model.experts],
+        "n_seed": model.n_seed,
+        "encoder": None if model.encoder_spec is None else model.encoder_spec.to_dict(),
+        "gate": model.gate is not None,
+        "lexical": model.space is not None,
+        "router": {
+            "columns": router.columns.tolist(),
+            "weights": router.weights.tolist(),
+            "novelty_mean": router.novelty_mean.tolist(),
+            "novelty_scale": router.novelty_scale.tolist(),
+            "none_slope": router.none_slope,
+            "none_bias": router.none_bias,
+        },
+        "files": dict(files),
+    }
+    path = folder / MANIFEST
+    text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
+    path.write_text(text + "\n", encoding="utf-8")
+    return _hash(path)
+
+
+def _identity_config(model: RedModel) -> dict[str, Any]:
+    """The configuration without what says where and how fast a run went, not what it made."""
+    data = model.config.model_dump(mode="json")
+    data["encoder"].pop("store")
+    data["expert"].pop("per_actor")
+    for key in ("concurrency", "timeout_s", "total_time_s", "max_attempts", "key_variable"):
+        data["judge"].pop(key)
+    return data
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): _hash(path) for path in paths}
+
+
+def _hash(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _bundle_id(files: Mapping[str, str]) -> str:
+    """SHA-256 over the sorted (path, SHA-256) pairs of all files but provenance.json."""
+    pairs = "".join(f"{path}\0{digest}\n" for path, digest in sorted(files.items()))
+    return hashlib.sha256(pairs.encode()).hexdigest()
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        found = manifest["format"]
+        if not isinstance(manifest["files"], dict):
+            raise TypeError("'files' is no table")
+    except FileNotFoundError as error:
+        raise BundleError(f"{str(folder)!r} is no bundle: it has no {MANIFEST}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BundleError(f"cannot read {str(path)!r}: {error}") from error
+    if found != FORMAT:
+        raise BundleError(
+            f"{str(folder)!r} has bundle format {found!r}; this version reads {FORMAT}"
+        )
+    return dict(manifest)
+
+
+def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
+    found = set(_names(folder)) - {MANIFEST, PROVENANCE}
+    for name in sorted(found ^ set(expected)):
+        fault = "is missing" if name in expected else "does not belong there"
+        raise BundleError(
+            f"the bundle {str(folder)!r} is damaged: {name!r} {fault}; train it again"
+        )
+    for name, digest in sorted(expected.items()):
+        if _hash(folder / name) != digest:
+            raise BundleError(
+                f"the bundle {str(folder)!r} is damaged: {name!r} was changed since it was "
+                "written; restore it or train again"
+            )
+
+
+def _names(folder: Path) -> Iterator[str]:
+    return (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
+    labels = tuple(manifest["labels"])
+    subsets = tuple(tuple(subset) for subset in manifest["subsets"])
+    examples = load_file(folder / "examples.safetensors")
+    texts = json.loads((folder / "examples.json").read_text(encoding="utf-8"))
+    kinds = zip(manifest["experts"], subsets, strict=True)
+    experts = [
+        _read_expert(kind, len(subset), folder / "experts" / expert_name(position))
+        for position, (kind, subset) in enumerate(kinds)
+    ]
+    gate_stem = folder / "experts" / "gate"
+    gate = _read_expert("logistic_regression", len(labels), gate_stem) if manifest["gate"] else None
+    space = _read_space(folder) if manifest["lexical"] else None
+    files = dict(manifest["files"]) | {MANIFEST: _hash(folder / MANIFEST)}
+    return RedModel(
+        config=parse_config(manifest["config"]),
+        labels=labels,
+        descriptions=tuple(manifest["descriptions"]),
+        subsets=subsets,
+        experts=tuple(experts),
+        gate=gate,
+        router=_read_router(manifest["router"]),
+        example_texts=tuple(texts),
+        example_vectors=examples["vectors"],
+        example_labels=examples["labels"],
+        n_seed=int(manifest["n_seed"]),
+        space=space,
+        encoder_spec=_read_encoder_spec(manifest["encoder"]),
+        bundle_id=_bundle_id(files),
+    )
+
+
+def _read_space(folder: Path) -> LexicalSpace:
+    return LexicalSpace(idf=load_file(folder / "lexical.safetensors")["idf"])
+
+
+def _read_encoder_spec(data: Mapping[str, Any] | None) -> EncoderSpec | None:
+    return None if data is None else EncoderSpec.from_dict(data)
+
+
+def _read_router(data: Mapping[str, Any]) -> Router:
+    return Router(
+        columns=np.array(data["columns"], dtype=np.int64),
+        weights=np.array(data["weights"], dtype=np.float64),
+        novelty_mean=np.array(data["novelty_mean"], dtype=np.float64),
+        novelty_scale=np.array(data["novelty_scale"], dtype=np.float64),
+        none_slope=float(data["none_slope"]),
+        none_bias=float(data["none_bias"]),
+    )
+
+
+def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:
+    if kind == "logistic_regression":
+        arrays = load_file(_with(stem, "safetensors"))
+        return LogisticRegressionExpert(n_labels, arrays["weights"], arrays["bias"])
+    if kind == "random_forest":
+        from skops import io
+
+        path = _with(stem, "skops")
+        unknown = io.get_untrusted_types(file=path)
+        if set(unknown) - set(SKOPS_TRUSTED):
+            raise BundleError(f"{str(path)!r} holds types that no bundle holds: {sorted(unknown)}")
+        return RandomForestExpert(n_labels, model=io.load(path, trusted=SKOPS_TRUSTED))
+    raise BundleError(f"unknown expert kind {kind!r} in the bundle")
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Translate what can go wrong while writing below `folder`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL_DISK:
+            raise StorageError(
+                f"no space left for {str(folder)!r}; free some and run the command again"
+            ) from error
+        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error

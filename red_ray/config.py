@@ -1,0 +1,234 @@
+"""The configuration of a run: one frozen model, the same for every command.
+
+A default stands on its field and nowhere else; YAML and the command line hold only what
+differs. Secrets never stand here: a judge's key is named by its environment variable.
+"""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from red_ray.errors import ConfigError
+
+Mode = Literal["speed", "balanced"]
+ExpertKind = Literal["logistic_regression", "random_forest"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class EncoderConfig(_Frozen):
+    """How texts become vectors."""
+
+    model: str = "all-MiniLM-L6-v2"
+    revision: str | None = None
+    truncate_dim: int | None = Field(default=None, gt=0)
+    prompt: str = ""
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    max_tokens: int = Field(default=256, gt=0)
+    store: Path | None = None  # None: RED_RAY_CACHE, else the user's cache folder
+
+
+class PartitionConfig(_Frozen):
+    """How labels are cut into subsets."""
+
+    strategy: Literal["similar", "dissimilar", "random", "auto"] = "similar"
+    subset_size: int = Field(default=8, ge=2)
+    umap_dim: int | None = Field(default=None, gt=1)  # None: no reduction
+
+
+class ExpertConfig(_Frozen):
+    """What an expert is."""
+
+    kind: ExpertKind = "logistic_regression"
+    per_actor: Literal["auto"] | int = "auto"
+
+
+class NoiseConfig(_Frozen):
+    """Which rows of other subsets an expert learns as noise.
+
+    `factor` None takes all of them up to `cap`; a number takes that many times the expert's
+    own rows, as the reference does.
+    """
+
+    cap: int = Field(default=4000, gt=0)
+    factor: float | None = Field(default=None, gt=0)
+
+
+class RouterConfig(_Frozen):
+    """How evidence becomes one distribution and a decision."""
+
+    gate: bool = True
+    lexical: bool = True
+    folds: int = Field(default=5, ge=2)
+    none_threshold: float = Field(default=0.5, ge=0, le=1)
+    none_prior: float = Field(default=0.05, gt=0, lt=1)
+
+
+class JudgeConfig(_Frozen):
+    """Whom the loop asks, how, and within which limits."""
+
+    spec: str | None = None
+    question: Literal["choose", "verify"] = "choose"
+    top_k: int = Field(default=5, ge=1)
+    examples_per_candidate: int = Field(default=2, ge=0)
+    timeout_s: float = Field(default=150.0, gt=0)
+    total_time_s: float = Field(default=600.0, gt=0)
+    max_attempts: int = Field(default=4, ge=1)
+    temperature: float = Field(default=0.0, ge=0)
+    concurrency: int = Field(default=16, ge=1)
+    budget_calls: int | None = Field(default=None, ge=1)
+    key_variable: str = "OPENAI_API_KEY"
+
+
+class LoopConfig(_Frozen):
+    """When the loop asks, and when it stops."""
+
+    stop_mode: Literal["informative_only", "informative_then_all_predicted"] = "informative_only"
+    max_iterations: int = Field(default=10, ge=1)
+    samples_per_iteration: int = Field(default=100, ge=1)
+    acquisition: Literal["margin", "entropy", "random"] = "margin"
+    diversity: float = Field(default=0.5, ge=0, le=1)
+    uncertainty_threshold: float = Field(default=0.1, ge=0, le=1)
+    all_predicted_iterations: int = Field(default=3, ge=1)
+    recalibrate_every: int = Field(default=3, ge=1)
+    plateau_patience: int = Field(default=2, ge=1)
+    plateau_min_gain: float = Field(default=0.0, ge=0)
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "speed": {
+        "encoder": {"model": "all-MiniLM-L6-v2"},
+        "expert": {"kind": "logistic_regression"},
+        "partition": {"umap_dim": 32},
+    },
+    "balanced": {
+        "encoder": {"model": "all-mpnet-base-v2"},
+        "expert": {"kind": "random_forest"},
+        "partition": {"umap_dim": 50},
+    },
+}
+"""What each mode sets; any of it can be overridden."""
+
+
+class RunConfig(_Frozen):
+    """Everything that decides a run's result."""
+
+    mode: Mode = "speed"
+    seed: int = Field(default=42, ge=0)
+    samples_per_class: int | None = Field(default=None, ge=1)
+    text_column: str = "text"
+    label_column: str = "label"
+    max_chars: int = Field(default=10_000, gt=0)
+    encoder: EncoderConfig = EncoderConfig()
+    partition: PartitionConfig = PartitionConfig()
+    expert: ExpertConfig = ExpertConfig()
+    noise: NoiseConfig = NoiseConfig()
+    router: RouterConfig = RouterConfig()
+    judge: JudgeConfig = JudgeConfig()
+    loop: LoopConfig = LoopConfig()
+
+    @model_validator(mode="after")
+    def _judge_asks_what_it_can(self) -> Self:
+        if self.judge.question == "verify" and self.judge.top_k != 1:
+            # Verify asks about the best candidate only; the default of top_k is for `choose`.
+            object.__setattr__(self, "judge", self.judge.model_copy(update={"top_k": 1}))
+        return self
+
+
+def load_config(path: Path | None = None, overrides: dict[str, Any] | None = None) -> RunConfig:
+    """Read a configuration: the mode's preset, then the file, then `overrides`.
+
+    Args:
+        path: a YAML file of the keys of `RunConfig`, or None.
+        overrides: nested keys that win over the file, as the command line gives them.
+
+    Raises:
+        ConfigError: the file cannot be read, or holds an unknown key or a bad value.
+    """
+    given = _merge(_read_yaml(path) if path else {}, overrides or {})
+    preset = PRESETS.get(str(given.get("mode", "speed")), {})
+    return parse_config(_merge(preset, given))
+
+
+def parse_config(data: dict[str, Any]) -> RunConfig:
+    """Validate a nested dictionary; every fault is told in one line.
+
+    Raises:
+        ConfigError: a key is unknown or a value does not fit.
+    """
+    try:
+        return RunConfig.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_one_line(error)) from error
+
+
+def dump_config(config: RunConfig) -> str:
+    """The resolved configuration as YAML, in the order of its fields."""
+    return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that stands twice: YAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        twice = sorted({str(key) for key in keys if keys.count(key) > 1})
+        if twice:
+            raise ConfigError(f"the configuration holds the key {twice[0]!r} twice; keep one")
+        return super().construct_mapping(node, deep=deep)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read the configuration {str(path)!r}: {error}") from error
+    except yaml.YAMLError as error:
+        line = " ".join(str(error).split())
+        raise ConfigError(f"{str(path)!r} is not valid YAML: {line}") from error
+    if data is None:
+        return {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{str(path)!r} must hold keys and values, found {type(data).__name__}")
+    return data
+
+
+def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _one_line(error: ValidationError) -> str:
+    parts = []
+    for fault in error.errors():
+        where = ".".join(str(step) for step in fault["loc"])
+        if fault["type"] == "extra_forbidden":
+            parts.append(f"unknown configuration key {where!r}{_suggest(where)}")
+        else:
+            parts.append(f"{where}: {fault['msg']}, got {fault['input']!r}")
+    return "; ".join(parts)
+
+
+def _suggest(where: str) -> str:
+    near = difflib.get_close_matches(where, _all_keys(RunConfig), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    keys = []
+    for name, info in model.model_fields.items():
+        keys.append(prefix + name)
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            keys.extend(_all_keys(kind, f"{prefix}{name}."))
+    return keys

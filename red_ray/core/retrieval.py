@@ -1,0 +1,123 @@
+"""Labelled examples as evidence: by embedding and by n-gram, for a fixed or a growing set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from red_ray.core.similarity import LabelSimilarity
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Texts:
+    """Some texts as vectors.
+
+    Attributes:
+        vectors: embeddings, shape (n_texts, dim), unit length.
+        ngrams: lexical vectors, shape (n_texts, n_features), unit length; None without them.
+    """
+
+    vectors: Floats
+    ngrams: sparse.csr_matrix | None
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def take(self, rows: Ints | slice) -> Texts:
+        """The texts at `rows`."""
+        ngrams = None if self.ngrams is None else self.ngrams[rows]
+        return Texts(self.vectors[rows], ngrams)
+
+
+class Examples:
+    """Labelled texts that others are compared with."""
+
+    def __init__(self, texts: Texts, labels: Ints, n_labels: int) -> None:
+        self.texts = texts
+        self.labels = labels
+        self.n_labels = n_labels
+        self._ngrams_by_feature = None if texts.ngrams is None else texts.ngrams.T.tocsr()
+
+    def similarity(self, texts: Texts) -> Floats:
+        """Cosine of `texts` to each example by embedding, shape (n_texts, n_examples)."""
+        return np.asarray(texts.vectors @ self.texts.vectors.T)
+
+    def lexical_similarity(self, texts: Texts) -> Floats:
+        """Cosine of `texts` to each example by n-gram, shape (n_texts, n_examples)."""
+        if texts.ngrams is None or self._ngrams_by_feature is None:
+            raise ValueError("these texts have no lexical vectors")
+        return np.asarray((texts.ngrams @ self._ngrams_by_feature).toarray(), dtype=np.float32)
+
+
+class CentroidNorms:
+    """Lengths of the labels' mean vectors, kept while examples come in."""
+
+    def __init__(self, n_labels: int) -> None:
+        self._counts = np.zeros(n_labels, dtype=np.int64)
+        self._vector_sums: Floats | None = None
+        self._ngram_sums: sparse.csr_matrix | None = None
+
+    def add(self, examples: Examples) -> None:
+        """Take in new examples."""
+        member = _membership(examples)
+        self._counts += np.asarray(member.sum(axis=1), dtype=np.int64).ravel()
+        vectors = np.asarray(member @ examples.texts.vectors)
+        self._vector_sums = vectors if self._vector_sums is None else self._vector_sums + vectors
+        if examples.texts.ngrams is not None:
+            ngrams = sparse.csr_matrix(member @ examples.texts.ngrams)
+            sums = self._ngram_sums
+            self._ngram_sums = ngrams if sums is None else sparse.csr_matrix(sums + ngrams)
+
+    def by_embedding(self) -> Floats:
+        """Shape (n_labels,); 0 for a label without examples."""
+        if self._vector_sums is None:
+            return np.zeros(len(self._counts), dtype=np.float32)
+        return self._per_row(np.linalg.norm(self._vector_sums, axis=1))
+
+    def by_ngram(self) -> Floats:
+        """Shape (n_labels,); 0 for a label without examples."""
+        if self._ngram_sums is None:
+            return np.zeros(len(self._counts), dtype=np.float32)
+        squares = self._ngram_sums.multiply(self._ngram_sums).sum(axis=1)
+        return self._per_row(np.sqrt(np.asarray(squares)).ravel())
+
+    def _per_row(self, norms: NDArray[np.floating]) -> Floats:
+        return np.asarray(norms / np.maximum(self._counts, 1), dtype=np.float32)
+
+
+def _membership(examples: Examples) -> sparse.csr_matrix:
+    """Shape (n_labels, n_examples), 1 where the example has the label."""
+    n = len(examples.labels)
+    cells = (np.ones(n, dtype=np.float32), (examples.labels, np.arange(n)))
+    return sparse.csr_matrix(cells, shape=(examples.n_labels, n))
+
+
+class SimilarityEvidence:
+    """The similarity columns of some fixed texts, kept while examples come in."""
+
+    def __init__(self, texts: Texts, n_labels: int) -> None:
+        self._texts = texts
+        self._by_embedding = LabelSimilarity(len(texts), n_labels)
+        self._by_ngram = None if texts.ngrams is None else LabelSimilarity(len(texts), n_labels)
+
+    def add(self, examples: Examples) -> None:
+        """Compare the texts with new examples."""
+        self._by_embedding.add(examples.similarity(self._texts), examples.labels)
+        if self._by_ngram is not None:
+            self._by_ngram.add(examples.lexical_similarity(self._texts), examples.labels)
+
+    def similarity(self, norms: CentroidNorms) -> tuple[Floats, Floats, Floats]:
+        """Centroid, nearest, mean of the three nearest; each (n_texts, n_labels)."""
+        held = self._by_embedding
+        return held.centroid(norms.by_embedding()), held.nearest(), held.nearest_mean()
+
+    def lexical(self, norms: CentroidNorms) -> tuple[Floats, Floats] | None:
+        """Centroid and nearest by n-gram; each (n_texts, n_labels)."""
+        held = self._by_ngram
+        return None if held is None else (held.centroid(norms.by_ngram()), held.nearest())

@@ -1,0 +1,211 @@
+"""Turns the evidence of all experts into one calibrated distribution over labels and "none"."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize, minimize_scalar
+from scipy.special import expit, logit, logsumexp
+
+from red_ray.core.evidence import (
+    EXPERT_COLUMNS,
+    GATE_COLUMNS,
+    LEXICAL_COLUMNS,
+    SIMILARITY_COLUMNS,
+    Column,
+)
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RIDGE = 1e-3
+"""Penalty on the squared weights: holds columns that say the same from growing apart."""
+
+NOVELTY_SIGNS = np.array([-1.0, -1.0, 1.0])
+"""Novelty falls with energy and nearest similarity, rises with noise."""
+
+
+@dataclass(frozen=True, slots=True)
+class Router:
+    """A conditional logit whose few weights are shared by all labels, and a *none* detector.
+
+    Attributes:
+        columns: the evidence columns it reads, shape (n_columns,).
+        weights: weight of each column in its own unit, shape (n_columns,).
+        novelty_mean: mean of energy, nearest similarity and noise over in-scope rows, shape (3,).
+        novelty_scale: their standard deviations, shape (3,).
+        none_slope: log-odds of *none* per unit of novelty.
+        none_bias: log-odds of *none* at novelty 0, the prior included.
+    """
+
+    columns: Ints
+    weights: Doubles
+    novelty_mean: Doubles
+    novelty_scale: Doubles
+    none_slope: float
+    none_bias: float
+
+    def scores(self, evidence: Floats) -> Doubles:
+        """Unnormalised log-scores, shape (n_texts, n_labels)."""
+        return np.asarray(evidence[:, :, self.columns] @ self.weights, dtype=np.float64)
+
+    def label_log_proba(self, evidence: Floats) -> Doubles:
+        """Log-probabilities given that a label fits, shape (n_texts, n_labels)."""
+        scores = self.scores(evidence)
+        return np.asarray(scores - logsumexp(scores, axis=1, keepdims=True))
+
+    def novelty(self, evidence: Floats) -> Doubles:
+        """How little a text is like any label, shape (n_texts,); higher is stranger."""
+        return self._novelty(_novelty_parts(evidence, self.scores(evidence)))
+
+    def none_proba(self, evidence: Floats) -> Doubles:
+        """Probability that no label fits, shape (n_texts,)."""
+        return np.asarray(expit(self.none_slope * self.novelty(evidence) + self.none_bias))
+
+    def distribution(self, evidence: Floats) -> Doubles:
+        """One distribution, shape (n_texts, n_labels + 1), the last column *none*."""
+        none = self.none_proba(evidence)[:, None]
+        labels = np.exp(self.label_log_proba(evidence)) * (1 - none)
+        return np.hstack([labels, none])
+
+    def _novelty(self, parts: Doubles) -> Doubles:
+        return np.asarray(((parts - self.novelty_mean) / self.novelty_scale) @ NOVELTY_SIGNS)
+
+
+def router_columns(*, gate: bool, experts: bool, lexical: bool) -> Ints:
+    """The evidence columns that a configuration uses."""
+    chosen: list[Column] = [*SIMILARITY_COLUMNS]
+    chosen += GATE_COLUMNS if gate else ()
+    chosen += EXPERT_COLUMNS if experts else ()
+    chosen += LEXICAL_COLUMNS if lexical else ()
+    return np.array(sorted(chosen), dtype=np.int64)
+
+
+def fit_router(
+    evidence: Floats,
+    labels: Ints,
+    *,
+    trusted: NDArray[np.bool_],
+    columns: Ints,
+    none_prior: float,
+) -> Router:
+    """Fit a router on cross-fitted evidence.
+
+    *None* is learned without a single out-of-scope text: a row whose own label is hidden from
+    the evidence is a text that no label fits. Only the scale of *none* rests on that, by a
+    logistic fit on one number; which text is stranger than which is fixed beforehand (the sum
+    of three standard scores), since a fit of the three weights learns what hiding a label does
+    to its neighbours rather than what strange texts look like (measured on CLINC150's
+    validation rows: AUROC 0.95 fitted, 0.988 fixed).
+
+    Args:
+        evidence: of rows that the experts had not seen, shape (n_rows, n_labels, len(Column)).
+        labels: the rows' labels, shape (n_rows,).
+        trusted: rows that a user labelled, shape (n_rows,). All rows say how the columns weigh
+            against each other, but only these how sure to be: rows that a loop chose are harder
+            than what comes, and a judge mislabels some (measured on Banking77 after 1,000 calls:
+            calibration error 0.029 without the distinction, 0.016 with it).
+        columns: the evidence columns to use.
+        none_prior: share of texts expected to fit no label, in (0, 1).
+
+    Source: the router is a conditional logit, McFadden (1973).
+    """
+    weights = _fit_weights(evidence[:, :, columns], labels)
+    evidence, labels = evidence[trusted], labels[trusted]
+    weights = weights * _fit_sharpness(np.asarray(evidence[:, :, columns] @ weights), labels)
+    scores = np.asarray(evidence[:, :, columns] @ weights)
+    known = _novelty_parts(evidence, scores)
+    masked_evidence, masked_scores = _hide_own_label(evidence, scores, labels)
+    strange = _novelty_parts(masked_evidence, masked_scores)
+    mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
+    slope, bias = _fit_none(
+        ((known - mean) / scale) @ NOVELTY_SIGNS,
+        ((strange - mean) / scale) @ NOVELTY_SIGNS,
+        none_prior,
+    )
+    return Router(
+        columns=columns,
+        weights=weights,
+        novelty_mean=mean,
+        novelty_scale=scale,
+        none_slope=slope,
+        none_bias=bias,
+    )
+
+
+def mean_log_likelihood(router: Router, evidence: Floats, labels: Ints) -> float:
+    """Mean log-probability of the rows' own labels, given that a label fits."""
+    log_proba = router.label_log_proba(evidence)
+    return float(log_proba[np.arange(len(labels)), labels].mean())
+
+
+def _fit_weights(evidence: Floats, labels: Ints) -> Doubles:
+    scale = evidence.std(axis=(0, 1)) + 1e-6
+    scaled = np.asarray(evidence / scale, dtype=np.float32)
+    rows = np.arange(len(labels))
+    true = scaled[rows, labels].mean(axis=0, dtype=np.float64)
+
+    def loss(weights: Doubles) -> tuple[float, Doubles]:
+        scores = scaled @ weights.astype(np.float32)
+        total = logsumexp(scores, axis=1)
+        proba = np.exp(scores - total[:, None])
+        expected = np.tensordot(proba, scaled, axes=([0, 1], [0, 1])) / len(labels)
+        value = float((total - scores[rows, labels]).mean()) + RIDGE * float(weights @ weights)
+        return value, expected - true + 2 * RIDGE * weights
+
+    start = np.full(evidence.shape[2], 0.3)
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B")
+    return np.asarray(fitted.x / scale, dtype=np.float64)
+
+
+def _fit_sharpness(scores: Doubles, labels: Ints) -> float:
+    """The factor on `scores` under which the labels are most likely."""
+    own = scores[np.arange(len(labels)), labels]
+
+    def loss(log_factor: float) -> float:
+        factor = np.exp(log_factor)
+        return float((logsumexp(factor * scores, axis=1) - factor * own).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
+
+
+def _novelty_parts(evidence: Floats, scores: Doubles) -> Doubles:
+    """Energy, nearest similarity, and the noise of the best label's expert; shape (n_texts, 3)."""
+    best = scores.argmax(axis=1)
+    noise = evidence[np.arange(len(scores)), best, Column.NOISE]
+    nearest = evidence[:, :, Column.NEAREST].max(axis=1)
+    return np.stack([logsumexp(scores, axis=1), nearest, noise], axis=1).astype(np.float64)
+
+
+def _hide_own_label(evidence: Floats, scores: Doubles, labels: Ints) -> tuple[Floats, Doubles]:
+    rows = np.arange(len(labels))
+    masked_evidence, masked_scores = evidence.copy(), scores.copy()
+    masked_evidence[rows, labels, Column.NEAREST] = -1.0
+    masked_scores[rows, labels] = -np.inf
+    return masked_evidence, masked_scores
+
+
+def _fit_none(known: Doubles, strange: Doubles, prior: float) -> tuple[float, float]:
+    """Slope and bias of the log-odds of *none*, from as many strange as known rows."""
+    novelty = np.concatenate([known, strange])
+    is_none = np.repeat([0.0, 1.0], [len(known), len(strange)])
+
+    def loss(parameters: Doubles) -> tuple[float, Doubles]:
+        odds = parameters[0] * novelty + parameters[1]
+        value = float((np.logaddexp(0, odds) - is_none * odds).mean())
+        error = (expit(odds) - is_none) / len(odds)
+        gradient = np.array([error @ novelty, error.sum()]) + RIDGE * parameters
+        return value + RIDGE / 2 * float(parameters @ parameters), gradient
+
+    slope, bias = minimize(loss, np.array([0.5, 0.0]), jac=True, method="L-BFGS-B").x
+    return float(slope), float(bias + logit(prior))
+
+
+def top_labels(proba: Doubles, k: int) -> Ints:
+    """The `k` most probable labels of each row, best first, shape (n_texts, k); ties by index."""
+    values = np.asarray(proba)
+    k = min(k, values.shape[1])
+    return np.asarray(np.argsort(-values, axis=1, kind="stable")[:, :k], dtype=np.int64)

@@ -1,0 +1,1 @@
+"""Texts and labels: tables in and out, clean rows, splits, and the shipped demo corpus."""

@@ -1,0 +1,311 @@
+"""Texts to vectors, with bits that depend on the text alone."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from red_ray.encoding.batches import Batch, TokenTable, bucket_lengths, cut_batches
+from red_ray.encoding.files import find_model
+from red_ray.encoding.packing import pack_linears
+from red_ray.encoding.quiet import quiet_libraries
+from red_ray.encoding.resolve import spec_of_folder
+from red_ray.encoding.spec import EncoderSpec
+from red_ray.errors import EncoderError
+
+if TYPE_CHECKING:
+    import torch
+
+    from red_ray.config import EncoderConfig
+
+FloatArray = npt.NDArray[np.float32]
+
+# Texts that a thread tokenises at once: some milliseconds of work, so that threads share it.
+_TOKENISE_ROWS = 256
+# What the model libraries raise on files that are damaged, foreign or of another version.
+_LOAD_ERRORS = (
+    OSError,
+    ValueError,
+    LookupError,
+    RuntimeError,
+    ImportError,
+    TypeError,
+    AttributeError,
+)
+
+
+class Encoder(Protocol):
+    """Turns texts into rows of unit length."""
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What decides the vectors."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        ...
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of `texts`, shape (n_texts, dim), rows with L2 norm 1."""
+        ...
+
+
+class SentenceEncoder:
+    """A sentence-transformers model whose rows are the same bits in any company.
+
+    Texts run in batches of fixed shape, each forward pass on one intra-op thread: both the
+    shape and the number of intra-op threads change a row's bits in bfloat16. The parallelism
+    comes from a pool of threads, each on batches of its own.
+
+    It can be used from several threads at once. Prompts and default prompts in a model's own
+    configuration are not applied; only the configured one is.
+    """
+
+    def __init__(self, model: Any, spec: EncoderSpec, *, n_threads: int | None = None) -> None:
+        """Take over a loaded `SentenceTransformer`; use `load` to make one.
+
+        Args:
+            model: in evaluation mode, on the device and in the dtype of `spec`.
+            spec: what `model` was loaded from.
+            n_threads: batches computed at a time; None: one per processor of this process.
+
+        Raises:
+            EncoderError: it is not a text transformer, or has fewer dimensions than asked for.
+        """
+        import torch
+
+        self._spec = spec
+        self._transformer, *self._head = list(model)
+        self._device = torch.device(spec.device)
+        self._pad_id = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
+        max_tokens = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
+        self._buckets = bucket_lengths(max_tokens)
+        self._tokenizer = _private_tokenizer(model, max_tokens)
+        # The number of intra-op threads belongs to a thread in OpenMP, hence the initializer.
+        self._pool = ThreadPoolExecutor(
+            max_workers=n_threads or available_processors(),
+            thread_name_prefix="encode",
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        self._dim = self._probe_dim()
+
+    @classmethod
+    def load(cls, config: EncoderConfig, *, n_threads: int | None = None) -> Self:
+        """Load the model that `config` names; see `red_ray.encoding.files` for where from.
+
+        Sets torch's intra-op threads to 1 and, unless the variable is set, tokenizers' own
+        parallelism to off, both for the whole process.
+
+        Args:
+            config: which model, and how it is used.
+            n_threads: batches computed at a time; None: one per processor of this process.
+                It does not change the result.
+
+        Raises:
+            EncoderError: the model cannot be found, does not load, or is not a text
+                transformer.
+        """
+        folder = find_model(config.model, config.revision)
+        spec = spec_of_folder(config, folder)
+        _set_process_threads()
+        return cls(_load_model(folder, spec), spec, n_threads=n_threads)
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What decides the vectors."""
+        return self._spec
+
+    @property
+    def dim(self) -> int:
+        """Length of a vector."""
+        return self._dim
+
+    def encode(self, texts: Sequence[str]) -> FloatArray:
+        """Vectors of `texts`.
+
+        Args:
+            texts: any strings; beyond `spec.max_tokens` (or the model's own limit) they are cut.
+
+        Returns:
+            Shape (n_texts, dim), rows with L2 norm 1. A row's bits depend on its text and on
+            `spec` alone, on one kind of machine.
+
+        Raises:
+            TypeError: `texts` is one string.
+        """
+        if isinstance(texts, str):
+            raise TypeError("encode takes a sequence of texts, got one string; put it into a list")
+        vectors = np.empty((len(texts), self._dim), dtype=np.float32)
+        table = self._tokenise(texts)
+        batches = cut_batches(table.lengths, self._buckets, self._spec.batch_rows)
+        for batch, rows in zip(
+            batches, self._pool.map(lambda b: self._forward(table, b), batches), strict=True
+        ):
+            vectors[batch.rows] = rows
+        return vectors
+
+    def close(self) -> None:
+        """End the threads; `encode` cannot be called afterwards."""
+        self._pool.shutdown(cancel_futures=True)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _tokenise(self, texts: Sequence[str]) -> TokenTable:
+        chunks = [texts[i : i + _TOKENISE_ROWS] for i in range(0, len(texts), _TOKENISE_ROWS)]
+        return TokenTable.from_ids(list(chain.from_iterable(self._pool.map(self._ids, chunks))))
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        prompted = [_encodable(self._spec.prompt + text) for text in texts]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted)]
+
+    def _forward(self, table: TokenTable, batch: Batch) -> FloatArray:
+        import torch
+
+        ids, mask = table.fill(batch, batch_rows=self._spec.batch_rows, pad_id=self._pad_id)
+        with torch.inference_mode():
+            vectors = self._vectors(torch.from_numpy(ids), torch.from_numpy(mask))
+        rows: FloatArray = vectors[: len(batch.rows)].cpu().numpy()
+        return rows
+
+    def _vectors(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        features = {
+            "input_ids": ids.to(self._device),
+            "attention_mask": mask.to(self._device),
+        }
+        features = self._transformer(features)
+        # Pooled in float32: a mean in bfloat16 would lose what the texts' tokens differ in.
+        features["token_embeddings"] = features["token_embeddings"].float()
+        for module in self._head:
+            features = module(features)
+        vectors = features["sentence_embedding"].float()[:, : self._spec.truncate_dim]
+        return torch.nn.functional.normalize(vectors, dim=1)
+
+    def _probe_dim(self) -> int:
+        """Run one short text: the dimension, and a model of another kind, show at once."""
+        try:
+            table = self._tokenise(["a"])
+            batch = Batch(np.zeros(1, dtype=np.int64), int(self._buckets[0]))
+            dim = int(self._pool.submit(self._forward, table, batch).result().shape[1])
+        except _LOAD_ERRORS as error:
+            self.close()
+            raise EncoderError(
+                f"the model {self._spec.model!r} does not encode text as a transformer with a "
+                f"pooling layer does ({error!r}); choose a sentence-transformers text model"
+            ) from error
+        if dim < (self._spec.truncate_dim or 0):
+            self.close()
+            raise EncoderError(
+                f"encoder.truncate_dim is {self._spec.truncate_dim!r}, but {self._spec.model!r} "
+                f"has {dim!r} dimensions; take at most as many, or leave it out"
+            )
+        return dim
+
+
+def available_processors() -> int:
+    """Processors that this process may run on."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _set_process_threads() -> None:
+    """Give every thread of this process one intra-op thread, and tokenizers none of its own."""
+    import torch
+
+    # bfloat16 sums differ with the number of intra-op threads, so that a thread that is started
+    # later, or by somebody else, must not get more; and a pool of threads is faster anyway
+    # (measured on two cores: 950 texts/s, against 600 with two intra-op threads).
+    torch.set_num_threads(1)
+    # Our threads tokenise side by side. With its own parallelism tokenizers prints a warning on
+    # stderr at every later fork, Ray's included, and can deadlock in the child.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+# The libraries fill caches and patch classes while they load: one model at a time.
+_LOADING = threading.Lock()
+
+
+def _load_model(folder: Path, spec: EncoderSpec) -> Any:
+    import torch
+    from safetensors import SafetensorError
+
+    try:
+        # Before it is silenced: on import the libraries set up their own logging.
+        from sentence_transformers import SentenceTransformer
+
+        with _LOADING, quiet_libraries():
+            model = SentenceTransformer(
+                str(folder),
+                device=spec.device,
+                local_files_only=True,
+                model_kwargs={"dtype": getattr(torch, spec.dtype)},
+            )
+    except (*_LOAD_ERRORS, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise EncoderError(
+            f"the model in {str(folder)!r} does not load: {reason}; check that the folder is "
+            "complete and that sentence-transformers can open it"
+        ) from error
+    return _prepared(model, spec)
+
+
+def _prepared(model: Any, spec: EncoderSpec) -> Any:
+    import torch
+
+    model.eval()
+    transformer, *head = list(model)
+    for module in head:
+        module.to(torch.float32)
+    if spec.device == "cpu" and spec.dtype == "bfloat16":
+        pack_linears(transformer, n_rows=spec.batch_rows * 16)
+    return model
+
+
+def _private_tokenizer(model: Any, max_tokens: int) -> Any:
+    """A copy of the model's fast tokenizer, cut and padding set once.
+
+    transformers sets them anew at each call, which fails when threads share a tokenizer.
+
+    Raises:
+        EncoderError: the model has none.
+    """
+    from tokenizers import Tokenizer
+
+    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise EncoderError(
+            "the model has no fast tokenizer (tokenizer.json); choose a sentence-transformers "
+            "text model that has one"
+        )
+    tokenizer = Tokenizer.from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer
+
+
+def _encodable(text: str) -> str:
+    """`text` with "?" for half of a surrogate pair, which broken JSON holds and UTF-8 does not."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,78 @@
+"""Every error that red_ray raises on purpose.
+
+    RedRayError
+    ├── UserError                 a mistake the user can mend; the command exits 2
+    │   ├── ConfigError           an unknown key, a value out of range, two that conflict
+    │   ├── DataError             a file that cannot be read as the table it should be
+    │   ├── BundleError           a bundle that is damaged, foreign or of another version
+    │   ├── EncoderError          a model that cannot be found or does not load
+    │   └── OutputError           a place that cannot be written
+    └── RunError                  a failure with everything kept; the command exits 1
+        ├── JudgeError            a judge that gave no answer
+        │   ├── JudgeTimeout
+        │   ├── JudgeUnavailable  connection refused, 408, 429, 5xx: worth another try
+        │   └── JudgeRefused      401, 403, 404: no retry can help
+        └── StorageError          a disk that is full or went away
+
+Errors cross process borders: every constructor takes positional arguments and
+survives a pickle round trip (tested for all of them).
+"""
+
+
+class RedRayError(Exception):
+    """Root of the tree; `str(error)` is one line that says what is wrong and how to mend it."""
+
+
+class UserError(RedRayError):
+    """The user can mend it; commands exit with 2."""
+
+
+class ConfigError(UserError):
+    """The configuration is not valid."""
+
+
+class DataError(UserError):
+    """An input table cannot be used."""
+
+
+class BundleError(UserError):
+    """A bundle cannot be trusted or read."""
+
+
+class EncoderError(UserError):
+    """An encoder cannot be loaded."""
+
+
+class OutputError(UserError):
+    """An output cannot be written."""
+
+
+class RunError(RedRayError):
+    """The run failed; what was paid for is kept and commands exit with 1."""
+
+
+class JudgeError(RunError):
+    """A judge gave no answer."""
+
+
+class JudgeTimeout(JudgeError):
+    """The judge did not answer in time."""
+
+
+class JudgeUnavailable(JudgeError):
+    """The judge cannot be reached or is overloaded; another try may succeed."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message, retry_after_s)
+        self.retry_after_s = retry_after_s
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class JudgeRefused(JudgeError):
+    """The judge refuses the request; the key, the model or the address is wrong."""
+
+
+class StorageError(RunError):
+    """Something could not be stored."""

@@ -1,0 +1,110 @@
+"""Holds one or several experts over shared arrays; the plain class behind an expert actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.core.blas import use_one_blas_thread
+from red_ray.experts.base import Expert, ExpertSpec, make_expert
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class FitRows:
+    """What an expert is fitted on, as indices into the shared vectors.
+
+    Attributes:
+        rows: all labelled rows, shape (n_rows,).
+        labels: their labels, shape (n_rows,).
+        noise: positions in `rows` that are this expert's noise, shape (n_noise,).
+        refused: rows without a label that a judge denied one of the expert's labels; learned
+            as noise and never held out, shape (n_refused,).
+        folds: held-out fold of each labelled row, -1 for never, shape (n_rows,).
+    """
+
+    rows: Ints
+    labels: Ints
+    noise: Ints
+    refused: Ints
+    folds: Ints
+
+
+class ExpertHost:
+    """Fits and scores experts by position; knows nothing of other hosts."""
+
+    def __init__(self, specs: Sequence[ExpertSpec]) -> None:
+        use_one_blas_thread()
+        self._specs = tuple(specs)
+        self._experts: list[Expert] = [make_expert(spec) for spec in specs]
+        self._vectors: Floats | None = None
+
+    def load(self, vectors: Floats) -> None:
+        """Take the shared vectors, shape (n_texts, dim), which every row index refers to."""
+        self._vectors = vectors
+
+    def fit(self, position: int, data: FitRows) -> None:
+        """Fit an expert on all rows of its labels and its noise."""
+        self._fit_without(self._experts[position], position, data, fold=None)
+
+    def crossfit(self, position: int, data: FitRows) -> Floats:
+        """Scores of every labelled row by an expert that had not seen its fold.
+
+        Returns:
+            Shape (n_rows, n_labels + 1); rows of fold -1, which are never held out, are zero.
+        """
+        n_columns = len(self._specs[position].labels) + 1
+        scores = np.zeros((len(data.rows), n_columns), dtype=np.float32)
+        for fold in range(int(data.folds.max(initial=-1)) + 1):
+            held = data.folds == fold
+            expert = make_expert(self._specs[position])
+            self._fit_without(expert, position, data, fold=fold)
+            scores[held] = expert.score(self._of(data.rows[held]))
+        return scores
+
+    def score(self, position: int, rows: Ints) -> Floats:
+        """Log-probabilities of shared rows; see `Expert.score`."""
+        return self._experts[position].score(self._of(rows))
+
+    def export(self, position: int) -> Expert:
+        """The fitted expert itself, for the model."""
+        return self._experts[position]
+
+    def _fit_without(
+        self, expert: Expert, position: int, data: FitRows, *, fold: int | None
+    ) -> None:
+        rows, classes = training_rows(self._specs[position].labels, data, fold=fold)
+        expert.fit(self._of(rows), classes)
+
+    def _of(self, rows: Ints) -> Floats:
+        if self._vectors is None:
+            raise RuntimeError("load the shared vectors before an expert is used")
+        return self._vectors[rows]
+
+
+def training_rows(
+    labels: Sequence[int], data: FitRows, *, fold: int | None = None
+) -> tuple[Ints, Ints]:
+    """Rows and columns that an expert of `labels` learns from, those of `fold` left out.
+
+    Returns:
+        Indices into the shared vectors and the expert's column of each, both (n_rows,).
+    """
+    n_labels = len(labels)
+    column_of = np.full(max(int(data.labels.max(initial=0)), *labels) + 1, -1)
+    column_of[list(labels)] = np.arange(n_labels)
+    columns = column_of[data.labels]
+    is_noise = np.zeros(len(data.rows), dtype=bool)
+    is_noise[data.noise] = True
+    used = (columns >= 0) | is_noise
+    if fold is not None:
+        used &= data.folds != fold
+    classes = np.where(columns >= 0, columns, n_labels)[used]
+    rows = np.concatenate([data.rows[used], data.refused])
+    refused = np.full(len(data.refused), n_labels)
+    return rows, np.concatenate([classes, refused]).astype(np.int64)

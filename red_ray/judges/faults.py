@@ -1,0 +1,81 @@
+"""What went wrong over HTTP, in the terms of the error tree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from red_ray.errors import JudgeError, JudgeRefused, JudgeUnavailable
+
+
+@dataclass(frozen=True, slots=True)
+class Remedies:
+    """How a refusal is mended: `denied` for 401 and 403, `missing` for 404."""
+
+    denied: str
+    missing: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An HTTP answer that is no success. `body` is read, never shown: it may quote a text."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: str
+
+
+def status_error(
+    failure: Failure, *, judge: str, remedies: Remedies, now: datetime | None = None
+) -> JudgeError:
+    """The error that an HTTP status stands for.
+
+    Args:
+        failure: status, headers and body.
+        judge: name of the judge, for the message.
+        remedies: what to tell the user.
+        now: the time that a `Retry-After` date is measured from; the system's by default.
+    """
+    status = failure.status
+    told = f"judge {judge!r} answered HTTP {status!r}"
+    if status in (408, 429) or status >= 500:
+        wait_s = retry_after_s(failure.headers.get("Retry-After"), now or datetime.now(UTC))
+        return JudgeUnavailable(told, wait_s)
+    if status in (401, 403):
+        return JudgeRefused(f"{told}: {remedies.denied}")
+    if status == 404:
+        return JudgeRefused(f"{told}: {remedies.missing}")
+    if _is_too_long(failure):
+        return JudgeError(f"{told}: the prompt is too long for the model; lower max_chars")
+    return JudgeRefused(f"{told}: check that the address and the model take such requests")
+
+
+def retry_after_s(value: str | None, now: datetime) -> float | None:
+    """Seconds to wait by a `Retry-After` header: a number or an HTTP date; None if neither.
+
+    Source: RFC 9110, section 10.2.3; fractions of a second are accepted as well.
+    """
+    if value is None:
+        return None
+    try:
+        wait_s = float(value)
+    except ValueError:
+        wait_s = _until(value, now)
+    return max(wait_s, 0.0) if math.isfinite(wait_s) else None
+
+
+def _until(date: str, now: datetime) -> float:
+    try:
+        then = parsedate_to_datetime(date)
+    except ValueError:
+        return math.nan
+    # An HTTP date is in GMT; without a zone the parser leaves it naive.
+    return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def _is_too_long(failure: Failure) -> bool:
+    """Whether this prompt alone is at fault: vLLM, llama.cpp and OpenAI answer 400 then."""
+    return failure.status == 413 or (failure.status == 400 and "context" in failure.body.lower())

@@ -1,0 +1,156 @@
+"""From the text that names a judge to the judge."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from urllib.parse import SplitResult, urlsplit
+
+from pydantic import SecretStr
+
+from red_ray.config import JudgeConfig
+from red_ray.errors import ConfigError
+from red_ray.judges.base import Judge
+from red_ray.judges.neighbours import NeighboursJudge, Votes
+from red_ray.judges.ollama import OllamaJudge
+from red_ray.judges.openai import OpenAIJudge
+from red_ray.judges.simulated import SimulatedJudge
+
+FORMS = "ollama:MODEL, ollama:MODEL@URL, openai:MODEL@BASE_URL, simulated:ACCURACY, neighbours"
+_LOCAL = "127.0.0.1"
+_OLLAMA_PORT = 11434
+
+
+def make_judge(
+    config: JudgeConfig,
+    *,
+    seed: int,
+    hidden: Callable[[str], str | None] | None = None,
+    votes: Votes | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> Judge:
+    """Make the judge that `config.spec` names.
+
+    Args:
+        config: spec, temperature, time-out and the name of the key's variable.
+        seed: of the simulated judge's draws.
+        hidden: true label of a pool text, None where no label is true; for `simulated`.
+        votes: nearest labelled examples of a text; for `neighbours`.
+        environ: where OLLAMA_HOST and the key are looked up.
+
+    Raises:
+        ConfigError: the spec is unknown, or what it needs is missing.
+    """
+    spec = config.spec or ""
+    kind, _, rest = spec.partition(":")
+    if kind == "ollama" and rest:
+        return _ollama(config, rest, environ)
+    if kind == "openai" and rest:
+        return _openai(config, rest, environ)
+    if kind == "simulated" and rest:
+        return SimulatedJudge(_accuracy(spec, rest), seed=seed, hidden=_needed(spec, hidden))
+    if spec == "neighbours":
+        return NeighboursJudge(_needed_votes(votes))
+    raise ConfigError(f"unknown judge {spec!r}; use one of: {FORMS}")
+
+
+def _ollama(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OllamaJudge:
+    model, address = _split_address(rest)
+    if not model:
+        raise ConfigError(f"judge {config.spec!r} names no model; use ollama:MODEL@URL")
+    return OllamaJudge(
+        model,
+        base_url=_ollama_url(address or environ.get("OLLAMA_HOST", "").strip()),
+        temperature=config.temperature,
+        timeout_s=config.timeout_s,
+    )
+
+
+def _openai(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OpenAIJudge:
+    model, address = _split_address(rest)
+    if not model or not address:
+        raise ConfigError(f"judge {config.spec!r} is not complete; use openai:MODEL@BASE_URL")
+    url = _parse_url(address)
+    key = environ.get(config.key_variable, "").strip()
+    if not key and not _is_loopback(url.hostname or ""):
+        raise ConfigError(
+            f"judge {config.spec!r} needs a key: set the environment variable "
+            f"{config.key_variable}, or name another one in judge.key_variable"
+        )
+    if not (key.isascii() and key.isprintable()):
+        raise ConfigError(f"the key in {config.key_variable} holds characters no header can carry")
+    return OpenAIJudge(
+        model,
+        base_url=url.geturl().rstrip("/"),
+        temperature=config.temperature,
+        timeout_s=config.timeout_s,
+        api_key=SecretStr(key) if key else None,
+        key_variable=config.key_variable,
+    )
+
+
+def _accuracy(spec: str, value: str) -> float:
+    try:
+        accuracy = float(value)
+    except ValueError:
+        accuracy = -1.0
+    if not 0 <= accuracy <= 1:
+        raise ConfigError(f"judge {spec!r}: the accuracy must be from 0 to 1, as simulated:0.9")
+    return accuracy
+
+
+def _needed(spec: str, hidden: Callable[[str], str | None] | None) -> Callable[[str], str | None]:
+    if hidden is None:
+        raise ConfigError(
+            f"judge {spec!r} needs the pool's true labels: give the pool a label column, "
+            "or use a language model (ollama:MODEL) or neighbours"
+        )
+    return hidden
+
+
+def _needed_votes(votes: Votes | None) -> Votes:
+    if votes is None:
+        raise ConfigError("judge 'neighbours' needs labelled examples: give it training rows")
+    return votes
+
+
+def _split_address(rest: str) -> tuple[str, str]:
+    """Model and address; a model's name may hold an @ of its own before the one of the URL."""
+    model, found, address = rest.partition("@http")
+    if found:
+        return model, "http" + address
+    model, found, address = rest.rpartition("@")
+    return (model, address) if found else (rest, "")
+
+
+def _ollama_url(address: str) -> str:
+    """The server's address; what OLLAMA_HOST may leave out is filled in as Ollama does."""
+    if "://" in address:
+        return _parse_url(address).geturl().rstrip("/")
+    url = _parse_url(f"http://{_LOCAL if address[:1] in ('', ':') else ''}{address}")
+    # 0.0.0.0 is where a server listens, not where a client can reach it everywhere.
+    host = _LOCAL if url.hostname == "0.0.0.0" else url.hostname or _LOCAL
+    host = f"[{host}]" if ":" in host else host
+    return f"http://{host}:{url.port or _OLLAMA_PORT}{url.path.rstrip('/')}"
+
+
+def _parse_url(address: str) -> SplitResult:
+    try:
+        url = urlsplit(address)
+        port_fits = url.port is None or url.port > 0
+    except ValueError:
+        port_fits = False
+    if not port_fits or url.scheme not in ("http", "https") or not url.hostname:
+        raise ConfigError(f"{address!r} is no address of a judge; use http://HOST:PORT/PATH")
+    if url.username or url.password:
+        # The address enters the ledger, the logs and the run's configuration.
+        raise ConfigError("an address of a judge must hold no password; use the key's variable")
+    return url
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

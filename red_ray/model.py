@@ -1,0 +1,191 @@
+"""The trained model: what training makes and inference loads; needs no Ray to predict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import EncoderConfig, RunConfig
+from red_ray.core.blas import use_one_blas_thread
+from red_ray.core.evidence import Parts, assemble
+from red_ray.core.lexical import LexicalSpace
+from red_ray.core.partition import Subsets
+from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
+from red_ray.core.router import Router, top_labels
+from red_ray.encoding import EncoderSpec, SentenceEncoder
+from red_ray.errors import EncoderError
+from red_ray.experts import Expert
+from red_ray.types import Alternative, Decision
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+CHUNK_TEXTS = 512
+"""Texts whose evidence is held at a time; fixed, so that a text's bits do not depend on how many
+others were asked for."""
+
+
+class TextEncoder(Protocol):
+    """Anything that turns texts into vectors of unit length."""
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Shape (n_texts, dim)."""
+
+
+@dataclass(frozen=True)
+class RedModel:
+    """A many-label classifier: experts over label subsets, one router over all of them.
+
+    Attributes:
+        config: the resolved configuration that trained it.
+        labels: label names; everything else refers to them by position.
+        descriptions: of each label, empty where none was given.
+        subsets: the labels of each expert.
+        experts: one per subset.
+        gate: the flat model over all labels, or None where the configuration has none.
+        router: turns evidence into a distribution.
+        example_texts: the labelled texts it ended with.
+        example_vectors: their embeddings, shape (n_examples, dim).
+        example_labels: their labels, shape (n_examples,).
+        n_seed: how many of them, the first ones, were labelled by the user and not by a judge.
+        space: the lexical space, or None without lexical evidence.
+        encoder_spec: what made the embeddings; None where that cannot be said.
+        bundle_id: of the bundle it was read from, else empty.
+        encoder: made on first use where none is given.
+    """
+
+    config: RunConfig
+    labels: tuple[str, ...]
+    descriptions: tuple[str, ...]
+    subsets: Subsets
+    experts: tuple[Expert, ...]
+    gate: Expert | None
+    router: Router
+    example_texts: tuple[str, ...]
+    example_vectors: Floats
+    example_labels: Ints
+    n_seed: int
+    space: LexicalSpace | None
+    encoder_spec: EncoderSpec | None = None
+    bundle_id: str = ""
+    encoder: TextEncoder | None = field(default=None, compare=False, repr=False)
+
+    def predict(self, texts: Sequence[str], *, top_k: int = 3) -> list[Decision]:
+        """Decide on each text, in order.
+
+        Args:
+            texts: any number of them.
+            top_k: a decision carries the `top_k - 1` next labels.
+        """
+        decisions: list[Decision] = []
+        for distribution in self.distributions([texts]):
+            decisions.extend(self.decide(distribution, top_k=top_k))
+        return decisions
+
+    def distributions(self, batches: Iterable[Sequence[str]]) -> Iterator[Doubles]:
+        """Distribution over labels and *none* for each batch, shape (n_texts, n_labels + 1).
+
+        The evidence of a batch is worked out while the next one is encoded, and both cores of a
+        small machine stay busy.
+        """
+        encoder = self._the_encoder
+        with ThreadPoolExecutor(1, thread_name_prefix="evidence") as evidence_thread:
+            pending = None
+            for texts in batches:
+                vectors = encoder.encode(texts)
+                if pending is not None:
+                    yield pending.result()
+                pending = evidence_thread.submit(self.distribution, texts, vectors)
+            if pending is not None:
+                yield pending.result()
+
+    def distribution(self, texts: Sequence[str], vectors: Floats) -> Doubles:
+        """As `distributions`, for texts that are encoded already."""
+        parts = [self.router.distribution(chunk) for chunk in self.evidence(texts, vectors)]
+        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels) + 1))
+
+    def evidence(self, texts: Sequence[str], vectors: Floats) -> Iterator[Floats]:
+        """Evidence in chunks of shape (n_chunk, n_labels, len(Column))."""
+        use_one_blas_thread()
+        for start in range(0, len(texts), CHUNK_TEXTS):
+            chunk = slice(start, start + CHUNK_TEXTS)
+            yield self._evidence(texts[chunk], vectors[chunk])
+
+    def decide(self, distribution: Doubles, *, top_k: int = 3) -> list[Decision]:
+        """Turn a distribution into decisions; no judge is asked here."""
+        ranked = top_labels(distribution[:, :-1], top_k)
+        return [self._decision(row, order) for row, order in zip(distribution, ranked, strict=True)]
+
+    def _decision(self, proba: Doubles, order: Ints) -> Decision:
+        is_none = bool(proba[-1] >= self.config.router.none_threshold)
+        best = int(order[0])
+        others = order if is_none else order[1:]
+        return Decision(
+            label=None if is_none else self.labels[best],
+            confidence=float(proba[-1] if is_none else proba[best]),
+            decision="none" if is_none else "accept",
+            source="model",
+            alternatives=tuple(Alternative(self.labels[i], float(proba[i])) for i in others),
+            expert=self._expert_of[best],
+        )
+
+    def _evidence(self, texts: Sequence[str], vectors: Floats) -> Floats:
+        ngrams = None if self.space is None else self.space.transform(texts)
+        similar = SimilarityEvidence(Texts(vectors, ngrams), len(self.labels))
+        similar.add(self._examples)
+        parts = Parts(
+            gate=None if self.gate is None else self.gate.score(vectors)[:, :-1],
+            experts=tuple(expert.score(vectors) for expert in self.experts),
+            similarity=similar.similarity(self._norms),
+            lexical=similar.lexical(self._norms),
+        )
+        return assemble(parts, self.subsets)
+
+    @property
+    def encoder_config(self) -> EncoderConfig:
+        """The encoder's configuration with the precision that training found, not `auto`."""
+        if self.encoder_spec is None:
+            return self.config.encoder
+        return self.config.encoder.model_copy(update={"dtype": self.encoder_spec.dtype})
+
+    @cached_property
+    def _the_encoder(self) -> TextEncoder:
+        if self.encoder is not None:
+            return self.encoder
+        encoder = SentenceEncoder.load(self.encoder_config)
+        if self.encoder_spec is not None and encoder.spec != self.encoder_spec:
+            raise EncoderError(
+                f"the encoder {self.config.encoder.model!r} on this machine is not the one that "
+                "the model was trained with (other weights or settings); train again or restore it"
+            )
+        return encoder
+
+    @cached_property
+    def _examples(self) -> Examples:
+        ngrams = None if self.space is None else self.space.transform(self.example_texts)
+        texts = Texts(self.example_vectors, ngrams)
+        return Examples(texts, self.example_labels, len(self.labels))
+
+    @cached_property
+    def _norms(self) -> CentroidNorms:
+        norms = CentroidNorms(len(self.labels))
+        norms.add(self._examples)
+        return norms
+
+    @cached_property
+    def _expert_of(self) -> dict[int, str]:
+        names = (expert_name(position) for position in range(len(self.subsets)))
+        pairs = zip(names, self.subsets, strict=True)
+        return {label: name for name, subset in pairs for label in subset}
+
+
+def expert_name(position: int) -> str:
+    """The id of the subset at `position`, as decisions and the dashboard show it."""
+    return f"expert-{position:02d}"

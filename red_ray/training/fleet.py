@@ -1,0 +1,91 @@
+"""Where a run's workers live, and what they can be asked."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import RunConfig
+from red_ray.core.lexical import LexicalSpace
+from red_ray.core.partition import Subsets
+from red_ray.core.router import Router
+from red_ray.encoding import EncoderSpec
+from red_ray.experts import Expert, ExpertSpec, FitRows
+from red_ray.training.job import Estimate
+from red_ray.training.router_host import PoolView, Scores
+from red_ray.types import Question, Verdict
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class ExpertHandle(Protocol):
+    """An expert, wherever it lives; see `ExpertHost`."""
+
+    def fit(self, data: FitRows) -> Awaitable[None]: ...
+    def crossfit(self, data: FitRows) -> Awaitable[Floats]: ...
+    def score(self, rows: Ints) -> Awaitable[Floats]: ...
+    def export(self) -> Awaitable[Expert]: ...
+
+
+class RouterHandle(Protocol):
+    """The router, wherever it lives; see `RouterHost`."""
+
+    def calibrate(
+        self, rows: Ints, labels: Ints, folds: Ints, n_seed: int, scores: Scores
+    ) -> Awaitable[Estimate]: ...
+    def follow_pool(self, pool: Ints, rows: Ints, labels: Ints) -> Awaitable[None]: ...
+    def learn(self, rows: Ints, labels: Ints) -> Awaitable[None]: ...
+    def view_pool(
+        self, left: NDArray[np.bool_], scores: Scores, phase: str, draw: int
+    ) -> Awaitable[PoolView]: ...
+    def export(self) -> Awaitable[tuple[Router, LexicalSpace | None]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Crew:
+    """The workers of one partition."""
+
+    experts: tuple[ExpertHandle, ...]
+    gate: ExpertHandle | None
+    router: RouterHandle
+
+
+class Fleet(Protocol):
+    """Where the workers live."""
+
+    async def encode(self, texts: Sequence[str]) -> Floats:
+        """Embeddings of `texts`, shape (n_texts, dim), unit length."""
+
+    async def encoder_spec(self) -> EncoderSpec | None:
+        """What makes the embeddings; None where that cannot be said."""
+
+    async def open(
+        self,
+        config: RunConfig,
+        vectors: Floats,
+        texts: Sequence[str],
+        subsets: Subsets,
+        specs: Sequence[ExpertSpec],
+        gate: ExpertSpec | None,
+    ) -> Crew:
+        """Place the workers of a partition over the shared arrays; replaces the ones before."""
+
+    async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
+        """Reduce label embeddings by UMAP, shape (n_labels, n_dims)."""
+
+
+class Validator(Protocol):
+    """Asks the judge; see `ValidatorPool`."""
+
+    judge_name: str
+
+    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+        """Verdicts in any order; a question that the budget left unasked has none."""
+
+    async def exhausted(self) -> bool:
+        """Whether the budget is used up."""

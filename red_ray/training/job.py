@@ -1,0 +1,68 @@
+"""What a training run starts from and ends with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from red_ray.config import RunConfig
+from red_ray.model import RedModel
+from red_ray.types import Iteration
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """Rows and configuration; all that a run's result depends on but the judge's answers.
+
+    Attributes:
+        texts: labelled texts.
+        labels: their labels, by name.
+        pool: unlabelled texts; what is hidden about them never comes here.
+        descriptions: of labels, by name; a label without one is described by its name.
+        config: the resolved configuration.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    pool: tuple[str, ...]
+    descriptions: dict[str, str]
+    config: RunConfig
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """All labels, sorted, so that row order changes nothing."""
+        return tuple(sorted(set(self.labels)))
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Figures from cross-fitted training rows: estimates, never promises.
+
+    `log_likelihood` is the mean log-probability of the seed rows' labels given that a label
+    fits; the others are as in the scorecard.
+    """
+
+    log_likelihood: float
+    accuracy: float
+    ece: float
+    brier: float
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a run ends with.
+
+    Attributes:
+        model: the trained model.
+        estimate: of its quality, from cross-fitted training rows.
+        iterations: the loop's history, empty without a judge.
+        stop_reason: why the loop stopped, empty without one.
+        timing_s: wall seconds by stage.
+        strategy: the partition strategy used, where `auto` had to choose.
+    """
+
+    model: RedModel
+    estimate: Estimate
+    iterations: tuple[Iteration, ...]
+    stop_reason: str
+    timing_s: dict[str, float]
+    strategy: str

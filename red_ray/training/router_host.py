@@ -1,0 +1,228 @@
+"""Holds the evidence and the router of a run; the plain class behind the router actor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import RunConfig
+from red_ray.core.acquisition import select_diverse, uncertainty
+from red_ray.core.blas import use_one_blas_thread
+from red_ray.core.evidence import Parts, assemble
+from red_ray.core.lexical import LexicalSpace
+from red_ray.core.metrics import brier_score, expected_calibration_error
+from red_ray.core.partition import Subsets
+from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
+from red_ray.core.router import Router, fit_router, mean_log_likelihood, router_columns, top_labels
+from red_ray.training.job import Estimate
+
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Log-probabilities of some rows by the gate (None without one) and by each expert."""
+
+    gate: Floats | None
+    experts: tuple[Floats, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateView:
+    """One text to ask about: its row, its best labels and their nearest examples' rows."""
+
+    row: int
+    labels: tuple[int, ...]
+    examples: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """What the router sees in the pool before an iteration.
+
+    Attributes:
+        n_informative: texts above the uncertainty threshold.
+        n_predicted: texts whose best answer is a label.
+        mean_uncertainty: over the pool texts left, in [0, 1].
+        chosen: the texts worth a question, most worthwhile first.
+    """
+
+    n_informative: int
+    n_predicted: int
+    mean_uncertainty: float
+    chosen: tuple[CandidateView, ...]
+
+
+class RouterHost:
+    """Similarity evidence, router weights and acquisition over the shared texts."""
+
+    def __init__(self, config: RunConfig, n_labels: int) -> None:
+        use_one_blas_thread()
+        self._config = config
+        self._n_labels = n_labels
+        self._columns = router_columns(
+            gate=config.router.gate, experts=True, lexical=config.router.lexical
+        )
+        self._subsets: Subsets = ()
+        self._router: Router | None = None
+        self._texts = Texts(np.zeros((0, 0), np.float32), None)
+        self._space: LexicalSpace | None = None
+
+    def load(self, vectors: Floats, texts: Sequence[str], subsets: Subsets) -> None:
+        """Take the shared texts, labelled and pool; row indices refer to them."""
+        self._subsets = subsets
+        if self._config.router.lexical and self._space is None:
+            self._space = LexicalSpace.fit(texts)
+        ngrams = self._space.transform(texts) if self._space else None
+        self._texts = Texts(vectors, ngrams)
+
+    def calibrate(
+        self, rows: Ints, labels: Ints, folds: Ints, n_seed: int, scores: Scores
+    ) -> Estimate:
+        """Fit the router on cross-fitted evidence.
+
+        Args:
+            rows: all labelled rows, the seed rows first, shape (n_rows,).
+            labels: their labels, shape (n_rows,).
+            folds: held-out fold of each, -1 for never, shape (n_rows,).
+            n_seed: rows whose labels come from the user; the estimate is over these, so that
+                it compares from one iteration to the next.
+            scores: of each row, by models that had not seen it.
+        """
+        evidence = self._crossfitted_evidence(rows, labels, folds, scores)
+        held = folds >= 0
+        if not held.any():
+            raise ValueError("no label has two rows: nothing can be held out")
+        trusted = held & (np.arange(len(rows)) < n_seed)
+        self._router = fit_router(
+            evidence[held],
+            labels[held],
+            trusted=trusted[held],
+            columns=self._columns,
+            none_prior=self._config.router.none_prior,
+        )
+        return _estimate(self._router, evidence[trusted], labels[trusted])
+
+    def follow_pool(self, pool: Ints, rows: Ints, labels: Ints) -> None:
+        """Start to keep the pool's evidence, given the rows labelled so far."""
+        self._pool = pool
+        self._pool_evidence = SimilarityEvidence(self._texts.take(pool), self._n_labels)
+        self._pool_norms = CentroidNorms(self._n_labels)
+        self._rows, self._labels = np.zeros(0, np.int64), np.zeros(0, np.int64)
+        self.learn(rows, labels)
+
+    def learn(self, rows: Ints, labels: Ints) -> None:
+        """Take in newly labelled rows."""
+        examples = self._examples(rows, labels)
+        self._pool_evidence.add(examples)
+        self._pool_norms.add(examples)
+        self._rows = np.concatenate([self._rows, rows])
+        self._labels = np.concatenate([self._labels, labels])
+
+    def view_pool(self, left: NDArray[np.bool_], scores: Scores, phase: str, draw: int) -> PoolView:
+        """Weigh the whole pool and choose the texts worth a question.
+
+        Args:
+            left: which pool texts may still be asked about, shape (n_pool,).
+            scores: of every pool text.
+            phase: `informative` chooses the uncertain, `all_predicted` all with a label.
+            draw: number of the iteration; seeds the `random` acquisition.
+        """
+        distribution = self._the_router.distribution(self._pool_parts(scores))
+        unsure = self._uncertainty(distribution)
+        predicted = left & (distribution[:, :-1].max(axis=1) > distribution[:, -1])
+        informative = left & (unsure > self._config.loop.uncertainty_threshold)
+        eligible = np.flatnonzero(informative if phase == "informative" else predicted)
+        chosen = eligible[self._choose(eligible, unsure, draw)]
+        return PoolView(
+            n_informative=int(informative.sum()),
+            n_predicted=int(predicted.sum()),
+            mean_uncertainty=float(unsure[left].mean()) if left.any() else 0.0,
+            chosen=self._candidates(chosen, distribution[chosen, :-1]),
+        )
+
+    def export(self) -> tuple[Router, LexicalSpace | None]:
+        """The fitted router and the lexical space, for the model."""
+        return self._the_router, self._space
+
+    @property
+    def _the_router(self) -> Router:
+        if self._router is None:
+            raise RuntimeError("calibrate the router before it is used")
+        return self._router
+
+    def _examples(self, rows: Ints, labels: Ints) -> Examples:
+        return Examples(self._texts.take(rows), labels, self._n_labels)
+
+    def _crossfitted_evidence(
+        self, rows: Ints, labels: Ints, folds: Ints, scores: Scores
+    ) -> Floats:
+        shape = (len(rows), self._n_labels)
+        similarity = tuple(np.zeros(shape, np.float32) for _ in range(3))
+        lexical = tuple(np.zeros(shape, np.float32) for _ in range(2)) if self._space else None
+        for fold in range(int(folds.max(initial=-1)) + 1):
+            held = folds == fold
+            examples = self._examples(rows[~held], labels[~held])
+            norms = CentroidNorms(self._n_labels)
+            norms.add(examples)
+            compared = SimilarityEvidence(self._texts.take(rows[held]), self._n_labels)
+            compared.add(examples)
+            for target, values in zip(similarity, compared.similarity(norms), strict=True):
+                target[held] = values
+            for target, values in zip(lexical or (), compared.lexical(norms) or (), strict=True):
+                target[held] = values
+        parts = Parts(scores.gate, scores.experts, similarity, lexical)  # type: ignore[arg-type]
+        return assemble(parts, self._subsets)
+
+    def _pool_parts(self, scores: Scores) -> Floats:
+        held, norms = self._pool_evidence, self._pool_norms
+        parts = Parts(scores.gate, scores.experts, held.similarity(norms), held.lexical(norms))
+        return assemble(parts, self._subsets)
+
+    def _uncertainty(self, distribution: Doubles) -> Doubles:
+        kind = self._config.loop.acquisition
+        return uncertainty(distribution, "margin" if kind == "random" else kind)
+
+    def _choose(self, eligible: Ints, unsure: Doubles, draw: int) -> Ints:
+        loop = self._config.loop
+        if loop.acquisition == "random":
+            rng = np.random.default_rng([self._config.seed, draw])
+            return rng.permutation(len(eligible))[: loop.samples_per_iteration]
+        vectors = self._texts.vectors[self._pool[eligible]]
+        return select_diverse(
+            unsure[eligible], vectors, loop.samples_per_iteration, diversity=loop.diversity
+        )
+
+    def _candidates(self, chosen: Ints, label_proba: Doubles) -> tuple[CandidateView, ...]:
+        best = top_labels(label_proba, self._config.judge.top_k)
+        similarity = self._texts.vectors[self._pool[chosen]] @ self._texts.vectors[self._rows].T
+        return tuple(
+            CandidateView(
+                row=int(self._pool[position]),
+                labels=tuple(int(label) for label in labels),
+                examples=tuple(self._nearest_of(label, near) for label in labels),
+            )
+            for position, labels, near in zip(chosen, best, similarity, strict=True)
+        )
+
+    def _nearest_of(self, label: int, similarity: Floats) -> tuple[int, ...]:
+        positions = np.flatnonzero(self._labels == label)
+        order = np.argsort(-similarity[positions], kind="stable")
+        wanted = self._config.judge.examples_per_candidate
+        return tuple(int(row) for row in self._rows[positions[order[:wanted]]])
+
+
+def _estimate(router: Router, evidence: Floats, labels: Ints) -> Estimate:
+    proba = np.exp(router.label_log_proba(evidence))
+    correct = proba.argmax(axis=1) == labels
+    return Estimate(
+        log_likelihood=mean_log_likelihood(router, evidence, labels),
+        accuracy=float(correct.mean()),
+        ece=expected_calibration_error(proba.max(axis=1), correct),
+        brier=brier_score(proba, labels),
+    )

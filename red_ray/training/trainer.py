@@ -1,0 +1,212 @@
+"""Drives a run from rows to a model: encode, partition, fit, loop, final refit.
+
+A plain async class that holds no model. Its workers may be threads of this process or actors of
+a cluster: it only awaits what they are asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from time import perf_counter
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.core.partition import (
+    enough_labels_for_umap,
+    label_embeddings,
+    partition,
+    unit_rows,
+)
+from red_ray.experts import ExpertSpec
+from red_ray.model import RedModel, expert_name
+from red_ray.training.ensemble import Ensemble
+from red_ray.training.fleet import Fleet, Validator
+from red_ray.training.job import Estimate, Trained, TrainingJob
+from red_ray.training.loop import ActiveLoop
+from red_ray.types import Iteration, Progress
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Strategy = Literal["similar", "dissimilar", "random"]
+T = TypeVar("T")
+
+_AUTO: tuple[Strategy, ...] = ("similar", "dissimilar")
+
+logger = logging.getLogger(__name__)
+
+
+class Trainer:
+    """One run over one job."""
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        fleet: Fleet,
+        validator: Validator | None = None,
+        *,
+        clock: Callable[[], float] = perf_counter,
+    ) -> None:
+        """Prepare a run; nothing is computed yet.
+
+        Args:
+            job: rows and configuration.
+            fleet: where the workers live.
+            validator: asks the judge; None trains on the labelled rows alone.
+            clock: wall seconds.
+        """
+        self._job = job
+        self._config = job.config
+        self._fleet = fleet
+        self._validator = validator
+        self._clock = clock
+        self._names = job.label_names
+        self._texts = (*job.texts, *job.pool)
+        self._timing: dict[str, float] = {}
+        self._iterations: list[Iteration] = []
+        self._trained: Trained | None = None
+
+    async def run(self) -> AsyncIterator[Progress]:
+        """Run to the end; the steps come as events, the result is in `result` afterwards."""
+        yield Progress("encode", 0, len(self._texts), f"{len(self._texts):,} texts")
+        vectors, names, labels = await self._timed("encode", self._encode())
+        yield Progress("partition", 0, 1, f"{len(self._names)} labels")
+        ensemble, strategy = await self._timed("fit", self._open(vectors, names, labels))
+        yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
+        estimate = await self._timed("fit", ensemble.full_fit())
+        yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
+        stop_reason = ""
+        if self._validator is not None and self._job.pool:
+            loop = ActiveLoop(self._job, ensemble, self._validator, clock=self._clock)
+            async for event in loop.run():
+                if event.iteration is not None:
+                    self._iterations.append(event.iteration)
+                yield event
+            stop_reason = loop.stop_reason
+            self._timing["judge_wait"] = loop.judge_s
+            yield Progress("final", 0, 1, "full refit with new noise")
+            estimate = await self._timed("fit", ensemble.full_fit())
+        self._trained = await self._export(ensemble, estimate, strategy, stop_reason)
+        yield Progress("final", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
+
+    def result(self) -> Trained:
+        """What the run ended with.
+
+        Raises:
+            RuntimeError: the run has not ended.
+        """
+        if self._trained is None:
+            raise RuntimeError("the run has not ended")
+        return self._trained
+
+    async def _encode(self) -> tuple[Floats, Floats, Ints]:
+        """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""
+        described = [self._job.descriptions.get(name) or _readable(name) for name in self._names]
+        vectors = await self._fleet.encode([*self._texts, *described])
+        index = {name: position for position, name in enumerate(self._names)}
+        labels = np.array([index[label] for label in self._job.labels], dtype=np.int64)
+        n_texts = len(self._texts)
+        return vectors[:n_texts], vectors[n_texts:], labels
+
+    async def _open(self, vectors: Floats, names: Floats, labels: Ints) -> tuple[Ensemble, str]:
+        """Place the workers of the chosen partition; `auto` tries two by their likelihood."""
+        points = label_embeddings(vectors[: len(labels)], labels, names)
+        wanted = self._config.partition.strategy
+        if wanted != "auto":
+            return await self._open_partition(wanted, points, vectors, labels), wanted
+        tried: dict[Strategy, float] = {}
+        for strategy in _AUTO:
+            ensemble = await self._open_partition(strategy, points, vectors, labels)
+            tried[strategy] = (await ensemble.full_fit()).log_likelihood
+        best = max(_AUTO, key=lambda strategy: tried[strategy])
+        logger.info("partition_chosen", extra={"strategy": best, "log_likelihoods": tried})
+        if best != _AUTO[-1]:
+            ensemble = await self._open_partition(best, points, vectors, labels)
+        return ensemble, f"auto ({best})"
+
+    async def _open_partition(
+        self, strategy: Strategy, points: Floats, vectors: Floats, labels: Ints
+    ) -> Ensemble:
+        config = self._config.partition
+        if config.umap_dim and strategy != "random":
+            points = await self._reduced(points, config.umap_dim)
+        subsets = partition(
+            points,
+            subset_size=config.subset_size,
+            strategy=strategy,
+            rng=np.random.default_rng([self._config.seed, 0]),
+        )
+        crew = await self._fleet.open(
+            self._config, vectors, self._texts, subsets, self._expert_specs(subsets), self._gate()
+        )
+        return Ensemble(self._config, crew, subsets, vectors, labels)
+
+    async def _reduced(self, points: Floats, n_dims: int) -> Floats:
+        if not enough_labels_for_umap(len(points), n_dims):
+            logger.info("umap_skipped", extra={"n_labels": len(points), "n_dims": n_dims})
+            return points
+        reduced = await self._fleet.reduce(points, n_dims, self._config.seed)
+        return unit_rows(reduced - reduced.mean(axis=0))
+
+    def _expert_specs(self, subsets: tuple[tuple[int, ...], ...]) -> list[ExpertSpec]:
+        return [
+            ExpertSpec(
+                name=f"{expert_name(position)}: {', '.join(self._names[i] for i in subset)}",
+                labels=subset,
+                kind=self._config.expert.kind,
+                seed=self._config.seed + position,
+            )
+            for position, subset in enumerate(subsets)
+        ]
+
+    def _gate(self) -> ExpertSpec | None:
+        if not self._config.router.gate:
+            return None
+        n_labels = len(self._names)
+        everything = tuple(range(n_labels))
+        name = f"gate: {n_labels} labels"
+        return ExpertSpec(name, everything, kind="logistic_regression", seed=self._config.seed)
+
+    async def _export(
+        self, ensemble: Ensemble, estimate: Estimate, strategy: str, stop_reason: str
+    ) -> Trained:
+        crew = ensemble.crew
+        router, space = await crew.router.export()
+        experts = await asyncio.gather(*(expert.export() for expert in crew.experts))
+        model = RedModel(
+            config=self._config,
+            labels=self._names,
+            descriptions=tuple(self._job.descriptions.get(name, "") for name in self._names),
+            subsets=ensemble.subsets,
+            experts=tuple(experts),
+            gate=await crew.gate.export() if crew.gate is not None else None,
+            router=router,
+            example_texts=tuple(self._texts[row] for row in ensemble.rows),
+            example_vectors=ensemble.vectors[ensemble.rows],
+            example_labels=ensemble.labels,
+            n_seed=ensemble.n_seed,
+            space=space,
+            encoder_spec=await self._fleet.encoder_spec(),
+        )
+        return Trained(
+            model=model,
+            estimate=estimate,
+            iterations=tuple(self._iterations),
+            stop_reason=stop_reason,
+            timing_s=self._timing,
+            strategy=strategy,
+        )
+
+    async def _timed(self, stage: str, work: Awaitable[T]) -> T:
+        start = self._clock()
+        result = await work
+        self._timing[stage] = self._timing.get(stage, 0.0) + self._clock() - start
+        return result
+
+
+def _readable(label: str) -> str:
+    """A label's name as words: `card_arrival` reads `card arrival`."""
+    return label.replace("_", " ").replace("-", " ")

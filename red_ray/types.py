@@ -1,0 +1,129 @@
+"""What crosses the borders between parts: frozen, slotted, cheap to send."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Outcome(StrEnum):
+    """What came of one question to a judge."""
+
+    LABEL = "label"  # the judge named a candidate
+    NONE = "none"  # no candidate fits; in `verify` mode: "no"
+    UNREADABLE = "unreadable"  # an answer that cannot be read: never a label, never a "no"
+    TIMEOUT = "timeout"
+    ERROR = "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One option of a question, with what the judge is told about it."""
+
+    label: str
+    description: str = ""
+    examples: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Asks which candidate fits `text`, or none; `verify` asks yes or no about a single one."""
+
+    text: str
+    candidates: tuple[Candidate, ...]
+    mode: str = "choose"
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a judge answered to one request. `label` is set for `Outcome.LABEL` only."""
+
+    outcome: Outcome
+    label: str | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """A judge's answer to one question, as the ledger keeps it.
+
+    `requests`: requests made for it, retries included; 0 where the ledger already knew.
+    """
+
+    key: str
+    outcome: Outcome
+    label: str | None
+    judge: str
+    requests: int
+    latency_ms: float
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """A label that was not chosen, with its probability."""
+
+    label: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What the model says about one text; the contract of endpoint, batch and `predict`."""
+
+    label: str | None
+    confidence: float
+    decision: str  # accept | none | escalate | abstain
+    source: str  # model | judge | human
+    alternatives: tuple[Alternative, ...]
+    expert: str
+
+
+@dataclass(frozen=True, slots=True)
+class Iteration:
+    """One round of the loop, as `iterations.jsonl` and the progress events carry it.
+
+    Times are wall seconds. `log_likelihood` is the cross-fitted mean log-probability of the
+    training labels, null in a round that did not refit the router. `label_precision`, the share
+    of the labels added that are right, is filled in by who knows the pool's hidden labels.
+    """
+
+    iteration: int
+    phase: str  # informative | all_predicted
+    n_asked: int
+    n_labelled: int
+    n_none: int
+    n_unreadable: int
+    n_failed: int
+    n_requests: int
+    n_cached: int
+    n_train: int
+    n_pool: int
+    experts_refitted: tuple[int, ...]
+    mean_uncertainty: float
+    log_likelihood: float | None
+    label_precision: float | None
+    fit_s: float
+    score_s: float
+    acquire_s: float
+    judge_s: float
+    recalibrate_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """A step of a run, for the CLI, Tune and the metrics to render.
+
+    `stage`: encode | partition | fit | calibrate | loop | judge | final. `gained` are the pool
+    rows (position, label) that an iteration added to training.
+    """
+
+    stage: str
+    done: int
+    total: int
+    message: str = ""
+    iteration: Iteration | None = None
+    gained: tuple[tuple[int, str], ...] = ()

@@ -1,0 +1,123 @@
+"""From a spec to a judge."""
+
+import pytest
+
+from red_ray.config import JudgeConfig
+from red_ray.errors import ConfigError
+from red_ray.judges import Judge, make_judge
+
+
+def make(spec: str | None, *, hidden: bool = True, votes: bool = True, **environ: str) -> Judge:
+    return make_judge(
+        JudgeConfig(spec=spec),
+        seed=7,
+        hidden=(lambda _: None) if hidden else None,
+        votes=(lambda _: []) if votes else None,
+        environ=environ,
+    )
+
+
+@pytest.mark.parametrize(
+    ("spec", "host", "name"),
+    [
+        ("ollama:qwen3:8b", "", "ollama:qwen3:8b@http://127.0.0.1:11434"),
+        ("ollama:qwen3:8b", "0.0.0.0", "ollama:qwen3:8b@http://127.0.0.1:11434"),
+        ("ollama:qwen3:8b", ":1234", "ollama:qwen3:8b@http://127.0.0.1:1234"),
+        ("ollama:qwen3:8b", "box:1234/", "ollama:qwen3:8b@http://box:1234"),
+        ("ollama:qwen3:8b", "[::1]", "ollama:qwen3:8b@http://[::1]:11434"),
+        ("ollama:qwen3:8b", "https://box/ollama/", "ollama:qwen3:8b@https://box/ollama"),
+        ("ollama:m@http://box:1", "other", "ollama:m@http://box:1"),
+        ("ollama:m@box:1", "other", "ollama:m@http://box:1"),
+        ("ollama:user/m@v2@http://box:1", "", "ollama:user/m@v2@http://box:1"),
+    ],
+)
+def test_ollama_takes_the_address_of_the_spec_or_of_the_environment(
+    spec: str, host: str, name: str
+) -> None:
+    assert make(spec, OLLAMA_HOST=host).name == f"{name}?temperature=0.0"
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:8000", "localhost:8000", "[::1]:8000"])
+def test_openai_on_loopback_needs_no_key(host: str) -> None:
+    judge = make(f"openai:m@http://{host}/v1/")
+    assert judge.name == f"openai:m@http://{host}/v1?temperature=0.0"
+
+
+def test_openai_elsewhere_needs_a_key_and_says_where_it_is_looked_for() -> None:
+    with pytest.raises(ConfigError, match="set the environment variable OPENAI_API_KEY"):
+        make("openai:m@https://openrouter.ai/api/v1")
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY"):
+        make("openai:m@https://openrouter.ai/api/v1", OPENAI_API_KEY="  ")
+    make("openai:m@https://openrouter.ai/api/v1", OPENAI_API_KEY="sk-1\n")
+
+
+def test_the_variable_of_the_key_can_be_named() -> None:
+    config = JudgeConfig(spec="openai:m@https://h/v1", key_variable="ROUTER_KEY")
+    with pytest.raises(ConfigError, match="ROUTER_KEY"):
+        make_judge(config, seed=0, environ={"OPENAI_API_KEY": "sk-1"})
+    make_judge(config, seed=0, environ={"ROUTER_KEY": "sk-1"})
+
+
+def test_a_key_that_breaks_the_header_is_refused_unseen() -> None:
+    with pytest.raises(ConfigError, match="OPENAI_API_KEY") as caught:
+        make("openai:m@https://h/v1", OPENAI_API_KEY="sk-secret\r\nX: y")
+    assert "secret" not in str(caught.value)
+
+
+def test_the_identity_holds_accuracy_and_seed() -> None:
+    assert make("simulated:.9").name == "simulated:0.9?seed=7"
+
+
+def test_simulated_needs_hidden_labels_and_says_what_to_do() -> None:
+    with pytest.raises(ConfigError, match="give the pool a label column"):
+        make("simulated:0.9", hidden=False)
+
+
+def test_neighbours_needs_examples() -> None:
+    assert make("neighbours").name == "neighbours"
+    with pytest.raises(ConfigError, match="training rows"):
+        make("neighbours", votes=False)
+
+
+@pytest.mark.parametrize(
+    "spec", ["simulated:1.1", "simulated:-0.1", "simulated:nan", "simulated:x"]
+)
+def test_an_accuracy_out_of_range_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError, match=f"{spec!r}: the accuracy must be from 0 to 1"):
+        make(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [None, "", "gpt-4", "ollama", "ollama:", "openai:", "simulated", "neighbours:3", "Ollama:m"],
+)
+def test_an_unknown_spec_lists_the_forms(spec: str | None) -> None:
+    with pytest.raises(ConfigError, match=r"ollama:MODEL.*openai:MODEL@BASE_URL.*simulated.*neigh"):
+        make(spec)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    ["openai:m", "openai:@http://h/v1", "ollama:@http://h", "openai:m@ftp://h", "openai:m@http://"],
+)
+def test_an_incomplete_address_is_refused(spec: str) -> None:
+    with pytest.raises(ConfigError):
+        make(spec, OPENAI_API_KEY="k")
+
+
+@pytest.mark.parametrize("url", ["http://h:99999", "http://h:x", "http://[::1"])
+def test_an_address_that_does_not_parse_is_refused(url: str) -> None:
+    with pytest.raises(ConfigError, match="is no address"):
+        make(f"ollama:m@{url}")
+
+
+@pytest.mark.parametrize("spec", ["openai:m@https://u:hunter2@h/v1", "ollama:m@http://u:hunter2@h"])
+def test_a_password_in_the_address_is_refused_unseen(spec: str) -> None:
+    with pytest.raises(ConfigError, match="no password") as caught:
+        make(spec, OPENAI_API_KEY="k")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_temperature_is_part_of_the_identity() -> None:
+    config = JudgeConfig(spec="ollama:m", temperature=0.5)
+    assert make_judge(config, seed=0, environ={}).name.endswith("?temperature=0.5")
