@@ -51,13 +51,11 @@ def select_diverse(scores: Doubles, vectors: Floats, n: int, *, diversity: float
     """
     ranked = np.argsort(-scores, kind="stable")[: OVERSAMPLE * n]
     near = np.zeros(len(ranked))
-    left = scores[ranked].copy()
     chosen: list[int] = []
     for _ in range(min(n, len(ranked))):
-        worth = left * (1 - diversity * near)
+        worth = scores[ranked] * (1 - diversity * near)
+        worth[chosen] = -np.inf
         best = int(worth.argmax())
         chosen.append(best)
-        left[best] = -np.inf
         near = np.maximum(near, np.clip(vectors[ranked] @ vectors[ranked[best]], 0, 1))
-        near[best] = 0.0  # keeps -inf times (1 - 1) from becoming nan
     return np.asarray(ranked[chosen], dtype=np.int64)

@@ -59,7 +59,7 @@ class Router:
 
     def novelty(self, evidence: Floats) -> Doubles:
         """How little a text is like any label, shape (n_texts,); higher is stranger."""
-        return self._novelty(_novelty_parts(evidence, self.scores(evidence)))
+        return self._novelty(_novelty_parts(evidence, self.scores(evidence), self.columns))
 
     def none_proba(self, evidence: Floats) -> Doubles:
         """Probability that no label fits, shape (n_texts,)."""
@@ -117,9 +117,9 @@ def fit_router(
     evidence, labels = evidence[trusted], labels[trusted]
     weights = weights * _fit_sharpness(np.asarray(evidence[:, :, columns] @ weights), labels)
     scores = np.asarray(evidence[:, :, columns] @ weights)
-    known = _novelty_parts(evidence, scores)
+    known = _novelty_parts(evidence, scores, columns)
     masked_evidence, masked_scores = _hide_own_label(evidence, scores, labels)
-    strange = _novelty_parts(masked_evidence, masked_scores)
+    strange = _novelty_parts(masked_evidence, masked_scores, columns)
     mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
     slope, bias = _fit_none(
         ((known - mean) / scale) @ NOVELTY_SIGNS,
@@ -143,8 +143,12 @@ def mean_log_likelihood(router: Router, evidence: Floats, labels: Ints) -> float
 
 
 def _fit_weights(evidence: Floats, labels: Ints) -> Doubles:
-    scale = evidence.std(axis=(0, 1)) + 1e-6
-    scaled = np.asarray(evidence / scale, dtype=np.float32)
+    # Centred, which the softmax does not see, and a column that does not vary (the noise of a lone
+    # expert) is not blown up: float32 would hold nothing of the others beside it.
+    mean = evidence.mean(axis=(0, 1), dtype=np.float64)
+    spread = evidence.std(axis=(0, 1), dtype=np.float64)
+    scale = np.where(spread > 1e-6, spread, 1.0)
+    scaled = np.asarray((evidence - mean) / scale, dtype=np.float32)
     rows = np.arange(len(labels))
     true = scaled[rows, labels].mean(axis=0, dtype=np.float64)
 
@@ -172,10 +176,11 @@ def _fit_sharpness(scores: Doubles, labels: Ints) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
 
 
-def _novelty_parts(evidence: Floats, scores: Doubles) -> Doubles:
+def _novelty_parts(evidence: Floats, scores: Doubles, columns: Ints) -> Doubles:
     """Energy, nearest similarity, and the noise of the best label's expert; shape (n_texts, 3)."""
-    best = scores.argmax(axis=1)
-    noise = evidence[np.arange(len(scores)), best, Column.NOISE]
+    rows, best = np.arange(len(scores)), scores.argmax(axis=1)
+    has_noise = Column.NOISE in columns
+    noise = evidence[rows, best, Column.NOISE] if has_noise else np.zeros(len(scores))
     nearest = evidence[:, :, Column.NEAREST].max(axis=1)
     return np.stack([logsumexp(scores, axis=1), nearest, noise], axis=1).astype(np.float64)
 

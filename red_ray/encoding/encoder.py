@@ -94,7 +94,7 @@ class SentenceEncoder:
         self._tokenizer = _private_tokenizer(model, max_tokens)
         # The number of intra-op threads belongs to a thread in OpenMP, hence the initializer.
         self._pool = ThreadPoolExecutor(
-            max_workers=n_threads or available_processors(),
+            max_workers=available_processors() if n_threads is None else n_threads,
             thread_name_prefix="encode",
             initializer=torch.set_num_threads,
             initargs=(1,),

@@ -31,6 +31,7 @@ _MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 # Whether the hub answers at all; the download itself has the hub's own limits.
 _HUB_TIMEOUT_S = 3.0
 _SETTINGS = ("*.json", "*.txt", "*.model")
+_TOKENIZERS = ("tokenizer.json", "vocab.*", "*.model")
 _OTHER_RUNTIMES = ("onnx/*", "openvino/*")
 # What decides tokens and pooling; model cards and training logs do not.
 _SETTINGS_NAMES = (
@@ -130,8 +131,15 @@ def _weight_files(folder: Path) -> list[Path]:
     return files
 
 
+def _is_complete(folder: Path) -> bool:
+    # Without its files transformers makes a tokenizer that knows no word, and says nothing.
+    texts = [folder / path for path in _module_paths(folder)[:1]]
+    has_tokenizer = any(any(part.glob(name)) for part in texts for name in _TOKENIZERS)
+    return has_tokenizer and bool(_weight_files(folder))
+
+
 def _checked_folder(folder: Path) -> Path:
-    if not _weight_files(folder):
+    if not _is_complete(folder):
         raise EncoderError(
             f"the folder {str(folder)!r} holds no model: it should have modules.json or "
             "config.json, a tokenizer and weights (*.safetensors), as sentence-transformers saves"
@@ -152,8 +160,8 @@ def _in_cache(repo: str, revision: str | None) -> Path | None:
             found = try_to_load_from_cache(repo, name, revision=revision)
         except HFValidationError:  # a path to nowhere: no such name can be on the hub
             return None
-        # A download that was broken off leaves a folder without weights.
-        if isinstance(found, str) and _weight_files(Path(found).parent):
+        # A download that was broken off leaves a folder without some of them.
+        if isinstance(found, str) and _is_complete(Path(found).parent):
             return Path(found).parent
     return None
 

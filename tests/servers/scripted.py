@@ -163,16 +163,19 @@ class ScriptedServer(ABC):
             return await _reset(request)
         if step.kind == "raw":
             return web.Response(body=step.body, content_type="application/json")
-        if step.kind == "wrong_type":
-            return web.Response(text="<html>Please sign in.</html>", content_type="text/html")
         if step.kind == "status":
-            headers = {"Retry-After": step.retry_after} if step.retry_after else {}
+            headers = {"Location": "/elsewhere"} if step.status in (301, 302, 307) else {}
+            if step.retry_after is not None:
+                headers["Retry-After"] = step.retry_after
             body = self.error(step.message, step.status)
             return web.json_response(body, status=step.status, headers=headers)
         text = step.text
         if text is None:
             text = json.dumps({"answer": step.label or received.options[0]})
-        return web.json_response(self.answer(received, text, step.finish))
+        # A readable body under a wrong type: only a client that looks at the type notices.
+        content_type = "text/html" if step.kind == "wrong_type" else "application/json"
+        body = self.answer(received, text, step.finish)
+        return web.json_response(body, content_type=content_type)
 
 
 async def _reset(request: web.Request) -> web.StreamResponse:

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
@@ -14,7 +15,7 @@ from red_ray.config import JudgeConfig
 from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable, StorageError
 from red_ray.judges import Ledger, ValidatorPool, make_judge
 from red_ray.types import Outcome, Question, Reply, Verdict
-from tests.servers import OpenAIServer, garbage, hang, ok, reset, status, steps
+from tests.servers import OpenAIServer, Received, Step, garbage, ok, reset, status
 from tests.unit.judges.fakes import (
     UNREADABLE,
     FakeJudge,
@@ -350,6 +351,27 @@ def idle(pool: ValidatorPool) -> bool:
     return pool.stats().in_flight == pool.stats().waiting == 0
 
 
+async def test_a_refusal_is_told_before_the_faults_it_brings(
+    make_pool: MakePool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail_for_cancelled(verdict: Verdict, _: Question) -> None:
+        if "cancelled" in verdict.error:
+            raise StorageError("disk full")
+
+    monkeypatch.setattr(ledger, "add", fail_for_cancelled)
+
+    class Refuses(FakeJudge):
+        async def ask(self, question: Question) -> Reply:
+            if question.text == "text 1":
+                await settle(lambda: self.in_flight == 1)
+                raise REFUSED
+            return await super().ask(question)
+
+    pool = make_pool(Refuses(gate=asyncio.Event()))
+    with pytest.raises(JudgeRefused):
+        await pool.validate(questions(2))
+
+
 async def test_cancellation_passes_through_and_gives_the_slots_back(
     make_pool: MakePool, ledger: Ledger
 ) -> None:
@@ -503,16 +525,25 @@ def test_a_new_pool_has_no_latency(ledger: Ledger) -> None:
 
 
 async def test_over_http_the_server_s_count_is_ours(make_pool: MakePool, ledger: Ledger) -> None:
-    faults = [status(429, retry_after="1"), status(500), reset(), garbage(), hang()]
-    async with OpenAIServer(steps(*faults, *[ok()] * 3, *faults)) as server:
-        config = JudgeConfig(spec=f"openai:m@{server.base_url}", timeout_s=0.05)
+    faults = [status(429, retry_after="1"), status(500), reset(), garbage(), status(503)]
+    seen: Counter[str] = Counter()
+
+    def once_each(_: int, received: Received) -> Step:
+        """Every kind of fault at the first request for one of the texts."""
+        text = received.messages[-1]["content"].splitlines()[-1]
+        seen[text] += 1
+        number = int(text.strip('"').split()[1])
+        return faults[number] if number < len(faults) and seen[text] == 1 else ok()
+
+    async with OpenAIServer(once_each) as server:
+        config = JudgeConfig(spec=f"openai:m@{server.base_url}")
         pool = make_pool(make_judge(config, seed=0, environ={}), concurrency=4)
         verdicts = await pool.validate(questions(40))
         again = await pool.validate(questions(40))
         await pool.close()
     assert {verdict.outcome for verdict in verdicts} == {Outcome.LABEL}
     assert server.n_requests == pool.stats().requests == ledger.count_requests()
-    assert server.n_requests == 40 + 2 * len(faults)
+    assert server.n_requests == 40 + len(faults)
     assert [v.label for v in again] == [v.label for v in verdicts]
 
 

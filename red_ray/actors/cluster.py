@@ -1,0 +1,79 @@
+"""Joins a Ray cluster, or starts one on this machine that only this machine can reach."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import ray
+
+
+@contextmanager
+def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iterator[str]:
+    """Be connected to Ray for a while; yields the dashboard's address, empty without one.
+
+    Inside a submitted job, or where RAY_ADDRESS names a cluster, that one is joined and left
+    running. Else one is started on this machine, as `prepare_environment` set it up, and ended
+    afterwards.
+    A process that is connected already stays so.
+
+    Args:
+        num_cpus: logical processors of a cluster that is started here; None for all.
+        dashboard: whether a cluster that is started here has one.
+    """
+    if ray.is_initialized():
+        yield ""
+        return
+    context = _join() if os.environ.get("RAY_ADDRESS") else _start(num_cpus, dashboard)
+    try:
+        url = getattr(context, "dashboard_url", "") or ""
+        yield f"http://{url}" if url else ""
+    finally:
+        ray.shutdown()
+
+
+def _join() -> object:
+    return ray.init(log_to_driver=False, logging_level=logging.WARNING)
+
+
+def _start(num_cpus: int | None, dashboard: bool) -> object:
+    return ray.init(
+        num_cpus=num_cpus,
+        include_dashboard=dashboard,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """What a cluster has: machines, logical processors, and free memory in bytes."""
+
+    n_nodes: int
+    n_cpus: float
+    free_bytes: float
+
+
+def room() -> Room:
+    """What the cluster that this process is connected to has."""
+    api: Any = ray
+    return Room(
+        n_nodes=sum(bool(node["Alive"]) for node in api.nodes()),
+        n_cpus=api.cluster_resources().get("CPU", 1.0),
+        free_bytes=api.available_resources().get("memory", 0.0),
+    )
+
+
+def start_actor(kind: type, *args: Any, **options: Any) -> Any:
+    """Make a plain class an actor; its handle is as untyped as Ray leaves it."""
+    remote: Any = ray.remote(kind)
+    return remote.options(**options).remote(*args)
+
+
+def fetch(reference: Any) -> Any:
+    """Wait for a result, or a list of them."""
+    return ray.get(reference)

@@ -1,0 +1,242 @@
+"""Workers as actors of a Ray cluster, named so that the dashboard says what they are."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
+
+import numpy as np
+import ray
+from numpy.typing import NDArray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from red_ray.actors.cluster import fetch, room, start_actor
+from red_ray.actors.packing import experts_per_actor
+from red_ray.actors.workers import EncoderActor, ExpertActor, RouterActor, ValidatorPoolActor
+from red_ray.config import RunConfig
+from red_ray.core.partition import Subsets
+from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.encoding import EncoderSpec
+from red_ray.experts import ExpertSpec
+from red_ray.judges import PoolStats
+from red_ray.training.fleet import Crew, ExpertHandle, RouterHandle
+from red_ray.training.reduction import umap_reduce
+from red_ray.types import Question, Verdict
+
+Floats = NDArray[np.float32]
+
+EXPERT_CPUS = 0.05
+"""A share that lets 16 experts, the router and an encoder start on two processors."""
+
+ENCODER_CPUS = 0.5
+ENCODERS_PER_CPU = 0.25
+"""One encoder for four processors: each runs its own threads, and loading one takes seconds."""
+
+
+class Remote:
+    """Awaits an actor's methods; what is cancelled here is cancelled there too.
+
+    A time-out alone would leave a call running, and a judge's call paying.
+    """
+
+    def __init__(self, actor: Any, *first: Any) -> None:
+        self._actor = actor
+        self._first = first
+
+    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
+        if name.startswith("__"):
+            raise AttributeError(name)  # pickle asks before `_actor` is there
+        method = getattr(self._actor, name)
+
+        async def call(*args: Any) -> Any:
+            reference = method.remote(*self._first, *args)
+            try:
+                return await reference
+            except asyncio.CancelledError:
+                ray.cancel(reference)
+                raise
+
+        return call
+
+    def __getstate__(self) -> tuple[Any, tuple[Any, ...]]:
+        return self._actor, self._first
+
+    def __setstate__(self, state: tuple[Any, tuple[Any, ...]]) -> None:
+        self._actor, self._first = state
+
+
+class RayValidator:
+    """The validator pool, as the loop asks it."""
+
+    def __init__(self, pool: Any, judge_name: str) -> None:
+        self._pool = Remote(pool)
+        self._actor = pool
+        self.judge_name = judge_name
+
+    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+        """See `ValidatorPool.validate`."""
+        return cast("list[Verdict]", await self._pool.validate(list(questions)))
+
+    async def exhausted(self) -> bool:
+        """Whether the budget is used up."""
+        return bool(await self._pool.exhausted())
+
+    def close(self) -> PoolStats:
+        """Close the pool, for code that is not asynchronous; what it did."""
+        stats: PoolStats = fetch(self._actor.stats.remote())
+        fetch(self._actor.close.remote())
+        return stats
+
+
+class RayEncoder:
+    """The encoder actors, for code that is not asynchronous (the scorecard)."""
+
+    def __init__(self, actors: Sequence[Any]) -> None:
+        self._actors = list(actors)
+
+    def encode(self, texts: Sequence[str]) -> Floats:
+        """Shape (n_texts, dim), unit length."""
+        shares = _shares(texts, len(self._actors))
+        pairs = zip(self._actors, shares, strict=False)
+        return _joined(fetch([actor.encode.remote(share) for actor, share in pairs]))
+
+    @property
+    def spec(self) -> EncoderSpec:
+        """What decides the vectors."""
+        return cast("EncoderSpec", fetch(self._actors[0].spec.remote()))
+
+
+class RayFleet:
+    """Places the workers of a run on the cluster that this process is connected to."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Start the encoder actors; the others follow when the partition is known."""
+        n_cpus = room().n_cpus
+        n_encoders = max(1, int(n_cpus * ENCODERS_PER_CPU))
+        n_threads = max(1, int(n_cpus / n_encoders))
+        self._encoders = [
+            start_actor(
+                EncoderActor,
+                config.encoder,
+                n_threads,
+                name=f"encoder-{number:02d}",
+                num_cpus=ENCODER_CPUS,
+            )
+            for number in range(n_encoders)
+        ]
+        self._placed: list[Any] = []
+        self._generation = 0
+
+    @property
+    def encoder(self) -> RayEncoder:
+        """The encoder actors for code that is not asynchronous."""
+        return RayEncoder(self._encoders)
+
+    async def encode(self, texts: Sequence[str]) -> Floats:
+        """See `Fleet.encode`."""
+        shares = _shares(texts, len(self._encoders))
+        pairs = zip(self._encoders, shares, strict=False)
+        return _joined(await asyncio.gather(*(Remote(a).encode(share) for a, share in pairs)))
+
+    async def encoder_spec(self) -> EncoderSpec | None:
+        """See `Fleet.encoder_spec`."""
+        return cast("EncoderSpec", await Remote(self._encoders[0]).spec())
+
+    async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
+        """See `Fleet.reduce`."""
+        task: Any = ray.remote(umap_reduce)
+        reduced: Floats = await task.options(num_cpus=0, name="umap").remote(
+            embeddings, n_dims, seed
+        )
+        return reduced
+
+    async def open(
+        self,
+        config: RunConfig,
+        vectors: Floats,
+        texts: Sequence[str],
+        subsets: Subsets,
+        specs: Sequence[ExpertSpec],
+        gate: ExpertSpec | None,
+    ) -> Crew:
+        """See `Fleet.open`."""
+        for actor in self._placed:
+            ray.kill(actor)
+        self._placed = []
+        self._generation += 1
+        shared = ray.put(np.ascontiguousarray(vectors))
+        gates = self._place([gate], 1) if gate else []
+        per_actor = _per_actor(config, len(specs))
+        experts = self._place(specs, per_actor)
+        n_labels = sum(len(subset) for subset in subsets)
+        router = start_actor(
+            RouterActor, config, n_labels, name=self._unique("router"), num_cpus=EXPERT_CPUS
+        )
+        await asyncio.gather(
+            *(actor.load.remote(shared) for actor in self._placed),
+            router.load.remote(shared, list(texts), subsets),
+        )
+        self._placed.append(router)
+        return Crew(
+            experts=tuple(cast("list[ExpertHandle]", experts)),
+            gate=cast("ExpertHandle", gates[0]) if gates else None,
+            router=cast("RouterHandle", Remote(router)),
+        )
+
+    def _place(self, specs: Sequence[ExpertSpec], per_actor: int) -> list[Remote]:
+        handles = []
+        for start in range(0, len(specs), per_actor):
+            group = list(specs[start : start + per_actor])
+            placed = start_actor(
+                ExpertActor,
+                group,
+                name=self._unique(" + ".join(spec.name for spec in group)),
+                num_cpus=EXPERT_CPUS,
+                scheduling_strategy="SPREAD",
+            )
+            self._placed.append(placed)
+            handles += [Remote(placed, position) for position in range(len(group))]
+        return handles
+
+    def _unique(self, name: str) -> str:
+        """A killed actor's name is not free at once: later partitions carry their number."""
+        return name if self._generation == 1 else f"{name} ({self._generation})"
+
+
+def open_validator(
+    config: RunConfig, ledger: str, examples: LabelledRows, hidden: HiddenLabels | None
+) -> RayValidator:
+    """Start the validator pool of the configured judge on this machine, where the ledger is."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    pool = start_actor(
+        ValidatorPoolActor,
+        config,
+        ledger,
+        examples,
+        hidden,
+        name=f"validator-pool: {config.judge.spec}",
+        num_cpus=0,
+        scheduling_strategy=here,
+    )
+    return RayValidator(pool, fetch(pool.judge_name.remote()))
+
+
+def _per_actor(config: RunConfig, n_experts: int) -> int:
+    has = room()
+    return experts_per_actor(
+        n_experts,
+        n_nodes=has.n_nodes,
+        free_bytes=has.free_bytes,
+        wanted=config.expert.per_actor,
+    )
+
+
+def _shares(texts: Sequence[str], n: int) -> list[list[str]]:
+    """Cut into at most `n` near-equal lists."""
+    size = max(1, -(-len(texts) // n))
+    return [list(texts[start : start + size]) for start in range(0, len(texts), size)] or [[]]
+
+
+def _joined(parts: Sequence[Floats]) -> Floats:
+    return np.concatenate(parts) if len(parts) > 1 else parts[0]

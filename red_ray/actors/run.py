@@ -1,0 +1,117 @@
+"""A training run on a cluster, from the driver's side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ray.exceptions import RayActorError, RayTaskError
+
+from red_ray.actors.cluster import fetch, start_actor
+from red_ray.actors.fleet import RayEncoder, RayFleet, open_validator
+from red_ray.actors.workers import CoordinatorActor
+from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.errors import RedRayError, RunError
+from red_ray.judges import PoolStats
+from red_ray.training import Trained, TrainingJob
+from red_ray.types import Iteration, Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterRun:
+    """What a run on a cluster ended with.
+
+    Attributes:
+        trained: as `Trainer.result`, the history with the label precision where it is known.
+        encoder: still running, so that the test rows need no second model in memory.
+        judge: what the validator pool did, or None without a judge.
+    """
+
+    trained: Trained
+    encoder: RayEncoder
+    judge: PoolStats | None
+
+
+def train_on_cluster(
+    job: TrainingJob,
+    *,
+    ledger: str,
+    hidden: HiddenLabels | None,
+    on_progress: Callable[[Progress], None],
+) -> ClusterRun:
+    """Train on the cluster that this process is connected to.
+
+    Args:
+        job: rows and configuration.
+        ledger: file or URL of the verdicts.
+        hidden: the pool's hidden labels: they reach the simulated judge and, here in the driver,
+            the history's label precision, and nothing else.
+        on_progress: called with each step.
+
+    Raises:
+        RedRayError: whatever stopped the run, as the worker raised it.
+        RunError: an actor died.
+    """
+    config = job.config
+    try:
+        fleet = RayFleet(config)
+        examples = LabelledRows(job.texts, job.labels)
+        asks = config.judge.spec is not None and bool(job.pool)
+        validator = open_validator(config, ledger, examples, hidden) if asks else None
+        coordinator = start_actor(
+            CoordinatorActor, job, fleet, validator, name="coordinator", num_cpus=0
+        )
+        iterations = _follow(coordinator, job, hidden, on_progress)
+        result: Trained = fetch(coordinator.result.remote())
+        trained = replace(result, iterations=tuple(iterations))
+        stats = validator.close() if validator is not None else None
+    except RayTaskError as error:
+        raise _cause(error) from error
+    except RayActorError as error:
+        raise RunError(
+            f"a worker of the run died ({_first_line(error)}); verdicts paid for are in the "
+            "ledger: run the same command again"
+        ) from error
+    return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
+
+
+def _follow(
+    coordinator: Any,
+    job: TrainingJob,
+    hidden: HiddenLabels | None,
+    on_progress: Callable[[Progress], None],
+) -> list[Iteration]:
+    iterations = []
+    for reference in coordinator.run.remote():
+        event: Progress = fetch(reference)
+        if event.iteration is not None:
+            precision = _precision(event, job, hidden)
+            iteration = replace(event.iteration, label_precision=precision)
+            event = replace(event, iteration=iteration)
+            iterations.append(iteration)
+        on_progress(event)
+    return iterations
+
+
+def _precision(event: Progress, job: TrainingJob, hidden: HiddenLabels | None) -> float | None:
+    """Share of the labels an iteration added that are the hidden ones."""
+    if not hidden or not event.gained:
+        return None
+    right = sum(hidden.of(job.pool[row]) == label for row, label in event.gained)
+    return right / len(event.gained)
+
+
+def _cause(error: RayTaskError) -> RedRayError:
+    """The error of ours that a worker raised, however deep Ray wrapped it."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RedRayError) and not isinstance(cause, RayTaskError):
+            return cause
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return RunError(f"a worker of the run failed: {_first_line(error)}")
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

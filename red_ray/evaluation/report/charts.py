@@ -1,0 +1,144 @@
+"""The charts of a report: lines, reliability, histograms."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from red_ray.core.metrics import wilson_interval
+from red_ray.evaluation.report.figures import percent
+from red_ray.evaluation.report.source import ConfidenceHistogram, NoneHistogram
+from red_ray.evaluation.report.svg import Axis, Plot, padded, write_number, write_percent
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(
+    points: Points,
+    *,
+    x: Axis,
+    y: Axis,
+    description: str,
+    reference: Points = (),
+    reference_name: str = "",
+) -> Markup:
+    """One line with a dot at each measurement, and perhaps a dashed line to hold it against.
+
+    Args:
+        points: (x, y) of each measurement, x ascending.
+        x: horizontal axis.
+        y: vertical axis.
+        description: read out in place of the drawing.
+        reference: the dashed line's points.
+        reference_name: written at its middle.
+    """
+    plot = Plot(x, y)
+    marks = []
+    if reference:
+        marks.append(_polyline(plot, reference, "reference"))
+        marks.append(_note(plot, reference, reference_name))
+    marks.append(_polyline(plot, points, "line"))
+    marks += [_dot(plot, point, f"{x.write(point[0])}: {_exact(y, point[1])}") for point in points]
+    return plot.draw(marks, description)
+
+
+def reliability_chart(bins: Sequence[tuple[float, float, int]], description: str) -> Markup:
+    """Accuracy against confidence, a dot for each bin with the 95 % interval of its accuracy.
+
+    Args:
+        bins: (mean confidence, accuracy, rows) of each bin.
+        description: read out in place of the drawing.
+    """
+    x = Axis("confidence (mean of the bin)", 0, 1, write_percent)
+    plot = Plot(x, Axis("accuracy", 0, 1, write_percent), height=340)
+    diagonal = ((0.0, 0.0), (1.0, 1.0))
+    marks = [_polyline(plot, diagonal, "reference"), _note(plot, diagonal, "perfect")]
+    for confidence, accuracy, n_rows in bins:
+        marks.append(_whisker(plot, confidence, wilson_interval(round(accuracy * n_rows), n_rows)))
+        told = f"confidence {percent(confidence)}, accuracy {percent(accuracy)}, {n_rows} rows"
+        marks.append(_dot(plot, (confidence, accuracy), told))
+    return plot.draw(marks, description)
+
+
+def confidence_chart(found: ConfidenceHistogram, description: str) -> Markup:
+    """Rows by confidence, the wrong ones at the foot of each bar."""
+    totals = [right + wrong for right, wrong in zip(found.correct, found.wrong, strict=True)]
+    y = Axis("test rows", 0, max(1.0, 1.05 * max(totals)), write_number, whole=True)
+    plot = Plot(_confidence_axis(found.edges, "confidence"), y, height=340)
+    marks = []
+    bars = zip(pairwise(found.edges), found.wrong, totals, strict=True)
+    for ends, wrong, total in bars:
+        told = f"{_span(ends)}: {total - wrong} right, {wrong} wrong"
+        marks.append(_block(plot, ends, (0, wrong), shade="wrong", told=told))
+        marks.append(_block(plot, ends, (wrong, total), shade="right", told=told))
+    return plot.draw(marks, description)
+
+
+def none_chart(found: NoneHistogram, description: str) -> Markup:
+    """Two groups back to back, each in shares of itself: its sizes may differ widely."""
+    inside, outside = _shares(found.in_scope), _shares(found.out_of_scope)
+    top, bottom = max(inside), max(outside)
+    y = Axis(
+        "share of the group", -1.08 * (bottom or 1), 1.08 * (top or 1), lambda v: write_percent(abs(v))
+    )
+    plot = Plot(_confidence_axis(found.edges, "score of “no label fits”"), y, height=340)
+    marks = []
+    for ends, above, below in zip(pairwise(found.edges), inside, outside, strict=True):
+        told = f"{_span(ends)}: {percent(above)} of the test rows, {percent(below)} of the others"
+        marks.append(_block(plot, ends, (0, above), shade="right", told=told))
+        marks.append(_block(plot, ends, (-below, 0), shade="wrong", told=told))
+    return plot.draw(marks, description)
+
+
+def _shares(counts: Sequence[int]) -> list[float]:
+    total = max(1, sum(counts))
+    return [n / total for n in counts]
+
+
+def _confidence_axis(edges: Sequence[float], title: str) -> Axis:
+    if 0 <= edges[0] and edges[-1] <= 1:
+        return Axis(title, 0, 1, write_percent)
+    return Axis(title, *padded(edges), write_number)
+
+
+def _span(ends: tuple[float, float]) -> str:
+    return f"{ends[0]:.2f} to {ends[1]:.2f}"
+
+
+def _exact(axis: Axis, value: float) -> str:
+    return percent(value) if axis.write is write_percent else f"{value:,.4g}"
+
+
+def _polyline(plot: Plot, points: Points, kind: str) -> Markup:
+    path = " ".join(f"{plot.across(x):.1f},{plot.up(y):.1f}" for x, y in points)
+    return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
+
+
+def _note(plot: Plot, points: Points, text: str) -> Markup:
+    (x0, y0), (x1, y1) = points[0], points[-1]
+    return Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(
+        plot.across((x0 + x1) / 2) - 8, plot.up((y0 + y1) / 2) - 4, text
+    )
+
+
+def _dot(plot: Plot, point: tuple[float, float], told: str) -> Markup:
+    return Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(
+        plot.across(point[0]), plot.up(point[1]), told
+    )
+
+
+def _whisker(plot: Plot, x: float, ends: tuple[float, float]) -> Markup:
+    return Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>').format(
+        plot.across(x), plot.up(ends[0]), plot.up(ends[1])
+    )
+
+
+def _block(
+    plot: Plot, x: tuple[float, float], y: tuple[float, float], *, shade: str, told: str
+) -> Markup:
+    left, right = plot.across(x[0]) + 0.75, plot.across(x[1]) - 0.75
+    return Markup(
+        '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
+    ).format(shade, left, plot.up(y[1]), max(0.5, right - left), plot.up(y[0]) - plot.up(y[1]), told)

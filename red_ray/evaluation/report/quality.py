@@ -1,0 +1,222 @@
+"""Where the model is wrong, and whether it knows: confusions, calibration, experts, labels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from red_ray.evaluation.report.charts import confidence_chart, none_chart, reliability_chart
+from red_ray.evaluation.report.figures import (
+    Tile,
+    count,
+    decimal,
+    figure,
+    number,
+    percent,
+    percent_tile,
+)
+from red_ray.evaluation.report.source import Details, LabelRow, RunFiles, Scorecard
+
+_MAX_PAIRS = 12  # what a reader looks through; the rest is counted
+_MAX_EXAMPLES = 3
+_MAX_CHARS = 240  # of an example; a text may be 10,000 long
+_SOURCES = {
+    "cross_fitted": "fitted on cross-fitted training rows, so thresholds carry no guarantee",
+    "rows": "fitted on calibration rows of their own",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A true label that is taken for another, with texts to look at."""
+
+    true: str
+    predicted: str
+    count: str
+    share: str
+    examples: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Confusions:
+    """The worst pairs; `n_more` are not shown."""
+
+    pairs: tuple[Pair, ...]
+    n_more: int
+    known: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Whether a confidence means what it says."""
+
+    tiles: tuple[Tile, ...]
+    source: str
+    reliability: Markup | None
+    histogram: Markup | None
+
+
+@dataclass(frozen=True, slots=True)
+class Escalation:
+    """What the thresholds promise and keep."""
+
+    goal: str
+    tiles: tuple[Tile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class NoneOfTheAbove:
+    """How well the model tells texts that fit no label."""
+
+    tiles: tuple[Tile, ...]
+    histogram: Markup | None
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A figure of a table: its text, and the number to sort by."""
+
+    text: str
+    sort: str
+    share: str = ""
+
+
+def confusions(details: Details | None) -> Confusions:
+    """The pairs of labels that cost the most test rows."""
+    found = sorted(details.confusions if details else (), key=lambda pair: -pair.count)
+    pairs = [
+        Pair(
+            true=pair.true,
+            predicted=pair.predicted,
+            count=count(pair.count),
+            share=percent(pair.share_of_true, 0),
+            examples=tuple(_cut(text) for text in pair.examples[:_MAX_EXAMPLES]),
+        )
+        for pair in found[:_MAX_PAIRS]
+    ]
+    return Confusions(tuple(pairs), len(found) - len(pairs), known=details is not None)
+
+
+def calibration(files: RunFiles) -> Calibration | None:
+    """The calibration section, None where nothing was measured."""
+    card, details = files.scorecard, files.details
+    table = card.calibration if card else None
+    bins = details.reliability if details else ()
+    histogram = details.confidence_histogram if details else None
+    if not (table or bins or histogram):
+        return None
+    brier = figure(table, "brier")
+    return Calibration(
+        tiles=(
+            percent_tile(
+                table,
+                "ece",
+                name="Calibration error (ECE)",
+                note="mean gap between confidence and accuracy over 15 equally full bins",
+            ),
+            Tile(
+                "Brier score",
+                decimal(brier.value if brier else None),
+                "squared error of the whole distribution; 0 is perfect, 2 the worst",
+            ),
+        ),
+        source=_SOURCES.get(str((table or {}).get("source")), ""),
+        reliability=reliability_chart(bins, _reliability_told(len(bins))) if bins else None,
+        histogram=confidence_chart(histogram, "Test rows by confidence") if histogram else None,
+    )
+
+
+def escalation(card: Scorecard | None) -> Escalation | None:
+    """The thresholds' section, None where no goal was named."""
+    table = card.router if card else None
+    if not table:
+        return None
+    target = figure(table, "recall_target")
+    return Escalation(
+        goal=f"Goal: catch at least {percent(target.value, 0)} of the errors." if target else "",
+        tiles=(
+            percent_tile(
+                table, "recall", name="Errors caught", note="wrong answers that were escalated"
+            ),
+            percent_tile(
+                table, "positive_rate", name="Escalated", note="of all test rows: what it costs"
+            ),
+            percent_tile(
+                table,
+                "accept_precision",
+                name="Right when accepted",
+                note="among the rows answered alone",
+            ),
+            _errors_tile(table),
+        ),
+    )
+
+
+def none_of_the_above(files: RunFiles) -> NoneOfTheAbove | None:
+    """The section on texts that fit no label, None where none were given."""
+    table = files.scorecard.none if files.scorecard else None
+    histogram = files.details.none_histogram if files.details else None
+    if not table and histogram is None:
+        return None
+    auroc = figure(table, "auroc")
+    drawing = none_chart(histogram, "Scores of test rows and of texts that fit no label")
+    return NoneOfTheAbove(
+        tiles=(
+            Tile(
+                "AUROC",
+                decimal(auroc.value if auroc else None),
+                "chance that a text without a label scores above one with a label; 0.5 is a guess",
+                _plain_interval(auroc.interval if auroc else None),
+            ),
+            percent_tile(
+                table,
+                "fpr_at_95",
+                name="False alarms at 95 %",
+                note="texts with a label that are refused when 95 % of the others are caught",
+            ),
+        ),
+        histogram=drawing,
+    ) if histogram else NoneOfTheAbove(tiles=(), histogram=None)
+
+
+def rate_cell(value: float | None) -> Cell:
+    """A share in a table, with a small bar; an unknown one sorts last."""
+    known = number(value)
+    if known is None:
+        return Cell(percent(None), "")
+    return Cell(percent(known, 0), f"{known:.6f}", f"{100 * min(1.0, max(0.0, known)):.1f}")
+
+
+def weakest_first(rows: Sequence[LabelRow]) -> list[LabelRow]:
+    """By F1, the labels without one at the end."""
+
+    def key(row: LabelRow) -> tuple[float, str]:
+        f1 = number(row.f1)
+        return (math.inf if f1 is None else f1, row.label)
+
+    return sorted(rows, key=key)
+
+
+def _reliability_told(n_bins: int) -> str:
+    return f"Accuracy against confidence in {n_bins} bins; on the diagonal they are equal"
+
+
+def _errors_tile(table: dict[str, object]) -> Tile:
+    escalated, errors = figure(table, "n_positive"), figure(table, "n_errors")
+    return Tile(
+        "Rows behind it",
+        f"{count(escalated.value if escalated else None)}",
+        f"escalated rows, among them or not the {count(errors.value if errors else None)} errors",
+    )
+
+
+def _plain_interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
+
+
+def _cut(text: str) -> str:
+    flat = " ".join(text.split())
+    return flat if len(flat) <= _MAX_CHARS else flat[: _MAX_CHARS - 1].rstrip() + "…"
