@@ -54,7 +54,7 @@ def save_bundle(model: RedModel, folder: Path, provenance: Mapping[str, Any]) ->
         StorageError: the disk is full.
     """
     new, old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
-    with _writing(folder):
+    with writing(folder):
         for leftover in (new, old):
             shutil.rmtree(leftover, ignore_errors=True)
         (new / "experts").mkdir(parents=True)
@@ -71,7 +71,17 @@ def save_bundle(model: RedModel, folder: Path, provenance: Mapping[str, Any]) ->
 
 def write_provenance(folder: Path, provenance: Mapping[str, Any]) -> None:
     """Write `provenance.json` alone: it is no part of the id."""
-    (folder / PROVENANCE).write_text(json.dumps(provenance, indent=2, sort_keys=True) + "\n")
+    with writing(folder):
+        text = json.dumps(provenance, indent=2, sort_keys=True)
+        (folder / PROVENANCE).write_text(text + "\n", encoding="utf-8")
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Read `provenance.json`; empty where there is none."""
+    try:
+        return dict(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
+    except (OSError, ValueError):
+        return {}
 
 
 def load_bundle(folder: Path) -> RedModel:
@@ -143,6 +153,7 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
         "descriptions": list(model.descriptions),
         "subsets": [list(subset) for subset in model.subsets],
         "experts": [expert.kind for expert in model.experts],
+        "noise_counts": list(model.noise_counts),
         "n_seed": model.n_seed,
         "encoder": None if model.encoder_spec is None else model.encoder_spec.to_dict(),
         "gate": model.gate is not None,
@@ -246,6 +257,7 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         descriptions=tuple(manifest["descriptions"]),
         subsets=subsets,
         experts=tuple(experts),
+        noise_counts=tuple(manifest["noise_counts"]),
         gate=gate,
         router=_read_router(manifest["router"]),
         example_texts=tuple(texts),
@@ -293,13 +305,13 @@ def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Translate what can go wrong while writing below `folder`."""
+def writing(place: Path) -> Iterator[None]:
+    """Translate what can go wrong while writing to `place` or below it."""
     try:
         yield
     except OSError as error:
         if error.errno in FULL_DISK:
             raise StorageError(
-                f"no space left for {str(folder)!r}; free some and run the command again"
+                f"no space left for {str(place)!r}; free some and run the command again"
             ) from error
-        raise OutputError(f"cannot write {str(folder)!r}: {error.strerror}") from error
+        raise OutputError(f"cannot write {str(place)!r}: {error.strerror}") from error

@@ -49,6 +49,7 @@ class RedModel:
         descriptions: of each label, empty where none was given.
         subsets: the labels of each expert.
         experts: one per subset.
+        noise_counts: noise rows that each expert learned from.
         gate: the flat model over all labels, or None where the configuration has none.
         router: turns evidence into a distribution.
         example_texts: the labelled texts it ended with.
@@ -66,6 +67,7 @@ class RedModel:
     descriptions: tuple[str, ...]
     subsets: Subsets
     experts: tuple[Expert, ...]
+    noise_counts: tuple[int, ...]
     gate: Expert | None
     router: Router
     example_texts: tuple[str, ...]

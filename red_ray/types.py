@@ -86,8 +86,8 @@ class Decision:
 class Iteration:
     """One round of the loop, as `iterations.jsonl` and the progress events carry it.
 
-    Times are wall seconds. `log_likelihood` is the cross-fitted mean log-probability of the
-    training labels, null in a round that did not refit the router. `label_precision`, the share
+    Times are wall seconds. `log_likelihood` and `estimated_accuracy` are over the cross-fitted seed
+    rows, null in a round that did not refit the router. `label_precision`, the share
     of the labels added that are right, is filled in by who knows the pool's hidden labels.
     """
 
@@ -105,6 +105,7 @@ class Iteration:
     experts_refitted: tuple[int, ...]
     mean_uncertainty: float
     log_likelihood: float | None
+    estimated_accuracy: float | None
     label_precision: float | None
     fit_s: float
     score_s: float

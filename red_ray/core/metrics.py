@@ -123,5 +123,7 @@ def auroc(positive: Floats, negative: Floats) -> float:
 
 def fpr_at_recall(positive: Floats, negative: Floats, recall: float = 0.95) -> float:
     """Share of negatives at or above the score that catches `recall` of the positives."""
-    threshold = np.quantile(positive, 1 - recall, method="lower")
+    # The small term: a product such as 0.95 * 20 must not round up to one positive more.
+    n_caught = max(1, int(np.ceil(recall * len(positive) - 1e-9)))
+    threshold = np.sort(positive)[len(positive) - n_caught]
     return float((negative >= threshold).mean())

@@ -73,6 +73,8 @@ class CentroidNorms:
             ngrams = sparse.csr_matrix(member @ examples.texts.ngrams)
             sums = self._ngram_sums
             self._ngram_sums = ngrams if sums is None else sparse.csr_matrix(sums + ngrams)
+            # In a fixed order, so that a row's norm keeps its bits while other rows grow.
+            self._ngram_sums.sort_indices()
 
     def by_embedding(self) -> Floats:
         """Shape (n_labels,); 0 for a label without examples."""

@@ -9,7 +9,7 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled
-from red_ray.data.splits import Indices, assert_disjoint, sample_per_class
+from red_ray.data.splits import assert_disjoint, sample_per_class
 from red_ray.data.tables import Table, read_table
 from red_ray.data.text import text_key
 
@@ -64,13 +64,7 @@ def _draw(
 ) -> tuple[LabelledRows, LabelledRows]:
     drawn = sample_per_class(rows.labels, per_label, rng)
     left = np.setdiff1d(np.arange(len(rows)), drawn)
-    return _take(rows, drawn), _take(rows, left)
-
-
-def _take(rows: LabelledRows, indices: Indices) -> LabelledRows:
-    return LabelledRows(
-        tuple(rows.texts[i] for i in indices), tuple(rows.labels[i] for i in indices)
-    )
+    return rows.take(drawn), rows.take(left)
 
 
 def _descriptions() -> dict[str, str]:

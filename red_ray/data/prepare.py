@@ -31,6 +31,13 @@ class LabelledRows:
     def __len__(self) -> int:
         return len(self.texts)
 
+    def take(self, rows: Iterable[int]) -> LabelledRows:
+        """The rows at these positions, in this order."""
+        chosen = tuple(rows)
+        return LabelledRows(
+            tuple(self.texts[row] for row in chosen), tuple(self.labels[row] for row in chosen)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class DropCounts:

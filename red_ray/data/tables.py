@@ -43,6 +43,7 @@ def read_table(
     text_column: str,
     label_column: str | None = None,
     label_required: bool = True,
+    rows_required: bool = True,
 ) -> Table:
     """Read the texts of a table, and their labels.
 
@@ -51,6 +52,7 @@ def read_table(
         text_column: name of the column of texts.
         label_column: name of the column of labels; None does not ask for labels.
         label_required: whether a missing label column is an error; a pool may lack it.
+        rows_required: whether a table without rows is an error; a pool may have none.
 
     Raises:
         DataError: the table cannot be read, has no rows, or lacks a column.
@@ -64,7 +66,7 @@ def read_table(
         texts += texts_of(table, text_column)
         if label_column is not None and with_labels:
             labels += texts_of(table, label_column)
-    if not texts:
+    if not texts and rows_required:
         raise _no_rows(path)
     return Table(tuple(texts), tuple(labels) if with_labels else None)
 

@@ -1,1 +1,1 @@
-
+"""The scorecard, its baselines, and the report."""

@@ -97,6 +97,14 @@ class Ensemble:
             if not set(labels).isdisjoint(subset):
                 self._refused.setdefault(position, set()).add(row)
 
+    @property
+    def noise_counts(self) -> tuple[int, ...]:
+        """Noise rows of each expert, drawn and refused ones."""
+        return tuple(
+            len(noise) + len(self._refused.get(position, ()))
+            for position, noise in enumerate(self._noise)
+        )
+
     def _draw_noise(self, position: int) -> Ints:
         # Seeded by the position and by how many rows there are: a full refit draws anew, and
         # what the other experts draw changes nothing.

@@ -16,7 +16,7 @@ from red_ray.core.stopping import LoopState, Phase, StopRule
 from red_ray.judges.base import question_key
 from red_ray.training.ensemble import Ensemble, as_scores, nothing
 from red_ray.training.fleet import Validator
-from red_ray.training.job import TrainingJob
+from red_ray.training.job import Estimate, TrainingJob
 from red_ray.training.router_host import CandidateView, PoolView, Scores
 from red_ray.types import Candidate, Iteration, Outcome, Progress, Question, Verdict
 
@@ -130,7 +130,7 @@ class ActiveLoop:
         fit_s, touched = await self._measured(self._refit(tally))
         self._n_done += 1
         self._n_in_phase += 1
-        recalibrate_s, likelihood = await self._measured(self._recalibrate())
+        recalibrate_s, estimate = await self._measured(self._recalibrate())
         iteration = Iteration(
             iteration=self._n_done,
             phase=self._phase,
@@ -145,7 +145,8 @@ class ActiveLoop:
             n_pool=int(self._left.sum()),
             experts_refitted=touched,
             mean_uncertainty=view.mean_uncertainty,
-            log_likelihood=likelihood,
+            log_likelihood=estimate.log_likelihood if estimate else None,
+            estimated_accuracy=estimate.accuracy if estimate else None,
             label_precision=None,
             fit_s=fit_s,
             score_s=score_s,
@@ -207,13 +208,13 @@ class ActiveLoop:
         await asyncio.gather(self._ensemble.fit(touched), router.learn(rows, labels))
         return touched
 
-    async def _recalibrate(self) -> float | None:
+    async def _recalibrate(self) -> Estimate | None:
         """Refit the router every few iterations: its few weights move slowly."""
         if self._n_done % self._job.config.loop.recalibrate_every:
             return None
         estimate = await self._ensemble.calibrate()
         self._likelihoods.append(estimate.log_likelihood)
-        return estimate.log_likelihood
+        return estimate
 
     async def _measured(self, work: Awaitable[T]) -> tuple[float, T]:
         start = self._clock()

@@ -182,6 +182,7 @@ class Trainer:
             descriptions=tuple(self._job.descriptions.get(name, "") for name in self._names),
             subsets=ensemble.subsets,
             experts=tuple(experts),
+            noise_counts=ensemble.noise_counts,
             gate=await crew.gate.export() if crew.gate is not None else None,
             router=router,
             example_texts=tuple(self._texts[row] for row in ensemble.rows),

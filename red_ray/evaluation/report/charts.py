@@ -81,7 +81,10 @@ def none_chart(found: NoneHistogram, description: str) -> Markup:
     inside, outside = _shares(found.in_scope), _shares(found.out_of_scope)
     top, bottom = max(inside), max(outside)
     y = Axis(
-        "share of the group", -1.08 * (bottom or 1), 1.08 * (top or 1), lambda v: write_percent(abs(v))
+        "share of the group",
+        -1.08 * (bottom or 1),
+        1.08 * (top or 1),
+        lambda v: write_percent(abs(v)),
     )
     plot = Plot(_confidence_axis(found.edges, "score of “no label fits”"), y, height=340)
     marks = []
@@ -98,7 +101,7 @@ def _shares(counts: Sequence[int]) -> list[float]:
 
 
 def _confidence_axis(edges: Sequence[float], title: str) -> Axis:
-    if 0 <= edges[0] and edges[-1] <= 1:
+    if edges[0] >= 0 and edges[-1] <= 1:
         return Axis(title, 0, 1, write_percent)
     return Axis(title, *padded(edges), write_number)
 
@@ -117,22 +120,23 @@ def _polyline(plot: Plot, points: Points, kind: str) -> Markup:
 
 
 def _note(plot: Plot, points: Points, text: str) -> Markup:
+    """Above the first third of a rising line, where the dots of a good run are not."""
     (x0, y0), (x1, y1) = points[0], points[-1]
     return Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="end">{}</text>').format(
-        plot.across((x0 + x1) / 2) - 8, plot.up((y0 + y1) / 2) - 4, text
+        plot.across(x0 + 0.3 * (x1 - x0)) - 8, plot.up(y0 + 0.3 * (y1 - y0)) - 4, text
     )
 
 
 def _dot(plot: Plot, point: tuple[float, float], told: str) -> Markup:
-    return Markup('<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>').format(
-        plot.across(point[0]), plot.up(point[1]), told
-    )
+    return Markup(
+        '<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
+    ).format(plot.across(point[0]), plot.up(point[1]), told)
 
 
 def _whisker(plot: Plot, x: float, ends: tuple[float, float]) -> Markup:
-    return Markup('<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>').format(
-        plot.across(x), plot.up(ends[0]), plot.up(ends[1])
-    )
+    return Markup(
+        '<line class="whisker" x1="{0:.1f}" x2="{0:.1f}" y1="{1:.1f}" y2="{2:.1f}"/>'
+    ).format(plot.across(x), plot.up(ends[0]), plot.up(ends[1]))
 
 
 def _block(
@@ -140,5 +144,8 @@ def _block(
 ) -> Markup:
     left, right = plot.across(x[0]) + 0.75, plot.across(x[1]) - 0.75
     return Markup(
-        '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}"><title>{}</title></rect>'
-    ).format(shade, left, plot.up(y[1]), max(0.5, right - left), plot.up(y[0]) - plot.up(y[1]), told)
+        '<rect class="{}" x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}">'
+        "<title>{}</title></rect>"
+    ).format(
+        shade, left, plot.up(y[1]), max(0.5, right - left), plot.up(y[0]) - plot.up(y[1]), told
+    )

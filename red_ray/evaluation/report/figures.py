@@ -88,7 +88,7 @@ def dollars(value: float | None) -> str:
 
 
 def percent_interval(found: Figure | None) -> str:
-    """"88.5 to 92.0 %", empty where no interval is known."""
+    """ "88.5 to 92.0 %", empty where no interval is known."""
     if found is None or found.interval is None:
         return ""
     low, high = found.interval

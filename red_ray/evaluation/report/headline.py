@@ -20,7 +20,7 @@ from red_ray.evaluation.report.source import Estimate, RunFiles, Scorecard
 _BASELINES = {
     "flat": ("Flat classifier", "logistic regression over all labels, on the same rows"),
     "flat_seed_rows": ("Flat, initial rows", "the same, on the rows it all began with"),
-    "experts_only": ("Experts only", "the surest expert answers, without the router"),
+    "experts_only": ("Experts only", "the surest expert answers; no router"),
     "majority": ("Majority", "always the most frequent label"),
 }
 
@@ -83,7 +83,7 @@ def headline(files: RunFiles) -> Headline:
         ceiling=_ceiling(card) if card else None,
         comparison=_comparison(card) if card else "",
         warning=_leak_warning(card),
-        checks=_dropped(card),
+        checks=" ".join(filter(None, (_dropped(card), _unknown(card)))),
         estimate=_estimate_tiles(estimate),
     )
 
@@ -169,6 +169,13 @@ def _dropped(card: Scorecard | None) -> str:
         return "No test row also stood in the training rows."
     rows = plural(int(dropped.value), "test row")
     return f"{rows} also stood in the training rows and did not count."
+
+
+def _unknown(card: Scorecard | None) -> str:
+    unknown = figure(card.rates, "n_unknown_label") if card else None
+    if unknown is None or unknown.value == 0:
+        return ""
+    return f"{plural(int(unknown.value), 'test row')} of a label never trained counted as wrong."
 
 
 def _estimate_tiles(estimate: Estimate | None) -> tuple[Tile, ...]:

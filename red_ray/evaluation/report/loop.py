@@ -26,11 +26,18 @@ from red_ray.types import Iteration
 
 _STOP_REASONS = {
     "max_iterations": "the limit of iterations was reached",
-    "budget": "the judge's budget was spent",
+    "budget": "the judge’s budget was spent",
     "no_informative": "no pool text was uncertain enough to be worth a question",
     "pool_exhausted": "no pool text with a label for its best answer was left",
     "all_predicted_done": "the iterations over all predicted texts were done",
     "plateau": "the model no longer gained",
+}
+_ANSWERS = {
+    "label": "label, row added",
+    "none": "none of the candidates",
+    "unreadable": "unreadable",
+    "failed": "failed or timed out",
+    "other": "label, no row added",
 }
 _NO_LOOP = (
     "No judge was asked. Train with a pool and a judge to see what its labels bring: "
@@ -71,12 +78,13 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class JudgeView:
-    """The judge's section; `absent` stands in its place where nobody was asked."""
+    """The judge’s section; `absent` stands in its place where nobody was asked."""
 
     spec: str
     simulated: bool
     tiles: tuple[Tile, ...]
     rounds: tuple[Round, ...]
+    legend: tuple[tuple[str, str], ...]
     totals: str
     stopped: str
     absent: str
@@ -108,8 +116,10 @@ def no_loop(files: RunFiles) -> str:
     stopped = _stopped(files.details)
     if files.judge_spec is None:
         return _NO_LOOP
-    return f"The judge was never asked. {stopped}" if stopped else (
-        "The judge was never asked: a loop also needs a pool of unlabelled texts (--pool F)."
+    return (
+        f"The judge was never asked. {stopped}"
+        if stopped
+        else ("The judge was never asked: a loop also needs a pool of unlabelled texts (--pool F).")
     )
 
 
@@ -120,6 +130,7 @@ def judge_view(files: RunFiles) -> JudgeView:
         simulated=is_simulated(files),
         tiles=_judge_tiles(files.scorecard),
         rounds=_rounds(files.iterations),
+        legend=_legend(files.iterations),
         totals=_totals(files.iterations),
         stopped=_stopped(files.details),
         absent=no_loop(files),
@@ -138,8 +149,8 @@ def _estimated_accuracy(details: Details | None) -> Chart:
         told = "Appears when accuracy was estimated at two or more sizes: evaluate a run of a loop."
         return Chart(title, "", absent=told)
     caption = (
-        "An estimate from cross-fitted training rows, not the test rows. The judge's rows are "
-        "the hard ones, so the estimate may fall while the model improves."
+        "An estimate, not the test accuracy: each row that the user labelled is scored by a "
+        "model that has not seen it (cross-fitting), while the judge’s rows are added."
     )
     x = Axis("training rows", *padded((p[0] for p in points), floor=0), write_number, whole=True)
     y = Axis("estimated accuracy", *padded((p[1] for p in points), floor=0, ceil=1), write_percent)
@@ -154,7 +165,7 @@ def _rows_against_calls(iterations: Sequence[Iteration]) -> Chart:
     points = [(float(x), float(y)) for x, y in zip(calls, rows, strict=True)]
     end = float(max(1, calls[-1]))
     caption = (
-        "What the judge's calls bought. On the dashed line every call adds a row; "
+        "What the judge’s calls bought. On the dashed line every call adds a row; "
         "below it, calls were spent on refusals, retries and unreadable answers."
     )
     drawing = line_chart(
@@ -174,7 +185,7 @@ def _likelihood(iterations: Sequence[Iteration]) -> Chart:
         title="Log-likelihood",
         axis="mean log-probability",
         caption=(
-            "How probable the model finds the training labels when it has not seen them "
+            "How probable the model finds the user’s labels when it has not seen them "
             "(cross-fitted, an estimate). Nearer to zero is better; a plateau ends the loop."
         ),
         absent="Appears once an iteration refits the router (loop.recalibrate_every).",
@@ -184,11 +195,11 @@ def _likelihood(iterations: Sequence[Iteration]) -> Chart:
 def _label_precision(iterations: Sequence[Iteration]) -> Chart:
     return _by_iteration(
         [(float(round_.iteration), round_.label_precision) for round_ in iterations],
-        title="Precision of the judge's labels",
+        title="Precision of the judge’s labels",
         axis="true labels among the added",
         caption="Share of the labels added in an iteration that agree with the hidden true label.",
         absent=(
-            "Unknown: the pool has no hidden labels to hold the judge's against. "
+            "Unknown: the pool has no hidden labels to hold the judge’s against. "
             "`red-ray judge audit` measures a judge."
         ),
         share=True,
@@ -233,7 +244,7 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
         return ()
     calls, cost = figure(table, "calls"), figure(table, "cost_usd")
     per_call, unreadable = figure(table, "labels_per_call"), figure(table, "unreadable")
-    return (
+    tiles = (
         Tile("Calls", count(calls.value if calls else None), "requests made, retries included"),
         Tile(
             "Rows per call",
@@ -252,9 +263,13 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
             name="Names a label",
             note="readable answers that name a label; the others say none",
         ),
-        Tile("Unreadable", _rate_or_count(unreadable.value if unreadable else None), "answers"),
-        Tile("Cost", dollars(cost.value if cost else None), "as the judge's prices say"),
+        Tile(
+            "Unreadable",
+            _rate_or_count(unreadable.value if unreadable else None),
+            "answers that name neither a candidate nor none",
+        ),
     )
+    return (*tiles, Tile("Cost", dollars(cost.value), "of all calls")) if cost else tiles
 
 
 def _rate_or_count(value: float | None) -> str:
@@ -289,6 +304,11 @@ def _answers(round_: Iteration) -> list[tuple[str, int]]:
     # A label that was named but not added, for example of a text that already had one.
     rest = max(0, round_.n_asked - sum(known.values()))
     return [*known.items(), ("other", rest)]
+
+
+def _legend(iterations: Sequence[Iteration]) -> tuple[tuple[str, str], ...]:
+    seen = {kind for round_ in iterations for kind, n in _answers(round_) if n}
+    return tuple((kind, name) for kind, name in _ANSWERS.items() if kind in seen)
 
 
 def _totals(iterations: Sequence[Iteration]) -> str:

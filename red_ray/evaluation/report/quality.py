@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from markupsafe import Markup
 
@@ -23,6 +24,7 @@ from red_ray.evaluation.report.source import Details, LabelRow, RunFiles, Scorec
 _MAX_PAIRS = 12  # what a reader looks through; the rest is counted
 _MAX_EXAMPLES = 3
 _MAX_CHARS = 240  # of an example; a text may be 10,000 long
+_NONE_TOLD = "Scores of the test rows, above, and of texts that fit no label, below"
 _SOURCES = {
     "cross_fitted": "fitted on cross-fitted training rows, so thresholds carry no guarantee",
     "rows": "fitted on calibration rows of their own",
@@ -97,7 +99,7 @@ def confusions(details: Details | None) -> Confusions:
         )
         for pair in found[:_MAX_PAIRS]
     ]
-    return Confusions(tuple(pairs), len(found) - len(pairs), known=details is not None)
+    return Confusions(tuple(pairs), len(found) - len(pairs), known=bool(details and details.labels))
 
 
 def calibration(files: RunFiles) -> Calibration | None:
@@ -161,25 +163,8 @@ def none_of_the_above(files: RunFiles) -> NoneOfTheAbove | None:
     histogram = files.details.none_histogram if files.details else None
     if not table and histogram is None:
         return None
-    auroc = figure(table, "auroc")
-    drawing = none_chart(histogram, "Scores of test rows and of texts that fit no label")
-    return NoneOfTheAbove(
-        tiles=(
-            Tile(
-                "AUROC",
-                decimal(auroc.value if auroc else None),
-                "chance that a text without a label scores above one with a label; 0.5 is a guess",
-                _plain_interval(auroc.interval if auroc else None),
-            ),
-            percent_tile(
-                table,
-                "fpr_at_95",
-                name="False alarms at 95 %",
-                note="texts with a label that are refused when 95 % of the others are caught",
-            ),
-        ),
-        histogram=drawing,
-    ) if histogram else NoneOfTheAbove(tiles=(), histogram=None)
+    drawing = none_chart(histogram, _NONE_TOLD) if histogram else None
+    return NoneOfTheAbove(_none_tiles(table) if table else (), drawing)
 
 
 def rate_cell(value: float | None) -> Cell:
@@ -204,12 +189,30 @@ def _reliability_told(n_bins: int) -> str:
     return f"Accuracy against confidence in {n_bins} bins; on the diagonal they are equal"
 
 
-def _errors_tile(table: dict[str, object]) -> Tile:
+def _errors_tile(table: dict[str, Any]) -> Tile:
     escalated, errors = figure(table, "n_positive"), figure(table, "n_errors")
     return Tile(
-        "Rows behind it",
-        f"{count(escalated.value if escalated else None)}",
-        f"escalated rows, among them or not the {count(errors.value if errors else None)} errors",
+        "Rows escalated",
+        count(escalated.value if escalated else None),
+        f"escalated rows; the model made {count(errors.value if errors else None)} errors in all",
+    )
+
+
+def _none_tiles(table: dict[str, Any]) -> tuple[Tile, ...]:
+    auroc = figure(table, "auroc")
+    return (
+        Tile(
+            "AUROC",
+            decimal(auroc.value if auroc else None),
+            "chance that a text without a label scores above one with a label; 0.5 is a guess",
+            _plain_interval(auroc.interval if auroc else None),
+        ),
+        percent_tile(
+            table,
+            "fpr_at_95",
+            name="False alarms at 95 %",
+            note="texts with a label that are refused when 95 % of the others are caught",
+        ),
     )
 
 

@@ -15,8 +15,9 @@ _STAGES = {
     "fit": "Fitting",
     "score": "Scoring",
     "judge_wait": "Waiting for the judge",
-    "other": "Everything else",
+    "other": "Loop and everything else",
 }
+_LEAST_SHARE = 1e-3  # of the bar: less is no stage but the rounding of the others
 _N_HUES = 6  # colours that stay apart for colour-blind readers
 
 
@@ -65,7 +66,7 @@ def timing(card: Scorecard | None) -> Timing | None:
             hue=index % _N_HUES + 1,
         )
         for index, (key, value) in enumerate(parts.items())
-        if value > 0
+        if value > _LEAST_SHARE * total
     ]
     return Timing(tuple(stages), seconds(total))
 

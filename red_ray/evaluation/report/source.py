@@ -98,7 +98,7 @@ class NoneHistogram(_Histogram):
 
 
 class Estimate(_Part):
-    """Figures of the cross-fitted training rows: an estimate, no measurement."""
+    """Figures of the cross-fitted rows that the user labelled: an estimate, no measurement."""
 
     log_likelihood: float | None = None
     accuracy: float | None = None
@@ -119,6 +119,7 @@ class Details(_Part):
     estimate: Estimate | None = None
     judge_spec: str | None = None
     stop_reason: str = ""
+    strategy: str = ""
     n_seed: int | None = None
     n_train: int | None = None
 

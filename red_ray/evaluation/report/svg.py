@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 # A width of 440 keeps the texts of a chart legible when a phone shows it at 340.
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 58, 16, 14, 46
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 64, 16, 14, 46
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -37,7 +37,7 @@ class Axis:
 
     def ticks(self) -> list[float]:
         """Three to six round values within the axis."""
-        step = _step((self.high - self.low) / 4)
+        step = _step((self.high - self.low) / 5)
         if self.whole:
             step = max(1.0, step)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -72,7 +72,7 @@ class Plot:
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         titles = Markup(
             '<text class="axis-title" x="{:.0f}" y="{}" text-anchor="middle">{}</text>'
-            '<text class="axis-title" transform="translate(13 {:.0f}) rotate(-90)" '
+            '<text class="axis-title" transform="translate(12 {:.0f}) rotate(-90)" '
             'text-anchor="middle">{}</text>'
         )
         return Markup().join(
@@ -105,7 +105,9 @@ class Plot:
         ).format(self.across(tick), bottom, bottom + 4, bottom + 17, self.x.write(tick))
 
 
-def padded(values: Iterable[float], *, floor: float = -math.inf, ceil: float = math.inf) -> tuple[float, float]:
+def padded(
+    values: Iterable[float], *, floor: float = -math.inf, ceil: float = math.inf
+) -> tuple[float, float]:
     """The ends of an axis around `values`: a tenth of air, never beyond `floor` and `ceil`."""
     found = list(values)
     low, high = min(found), max(found)

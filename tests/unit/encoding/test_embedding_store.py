@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pytest
+from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 from red_ray.encoding import EmbeddingStore, EncoderSpec
@@ -55,7 +56,7 @@ def test_no_texts_are_no_trouble(tmp_path: Path, spec: EncoderSpec) -> None:
 
 
 def test_texts_are_told_apart_exactly(tmp_path: Path, spec: EncoderSpec) -> None:
-    texts = ["é", "e\u0301", "E", "e", "e ", "", "\x00", "\ud800", "🙂", "日本"]
+    texts = ["é", "e\u0301", "E", "e", "e ", "", "\x00", "?", "\ud800", "🙂", "日本"]
     vectors = rows(len(texts))
     EmbeddingStore(tmp_path, spec).put(texts, vectors)
     found, got = EmbeddingStore(tmp_path, spec).get(texts)
@@ -146,7 +147,9 @@ def flip_one_bit(path: Path) -> None:
 
 
 def foreign(path: Path) -> None:
-    save_file(load_file(path), path, {"spec": "of another", "sha256": ""})
+    with safe_open(path, framework="np") as file:
+        metadata = file.metadata()
+    save_file(load_file(path), path, metadata | {"spec": "of another"})
 
 
 def no_metadata(path: Path) -> None:
@@ -190,6 +193,22 @@ def test_a_shard_of_another_width_is_ignored(
     EmbeddingStore(tmp_path, spec).put(["a"], rows(1, dim=4))
     assert len(EmbeddingStore(tmp_path, spec, 8)) == 0
     assert "has 4 dimensions, not 8" in caplog.text
+
+
+def test_a_shard_has_its_name_only_when_it_is_whole(
+    tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = EmbeddingStore(tmp_path, spec)
+    seen: list[int] = []
+
+    def rename(source: Path, target: Path) -> None:
+        seen.append(source.stat().st_size)
+        assert not list(store.folder.glob("*.safetensors"))
+        os.replace(source, target)
+
+    monkeypatch.setattr(Path, "replace", rename)
+    store.put(["a"], rows(1))
+    assert seen == [only_shard(store).stat().st_size]
 
 
 def test_a_broken_off_write_leaves_nothing_that_counts(tmp_path: Path, spec: EncoderSpec) -> None:

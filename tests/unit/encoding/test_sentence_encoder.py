@@ -91,16 +91,23 @@ def test_bits_do_not_depend_on_the_number_of_threads(
         assert np.array_equal(other.encode(texts), reference.encode(texts))
 
 
-def test_bits_survive_somebody_who_changes_the_threads_of_torch(tiny: SentenceEncoder) -> None:
+@pytest.mark.parametrize("kind", ["tiny", "minilm"])
+def test_bits_survive_somebody_who_changes_the_threads_of_torch(
+    kind: str, tiny_config: EncoderConfig, request: pytest.FixtureRequest
+) -> None:
+    """Also in threads of the pool that start afterwards."""
     import torch
 
+    reference: SentenceEncoder = request.getfixturevalue(kind)
     texts = sentences(80)
-    expected = tiny.encode(texts)
-    torch.set_num_threads(2)
-    try:
-        assert np.array_equal(tiny.encode(texts), expected)
-    finally:
-        torch.set_num_threads(1)
+    config = tiny_config if kind == "tiny" else EncoderConfig()
+    with SentenceEncoder.load(config, n_threads=3) as encoder:
+        torch.set_num_threads(2)
+        try:
+            assert np.array_equal(encoder.encode(texts), reference.encode(texts))
+            assert set(encoder._pool.map(lambda _: torch.get_num_threads(), range(30))) == {1}
+        finally:
+            torch.set_num_threads(1)
 
 
 def test_several_callers_at_once_get_their_own_rows(encoder: SentenceEncoder) -> None:

@@ -118,6 +118,7 @@ READABLE = [
     ("<THINK>a <think> b</THINK>card_lost", "card_lost"),
     ("it could be top_up</think>\ncard_lost", "card_lost"),
     ("<think>a<think>b</think>c</think>card_lost", "card_lost"),
+    ("well <think>a</think>so</think>card_lost", "card_lost"),
     ("<think>a</think><think>b</think>card_lost", "card_lost"),
     (NONE_OPTION, None),
     (f'{{"answer": "{NONE_OPTION}"}}', None),

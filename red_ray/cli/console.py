@@ -1,0 +1,137 @@
+"""What commands print: JSON or text on stdout, everything else on stderr."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from red_ray.errors import RedRayError, UserError
+from red_ray.types import Progress as Step
+
+EXIT_FAILURE, EXIT_MISTAKE = 1, 2
+
+STAGES = {
+    "encode": "Encoding",
+    "partition": "Cutting the labels into subsets",
+    "fit": "Fitting the experts",
+    "calibrate": "Calibrating the router",
+    "judge": "Asking the judge",
+    "loop": "Asking the judge",
+    "final": "Final refit",
+}
+
+
+class Output:
+    """Where a command's words go."""
+
+    def __init__(self, *, as_json: bool) -> None:
+        self.as_json = as_json
+        self.out = Console()
+        self.err = Console(stderr=True, highlight=False)
+
+    def note(self, line: str) -> None:
+        """Say one thing beside the result."""
+        self.err.print(line, style="dim", markup=False, soft_wrap=True)
+
+    def result(self, content: Mapping[str, Any]) -> None:
+        """Print the result where JSON is asked for; else the command prints its own text."""
+        if self.as_json:
+            typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
+
+    @contextmanager
+    def steps(self) -> Iterator[StepView]:
+        """Show a run's steps: bars on a terminal, lines elsewhere."""
+        if not self.err.is_terminal:
+            yield StepView(self, None)
+            return
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TextColumn("[dim]{task.fields[message]}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.err, transient=False) as bars:
+            yield StepView(self, bars)
+
+
+class StepView:
+    """Renders the steps of a run."""
+
+    def __init__(self, output: Output, bars: Progress | None) -> None:
+        self._output = output
+        self._bars = bars
+        self._task: Any = None
+        self._stage = ""
+
+    def show(self, step: Step) -> None:
+        """Show one step."""
+        message = _iteration_line(step) if step.iteration else step.message
+        if self._bars is None:
+            if message:
+                self._output.note(f"{STAGES[step.stage]}: {message}")
+            return
+        if STAGES[step.stage] != self._stage:
+            self._finish()
+            self._stage = STAGES[step.stage]
+            self._task = self._bars.add_task(self._stage, total=None, message="")
+        if step.stage != "judge":
+            done = step.done if step.done else None
+            self._bars.update(
+                self._task, completed=done or 0, total=step.total if done else None, message=message
+            )
+        if step.stage in ("final", "calibrate") and step.done == step.total:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, completed=1, total=1)
+            self._bars.stop_task(self._task)
+            self._task = None
+
+
+def _iteration_line(step: Step) -> str:
+    one = step.iteration
+    if one is None:
+        return ""
+    line = f"{one.n_asked} asked, {one.n_labelled} labels, {one.n_none} none"
+    failed = one.n_unreadable + one.n_failed
+    line += f", {failed} without an answer" if failed else ""
+    line += f"; {one.n_train} training rows, {len(one.experts_refitted)} experts refitted"
+    if one.estimated_accuracy is not None:
+        line += f", estimated accuracy {one.estimated_accuracy:.1%}"
+    return f"iteration {one.iteration}: {line}"
+
+
+@contextmanager
+def guarded(output: Output) -> Iterator[None]:
+    """Turn an error of ours into one line and the exit code that it means."""
+    try:
+        yield
+    except RedRayError as error:
+        code = EXIT_MISTAKE if isinstance(error, UserError) else EXIT_FAILURE
+        output.err.print(f"red-ray: {error}", style="red", markup=False, soft_wrap=True)
+        raise typer.Exit(code) from error
+    except KeyboardInterrupt:
+        output.err.print("red-ray: stopped; verdicts paid for are in the ledger", markup=False)
+        raise typer.Exit(130) from None
+
+
+def notes(output: Output, lines: Sequence[str]) -> None:
+    """Say several things beside the result."""
+    for line in lines:
+        output.note(line)

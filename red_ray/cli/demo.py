@@ -1,0 +1,46 @@
+"""`red-ray demo`: the whole loop on the shipped corpus, with a simulated judge."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from red_ray.cli.console import Output, guarded
+from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Seed, Set, resolve
+from red_ray.cli.running import run_training
+from red_ray.cli.show import show_run
+from red_ray.data.demo import load_demo
+from red_ray.data.inputs import demo_inputs
+
+DEMO_JUDGE = "simulated:0.9"
+DEMO_SAMPLES = 40
+"""Texts per iteration: the shipped pool is small, and ten rounds should not empty it."""
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.", metavar="RUN")] = Path(
+        "runs/demo"
+    ),
+    judge: Judge = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    dashboard: Dashboard = False,
+    as_json: Json = False,
+) -> None:
+    """Train on the shipped corpus with a simulated judge, and show the scorecard."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        given = {
+            "seed": seed,
+            "judge.spec": judge or DEMO_JUDGE,
+            "loop.samples_per_iteration": DEMO_SAMPLES,
+        }
+        settings = resolve(config, assignments, given)
+        inputs, test = demo_inputs(load_demo(settings.seed))
+        result = run_training(
+            output, settings, inputs, test, out, overwrite=True, dashboard=dashboard
+        )
+        show_run(output, out, result)

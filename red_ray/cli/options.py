@@ -1,0 +1,74 @@
+"""Options that several verbs share, and what they make of a configuration."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+import yaml
+
+from red_ray.config import RunConfig, load_config
+from red_ray.errors import ConfigError
+
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON alone on stdout.")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="YAML file of configuration keys.", metavar="F")
+]
+Set = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", help="One configuration key, as loop.max_iterations=5; may repeat.", metavar="K=V"
+    ),
+]
+Seed = Annotated[int | None, typer.Option(help="Decides every draw.  [default: 42]")]
+Judge = Annotated[
+    str | None,
+    typer.Option(
+        help="Whom to ask: ollama:MODEL, openai:MODEL@BASE_URL, neighbours, or simulated:0.9 "
+        "(for tests; needs the pool's true labels).",
+        metavar="SPEC",
+    ),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+Dashboard = Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard with it.")]
+RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+
+
+def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, Any]) -> RunConfig:
+    """The configuration from a file, `--set` assignments, and options of their own.
+
+    Args:
+        file: YAML file, or None.
+        assignments: `key.of.some.depth=value`, the value read as YAML.
+        given: dotted keys to values; None means not given.
+
+    Raises:
+        ConfigError: an assignment has no `=`, a key is unknown or a value does not fit.
+    """
+    overrides: dict[str, Any] = {}
+    for key, value in given.items():
+        if value is not None:
+            _place(overrides, key, value)
+    for assignment in assignments or []:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise ConfigError(f"--set takes key=value, got {assignment!r}")
+        _place(overrides, key.strip(), _value(assignment, value))
+    return load_config(file, overrides)
+
+
+def _value(assignment: str, value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"the value of --set {assignment!r} is not valid YAML") from error
+
+
+def _place(overrides: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for parent in parents:
+        overrides = overrides.setdefault(parent, {})
+        if not isinstance(overrides, dict):
+            raise ConfigError(f"--set {key}: {parent!r} already has a value")
+    overrides[last] = value

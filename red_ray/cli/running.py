@@ -1,0 +1,117 @@
+"""A run from rows to report, as `train` and `demo` both do it."""
+
+from __future__ import annotations
+
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from red_ray.cli.console import Output, notes
+from red_ray.config import RunConfig
+from red_ray.data.inputs import Inputs, TestRows
+from red_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from red_ray.actors.run import ClusterRun
+    from red_ray.training import Trained
+
+
+def run_training(
+    output: Output,
+    config: RunConfig,
+    inputs: Inputs,
+    test: TestRows | None,
+    out: Path,
+    *,
+    overwrite: bool,
+    dashboard: bool,
+) -> dict[str, Any]:
+    """Train on Ray, keep the bundle, score the test rows, write the report.
+
+    Returns:
+        The scorecard, or without test rows the estimates of the cross-fitted training rows.
+    """
+    # Before Ray is imported: it reads its settings then.
+    from red_ray.actors.environment import prepare_environment
+
+    prepare_environment()
+    from red_ray.actors.cluster import ray_session
+    from red_ray.actors.run import train_on_cluster
+    from red_ray.bundle import save_bundle
+    from red_ray.evaluation.report import write_report
+    from red_ray.evaluation.scorecard import versions
+    from red_ray.training import TrainingJob
+
+    run = RunFolder.create(out, config, overwrite=overwrite)
+    run.write_seen(inputs.seen_keys)
+    notes(output, (*inputs.notes, *(test.notes if test else ())))
+    job = TrainingJob(
+        inputs.train.texts, inputs.train.labels, inputs.pool, dict(inputs.descriptions), config
+    )
+    start = perf_counter()
+    with ray_session(dashboard=dashboard) as url, output.steps() as steps:
+        if url:
+            output.note(f"Ray's dashboard: {url}")
+
+        def show(step: Any) -> None:
+            if step.iteration is not None:
+                run.append(step.iteration)
+            steps.show(step)
+
+        done = train_on_cluster(
+            job, ledger=str(run.ledger), hidden=inputs.hidden or None, on_progress=show
+        )
+        trained = done.trained
+        facts = {
+            "created": datetime.now(UTC).isoformat(timespec="seconds"),
+            "host": socket.gethostname(),
+            "versions": versions(),
+            "timing_s": dict(trained.timing_s) | {"total": perf_counter() - start},
+        }
+        bundle_id = save_bundle(trained.model, run.bundle, facts)
+        card = _evaluated(run, done, config, test)
+    write_report(run.path)
+    result = card if card is not None else {"estimate": _estimate(trained)}
+    return {"run": str(out), "bundle": bundle_id, **result}
+
+
+def _evaluated(
+    run: RunFolder, done: ClusterRun, config: RunConfig, test: TestRows | None
+) -> dict[str, Any] | None:
+    from red_ray.evaluation.details import run_details
+
+    details = run_details(done.trained, config.judge.spec)
+    run.write_json("details.json", details)
+    if test is None:
+        return None
+    return score_rows(run, done.trained.model, test, done.encoder)
+
+
+def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict[str, Any]:
+    """Score test rows and keep the scorecard with its details in the run's folder."""
+    from red_ray.bundle import read_provenance, write_provenance
+    from red_ray.evaluation.details import test_details
+    from red_ray.evaluation.predictions import predict_rows
+    from red_ray.evaluation.scorecard import RunFacts, scorecard
+
+    rows = predict_rows(model, test.rows.texts, test.rows.labels, test.out_of_scope, encoder)
+    provenance = read_provenance(run.bundle)
+    facts = RunFacts(
+        iterations=run.iterations(),
+        judge_spec=model.config.judge.spec,
+        n_dropped=test.n_dropped,
+        timing_s=provenance.get("timing_s", {}),
+    )
+    card = scorecard(model, rows, facts)
+    run.write_json("scorecard.json", card)
+    run.write_json("details.json", run.read_json("details.json") | test_details(model, rows))
+    write_provenance(run.bundle, provenance | {"scorecard": card})
+    return card
+
+
+def _estimate(trained: Trained) -> dict[str, float]:
+    from dataclasses import asdict
+
+    return asdict(trained.estimate)

@@ -1,0 +1,107 @@
+"""A scorecard on a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from red_ray.cli.console import Output
+
+Card = Mapping[str, Any]
+
+RIVALS = {
+    "flat": "flat: logistic regression, the same rows",
+    "flat_seed_rows": "flat, on the rows you labelled",
+    "experts_only": "experts alone, no router",
+    "majority": "always the most frequent label",
+    "oracle_routed": "ceiling: the true label names the expert",
+}
+
+
+def show_run(output: Output, run: Path, result: Card) -> None:
+    """Print the scorecard, or the estimates where no test rows were given."""
+    output.result(result)
+    if output.as_json:
+        return
+    if "accuracy" in result:
+        _scorecard(output.out, result)
+    else:
+        estimate = result["estimate"]
+        output.out.print(
+            f"estimated accuracy {estimate['accuracy']:.1%} (cross-fitted training rows; give "
+            "--test for a scorecard)"
+        )
+    output.out.print(
+        f"\nbundle {result['bundle'][:16]}…   report {run / 'report.html'}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _scorecard(console: Console, card: Card) -> None:
+    _accuracy(console, card)
+    calibration = card["calibration"]
+    facts = [
+        ("macro F1", _rate(card, "macro_f1")),
+        ("calibration error (ECE)", _rate(calibration, "ece")),
+        ("answered with a label", _rate(card, "answered_share")),
+        ("accuracy where answered", _rate(card, "accuracy_decided")),
+    ]
+    if card["none"]:
+        facts.append(("none of the above, AUROC", _number(card["none"], "auroc")))
+    facts += _judge(card["judge"]) if card["judge"] else []
+    dropped = card["leaks"]["train_test_dropped"]
+    if dropped:
+        facts.append(("test rows dropped, seen in training", str(dropped)))
+    timing = card["timing_s"]
+    parts = ", ".join(f"{name} {timing[name]:.1f}" for name in ("encode", "fit", "judge_wait"))
+    facts.append(("seconds", f"{timing.get('total', 0.0):.1f} in all ({parts})"))
+    grid = Table.grid(padding=(0, 3))
+    for name, value in facts:
+        grid.add_row(f"[dim]{name}[/]", value)
+    console.print(grid)
+
+
+def _accuracy(console: Console, card: Card) -> None:
+    table = Table(box=None, pad_edge=False, padding=(0, 3), header_style="dim")
+    table.add_column(f"{card['n_test']:,} test rows, {card['n_labels']} labels")
+    table.add_column("accuracy", justify="right")
+    table.add_column("95 % interval", justify="right")
+    table.add_row(
+        "[bold]red_ray[/]", f"[bold]{card['accuracy']:.1%}[/]", _interval(card, "accuracy")
+    )
+    for name, words in RIVALS.items():
+        style = "dim" if name in ("oracle_routed", "majority") else ""
+        values = card["baselines"]
+        table.add_row(words, f"{values[name]:.1%}", _interval(values, name), style=style)
+    console.print(table)
+    console.print()
+
+
+def _judge(judge: Card) -> list[tuple[str, str]]:
+    spec = judge["spec"]
+    who = f"{spec}, SIMULATED: no language model was asked" if spec.startswith("sim") else spec
+    facts = [("judge", who), ("calls", f"{judge['calls']:,}")]
+    facts.append(("labels per call", _rate(judge, "labels_per_call")))
+    if judge["label_precision"] is not None:
+        facts.append(("labels that were right", _rate(judge, "label_precision")))
+    bad = judge["unreadable"] + judge["failed"]
+    return facts + ([("without an answer", str(bad))] if bad else [])
+
+
+def _rate(card: Card, name: str) -> str:
+    return "–" if card[name] is None else f"{card[name]:.1%}   {_interval(card, name)}"
+
+
+def _number(card: Card, name: str) -> str:
+    low, high = card[f"{name}_ci"]
+    return f"{card[name]:.3f}   [dim]{low:.3f} – {high:.3f}[/]"
+
+
+def _interval(card: Card, name: str) -> str:
+    interval = card.get(f"{name}_ci")
+    return f"[dim]{interval[0]:.1%} – {interval[1]:.1%}[/]" if interval else ""

@@ -1,0 +1,67 @@
+"""`red-ray train`: rows to a model; with a pool and a judge also the loop."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from red_ray.cli.console import Output, guarded
+from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
+from red_ray.cli.running import run_training
+from red_ray.cli.show import show_run
+from red_ray.data.inputs import read_inputs, read_test
+from red_ray.errors import ConfigError
+
+
+def train(
+    train_file: Annotated[
+        Path, typer.Option("--train", help="Labelled rows: csv, tsv, jsonl, parquet or xlsx.")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.", metavar="RUN")],
+    pool: Annotated[
+        Path | None, typer.Option(help="Unlabelled rows; labels in it are hidden from the model.")
+    ] = None,
+    test: Annotated[Path | None, typer.Option(help="Rows that only the scorecard sees.")] = None,
+    oos: Annotated[Path | None, typer.Option(help="Test texts that fit no label.")] = None,
+    descriptions: Annotated[
+        Path | None, typer.Option(help="Table of labels and a column `description`.")
+    ] = None,
+    judge: Judge = None,
+    mode: Annotated[str | None, typer.Option(help="speed or balanced.  [default: speed]")] = None,
+    samples_per_class: Annotated[
+        int | None, typer.Option(help="Draw so many rows per label; the rest joins the pool.")
+    ] = None,
+    seed: Seed = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    overwrite: Overwrite = False,
+    dashboard: Dashboard = False,
+    as_json: Json = False,
+) -> None:
+    """Train a classifier; with a pool and a judge, let the judge label what is unsure."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        given = {
+            "mode": mode,
+            "seed": seed,
+            "samples_per_class": samples_per_class,
+            "judge.spec": judge,
+        }
+        settings = resolve(config, assignments, given)
+        if oos is not None and test is None:
+            raise ConfigError("--oos says which test texts fit no label; give --test too")
+        inputs = read_inputs(settings, train_file, pool, descriptions)
+        if settings.judge.spec and not inputs.pool:
+            output.note("no pool: the judge has nothing to be asked about")
+        labels = frozenset(inputs.train.labels)
+        rows = (
+            read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)
+            if test
+            else None
+        )
+        result = run_training(
+            output, settings, inputs, rows, out, overwrite=overwrite, dashboard=dashboard
+        )
+        show_run(output, out, result)

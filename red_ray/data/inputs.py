@@ -1,0 +1,203 @@
+"""The rows of a run, from its files: read, cleaned, kept apart, every dropped row counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from red_ray.config import RunConfig
+from red_ray.data.demo import DemoCorpus
+from red_ray.data.prepare import (
+    DropCounts,
+    HiddenLabels,
+    LabelledRows,
+    check_trainable,
+    clean_labelled,
+    clean_pool,
+    weak_labels,
+)
+from red_ray.data.splits import sample_per_class, without_leaks
+from red_ray.data.tables import Table, read_table
+from red_ray.data.text import text_key
+from red_ray.errors import DataError
+
+N_SHOWN = 3
+"""Labels that a line names before it counts the rest."""
+
+
+@dataclass(frozen=True, slots=True)
+class TestRows:
+    """Rows that only the scorecard touches.
+
+    Attributes:
+        rows: in scope, none of which stands in training or pool.
+        out_of_scope: texts that fit no label.
+        n_dropped: rows left out because they stand in training or pool.
+        notes: one line for each thing that a user should know.
+    """
+
+    __test__ = False  # no test class, whatever pytest thinks of the name
+
+    rows: LabelledRows
+    out_of_scope: tuple[str, ...]
+    n_dropped: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """The rows of a run.
+
+    Attributes:
+        train: labelled rows.
+        pool: texts without labels.
+        hidden: what the pool's file says of its labels, for a simulated judge and the scorecard.
+        descriptions: of labels, by name.
+        notes: one line for each thing that a user should know.
+    """
+
+    train: LabelledRows
+    pool: tuple[str, ...]
+    hidden: HiddenLabels
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def seen_keys(self) -> frozenset[str]:
+        """Keys of all texts that may become part of the model: no test row may be among them."""
+        return frozenset(text_key(text) for text in (*self.train.texts, *self.pool))
+
+
+def read_inputs(
+    config: RunConfig, train: Path, pool: Path | None, descriptions: Path | None
+) -> Inputs:
+    """Read the rows to train on.
+
+    With `samples_per_class`, the training rows that were not drawn join the pool, their labels
+    hidden.
+
+    Args:
+        config: columns, longest text, samples per class, seed.
+        train: table of labelled rows.
+        pool: table of texts; a label column in it is hidden from the model.
+        descriptions: table with the label column and a column `description`.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    rows, counts = clean_labelled(_read(config, train, labels=True), max_chars=config.max_chars)
+    notes = _lines("train", counts)
+    rows, left = _sample(config, rows)
+    check_trainable(rows)
+    notes += _weak(rows)
+    texts: tuple[str, ...] = left.texts
+    hidden = {text_key(text): label for text, label in zip(left.texts, left.labels, strict=True)}
+    if pool is not None:
+        known = frozenset(text_key(text) for text in (*rows.texts, *left.texts))
+        table = _read(config, pool, labels=False)
+        more, its_labels, counts = clean_pool(table, max_chars=config.max_chars, known=known)
+        notes += _lines("pool", counts)
+        if not more:
+            notes.append("pool: no usable text, so there is nothing to ask a judge about")
+        texts += more
+        pairs = ((text, its_labels.of(text)) for text in more)
+        hidden |= {text_key(text): label for text, label in pairs if label is not None}
+    described = _read_descriptions(config, descriptions) if descriptions else {}
+    return Inputs(rows, texts, HiddenLabels(hidden), described, tuple(notes))
+
+
+def read_test(
+    config: RunConfig,
+    seen_keys: frozenset[str],
+    labels: frozenset[str],
+    *,
+    test: Path,
+    out_of_scope: Path | None = None,
+) -> TestRows:
+    """Read the rows that only the scorecard touches.
+
+    Args:
+        config: columns and longest text.
+        seen_keys: keys of the texts that training saw; such rows are dropped and counted.
+        labels: labels that the model knows.
+        test: table of labelled rows.
+        out_of_scope: table of texts that fit no label.
+
+    Raises:
+        DataError: a file cannot be used, or no row is left.
+    """
+    rows, counts = clean_labelled(_read(config, test, labels=True), max_chars=config.max_chars)
+    notes = _lines("test", counts)
+    kept, n_dropped = without_leaks(rows.texts, seen_keys)
+    if not len(kept):
+        raise DataError(f"all {len(rows)} test rows stand in training or pool; give other rows")
+    rows = rows.take(kept)
+    unknown = sorted(set(rows.labels) - labels)
+    if unknown:
+        n_rows = sum(label in set(unknown) for label in rows.labels)
+        notes.append(
+            f"test: {n_rows} rows carry labels without a training row, and count as errors: "
+            f"{_some(unknown)}"
+        )
+    if out_of_scope is None:
+        return TestRows(rows, (), n_dropped, tuple(notes))
+    table = read_table(out_of_scope, text_column=config.text_column)
+    strange, _, counts = clean_pool(table, max_chars=config.max_chars, known=seen_keys)
+    return TestRows(rows, strange, n_dropped, (*notes, *_lines("out of scope", counts)))
+
+
+def demo_inputs(corpus: DemoCorpus) -> tuple[Inputs, TestRows]:
+    """The shipped corpus as a run's rows."""
+    inputs = Inputs(corpus.train, corpus.pool, corpus.hidden, corpus.descriptions)
+    return inputs, TestRows(corpus.test, corpus.oos, 0, ())
+
+
+def _read(config: RunConfig, path: Path, *, labels: bool) -> Table:
+    return read_table(
+        path,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        label_required=labels,
+        rows_required=labels,
+    )
+
+
+def _sample(config: RunConfig, rows: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
+    """The drawn rows, and those left over."""
+    if config.samples_per_class is None:
+        return rows, LabelledRows((), ())
+    rng = np.random.default_rng([config.seed, 3])
+    drawn = sample_per_class(rows.labels, config.samples_per_class, rng)
+    return rows.take(drawn), rows.take(np.setdiff1d(np.arange(len(rows)), drawn))
+
+
+def _weak(rows: LabelledRows) -> list[str]:
+    weak = weak_labels(rows.labels)
+    if len(weak) == len(set(rows.labels)):
+        raise DataError(
+            f"each of the {len(weak)} labels has a single training row, so nothing can be held "
+            "back to fit the router; give at least one label a second row"
+        )
+    if not weak:
+        return []
+    word = "label has" if len(weak) == 1 else "labels have"
+    return [f"train: {len(weak)} {word} a single row and stays weak: {_some(weak)}"]
+
+
+def _read_descriptions(config: RunConfig, path: Path) -> dict[str, str]:
+    table = read_table(path, text_column="description", label_column=config.label_column)
+    pairs = zip(table.labels or (), table.texts, strict=True)
+    return {label.strip(): text for label, text in pairs if label and text}
+
+
+def _lines(where: str, counts: DropCounts) -> list[str]:
+    return [f"{where}: {line}" for line in counts.lines()]
+
+
+def _some(labels: list[str] | tuple[str, ...]) -> str:
+    shown = ", ".join(labels[:N_SHOWN])
+    more = len(labels) - N_SHOWN
+    return f"{shown} and {more} more" if more > 0 else shown

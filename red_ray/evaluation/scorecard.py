@@ -1,0 +1,218 @@
+"""The scorecard: the contract of every benchmark, with an interval on every rate."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.core.metrics import (
+    auroc,
+    bootstrap_interval,
+    brier_score,
+    class_report,
+    expected_calibration_error,
+    fpr_at_recall,
+    wilson_interval,
+)
+from red_ray.data.text import text_key
+from red_ray.evaluation.predictions import Predictions
+from red_ray.model import RedModel
+from red_ray.types import Iteration
+
+Ints = NDArray[np.int64]
+Json = dict[str, Any]
+
+DIGITS = 6
+N_RESAMPLES = 300
+"""Of the bootstrap: fixes the ends of an interval to about a tenth of its width."""
+
+VERSIONS = ("red-ray", "ray", "torch", "sentence-transformers", "scikit-learn", "numpy")
+FREE_JUDGES = ("simulated", "neighbours")
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What the scorecard says about the run rather than about the test rows.
+
+    Attributes:
+        iterations: the loop's history.
+        judge_spec: who was asked, or None.
+        n_dropped: test rows that also stood in training or pool, left out.
+        timing_s: wall seconds of training by stage.
+    """
+
+    iterations: Sequence[Iteration]
+    judge_spec: str | None
+    n_dropped: int
+    timing_s: Mapping[str, float]
+
+
+def scorecard(model: RedModel, rows: Predictions, facts: RunFacts) -> Json:
+    """Everything that the test rows and the run's history say, ready for JSON."""
+    n = len(rows.true)
+    correct = rows.predicted == rows.true
+    card: Json = {"n_test": n, "n_labels": len(model.labels)}
+    card |= _share("accuracy", correct)
+    card |= _class_figures(model, rows)
+    card |= _decided(model, rows, correct)
+    card["n_unknown_label"] = int((rows.true < 0).sum())
+    card["baselines"] = _baselines(rows)
+    card["calibration"] = _calibration(rows, correct, model.config.seed)
+    card["router"] = None  # no goal was stated
+    card["none"] = _none(rows, model.config.seed)
+    card["judge"] = _judge(facts)
+    card["leaks"] = {"train_test": _leaks(model, rows), "train_test_dropped": facts.n_dropped}
+    card["timing_s"] = _timing(rows, facts)
+    card["seed"] = model.config.seed
+    card["versions"] = versions()
+    rounded: Json = _rounded(card)
+    return rounded
+
+
+def versions() -> dict[str, str]:
+    """Python and the libraries that a result depends on."""
+    return {"python": platform.python_version()} | {name: version(name) for name in VERSIONS}
+
+
+def _share(name: str, hits: NDArray[np.bool_]) -> Json:
+    n_hits, n = int(hits.sum()), len(hits)
+    return {name: n_hits / n if n else None, f"{name}_ci": list(wilson_interval(n_hits, n))}
+
+
+def _class_figures(model: RedModel, rows: Predictions) -> Json:
+    # An unknown label gets a column of its own, so that it counts against recall.
+    true = np.where(rows.true < 0, len(model.labels), rows.true)
+    predicted, n_columns = rows.predicted, len(model.labels) + 1
+    whole = class_report(true, predicted, n_columns)
+    rng = np.random.default_rng(model.config.seed)
+    draws = [rng.integers(0, len(true), size=len(true)) for _ in range(N_RESAMPLES)]
+    resampled = [class_report(true[draw], predicted[draw], n_columns) for draw in draws]
+    figures: Json = {}
+    for name in ("macro_f1", "precision_weighted", "recall_weighted", "f1_weighted"):
+        figures[name] = getattr(whole, name)
+        values = [getattr(report, name) for report in resampled]
+        figures[f"{name}_ci"] = [float(value) for value in np.quantile(values, [0.025, 0.975])]
+    return figures
+
+
+def _decided(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> Json:
+    """After the decision rule: the share of rows that get a label, and how many of those right."""
+    answered = rows.none < model.config.router.none_threshold
+    return _share("accuracy_decided", correct[answered]) | _share("answered_share", answered)
+
+
+def _baselines(rows: Predictions) -> Json:
+    figures: Json = {}
+    for name in ("majority", "flat", "flat_seed_rows", "experts_only", "oracle_routed"):
+        figures |= _share(name, rows.rivals[name] == rows.true)
+    return figures
+
+
+def _calibration(rows: Predictions, correct: NDArray[np.bool_], seed: int) -> Json:
+    confidence = rows.proba.max(axis=1)
+    known = rows.true >= 0
+    return {
+        "source": "cross_fitted",
+        **_resampled(
+            "ece",
+            lambda draw: expected_calibration_error(confidence[draw], correct[draw]),
+            len(correct),
+            seed,
+        ),
+        **_resampled(
+            "brier",
+            lambda draw: brier_score(rows.proba[known][draw], rows.true[known][draw]),
+            int(known.sum()),
+            seed,
+        ),
+    }
+
+
+def _none(rows: Predictions, seed: int) -> Json | None:
+    strange, known = rows.none_out_of_scope, rows.none
+    if not len(strange):
+        return None
+    n = len(strange)
+
+    def resampled(figure: Callable[..., float]) -> Callable[[Ints], float]:
+        # Both sides are resampled, each by its own size.
+        return lambda draw: figure(strange[draw], known[_stretch(draw, n, len(known))])
+
+    return {
+        "n_oos": n,
+        **_resampled("auroc", resampled(auroc), n, seed, auroc(strange, known)),
+        **_resampled("fpr_at_95", resampled(fpr_at_recall), n, seed, fpr_at_recall(strange, known)),
+    }
+
+
+def _stretch(draw: Ints, n: int, wanted: int) -> Ints:
+    """A resample of `wanted` rows that is fixed by the resample `draw` of `n` others."""
+    return np.random.default_rng(int(draw[: min(8, n)].sum())).integers(0, wanted, size=wanted)
+
+
+def _resampled(
+    name: str, figure: Callable[[Ints], float], n: int, seed: int, value: float | None = None
+) -> Json:
+    if not n:
+        return {name: None, f"{name}_ci": None}
+    whole = figure(np.arange(n)) if value is None else value
+    rng = np.random.default_rng(seed)
+    interval = bootstrap_interval(figure, n, rng=rng, n_resamples=N_RESAMPLES)
+    return {name: whole, f"{name}_ci": list(interval)}
+
+
+def _judge(facts: RunFacts) -> Json | None:
+    if not facts.iterations or facts.judge_spec is None:
+        return None
+    rounds = facts.iterations
+    calls = sum(one.n_requests for one in rounds)
+    labelled = sum(one.n_labelled for one in rounds)
+    readable = labelled + sum(one.n_none for one in rounds)
+    checked = [one for one in rounds if one.label_precision is not None]
+    right = sum(round((one.label_precision or 0.0) * one.n_labelled) for one in checked)
+    n_checked = sum(one.n_labelled for one in checked)
+    free = facts.judge_spec.split(":")[0] in FREE_JUDGES
+    return {
+        "spec": facts.judge_spec,
+        "calls": calls,
+        **_ratio("labels_per_call", labelled, calls),
+        **_ratio("label_precision", right, n_checked),
+        **_ratio("validation_rate", labelled, readable),
+        "unreadable": sum(one.n_unreadable for one in rounds),
+        "failed": sum(one.n_failed for one in rounds),
+        "cost_usd": 0.0 if free else None,
+    }
+
+
+def _ratio(name: str, part: int, whole: int) -> Json:
+    if not whole:
+        return {name: None, f"{name}_ci": None}
+    # Answers of the ledger cost no call, so that there may be more labels than calls.
+    interval = list(wilson_interval(part, whole)) if part <= whole else None
+    return {name: part / whole, f"{name}_ci": interval}
+
+
+def _leaks(model: RedModel, rows: Predictions) -> int:
+    seen = {text_key(text) for text in model.example_texts}
+    return sum(text_key(text) in seen for text in rows.texts)
+
+
+def _timing(rows: Predictions, facts: RunFacts) -> Json:
+    timing = {"encode": rows.encode_s, "fit": 0.0, "score": rows.score_s, "judge_wait": 0.0}
+    for stage, seconds in facts.timing_s.items():
+        timing[stage] = timing.get(stage, 0.0) + seconds
+    return timing
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float):
+        return round(value, DIGITS)
+    if isinstance(value, dict):
+        return {key: _rounded(inner) for key, inner in value.items()}
+    return [_rounded(inner) for inner in value] if isinstance(value, list) else value

@@ -1,0 +1,121 @@
+"""A run's folder: what stands in it and how it is written.
+
+config.yaml       the resolved configuration
+bundle/           the trained model
+iterations.jsonl  the loop's history, one line per iteration
+ledger.sqlite     every verdict
+seen.txt          keys of the training and pool texts, so that no test row is one of them
+details.json      what the report shows beyond the scorecard
+scorecard.json    the scorecard
+report.html       the report
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from red_ray.bundle import MANIFEST, writing
+from red_ray.config import RunConfig, dump_config, load_config
+from red_ray.errors import DataError, OutputError
+from red_ray.types import Iteration
+
+
+class RunFolder:
+    """Reads and writes a run's folder; what it writes is whole or not there."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.bundle = path / "bundle"
+        self.ledger = path / "ledger.sqlite"
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
+        """Make a run's folder, or go on in one that was cut short with the same configuration.
+
+        Args:
+            path: the folder; its parents are made.
+            config: resolved; written at once.
+            overwrite: whether a finished run may be replaced; its ledger stays.
+
+        Raises:
+            OutputError: it cannot be written, holds something else, or a finished run.
+        """
+        run = cls(path)
+        if (run.bundle / MANIFEST).exists() and not overwrite:
+            raise OutputError(
+                f"{str(path)!r} holds a finished run; choose another --out or add --overwrite"
+            )
+        if path.exists() and (not path.is_dir() or run._is_foreign()):
+            raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
+        run._write("config.yaml", dump_config(config))
+        with writing(path / "iterations.jsonl"):
+            (path / "iterations.jsonl").write_text("")
+        return run
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """Open a finished run.
+
+        Raises:
+            DataError: it is none.
+        """
+        run = cls(path)
+        if not (run.bundle / MANIFEST).exists():
+            raise DataError(f"{str(path)!r} is no finished run: it has no bundle/{MANIFEST}")
+        return run
+
+    def config(self) -> RunConfig:
+        """The resolved configuration."""
+        return load_config(self.path / "config.yaml")
+
+    def append(self, iteration: Iteration) -> None:
+        """Add an iteration to the history."""
+        path = self.path / "iterations.jsonl"
+        with writing(path), path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(asdict(iteration)) + "\n")
+
+    def iterations(self) -> list[Iteration]:
+        """The loop's history; empty without a judge."""
+        lines = self._read("iterations.jsonl").splitlines()
+        return [_iteration(json.loads(line)) for line in lines]
+
+    def write_seen(self, keys: Iterable[str]) -> None:
+        """Keep the keys of the texts that training saw."""
+        self._write("seen.txt", "".join(f"{key}\n" for key in sorted(keys)))
+
+    def seen(self) -> frozenset[str]:
+        """Keys of the texts that training saw."""
+        return frozenset(self._read("seen.txt").split())
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write `scorecard.json` or `details.json`."""
+        self._write(name, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read `scorecard.json` or `details.json`."""
+        return dict(json.loads(self._read(name)))
+
+    def _is_foreign(self) -> bool:
+        return any(self.path.iterdir()) and not (self.path / "config.yaml").exists()
+
+    def _read(self, name: str) -> str:
+        try:
+            return (self.path / name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise DataError(f"cannot read {str(self.path / name)!r}: {error.strerror}") from error
+
+    def _write(self, name: str, text: str) -> None:
+        path = self.path / name
+        with writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            new = path.with_name(f".{name}.new")
+            new.write_text(text, encoding="utf-8")
+            new.replace(path)
+
+
+def _iteration(data: dict[str, Any]) -> Iteration:
+    return Iteration(**{**data, "experts_refitted": tuple(data["experts_refitted"])})
