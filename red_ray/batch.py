@@ -94,13 +94,25 @@ def _fault(text: str | None, max_chars: int) -> str | None:
 def _with_decisions(
     table: pa.Table, decisions: Sequence[Decision | None], errors: Sequence[str | None]
 ) -> pa.Table:
-    ours = {column.name for column in COLUMNS}
-    names = [f"input_{name}" if name in ours else name for name in table.column_names]
-    result = table.rename_columns(names)
+    result = table.rename_columns(_input_names(table.column_names))
     for column in COLUMNS[:-1]:
         values = [None if one is None else _value(one, column.name) for one in decisions]
         result = result.append_column(column, pa.array(values, column.type))
     return result.append_column(COLUMNS[-1], pa.array(errors, COLUMNS[-1].type))
+
+
+def _input_names(names: Sequence[str]) -> list[str]:
+    """The input's columns, renamed where an output column or another one has the name."""
+    taken = {column.name for column in COLUMNS} | set(names)
+    ours = {column.name for column in COLUMNS}
+    renamed = []
+    for name in names:
+        new = name
+        while new in taken if new != name else new in ours:
+            new = f"input_{new}"
+        taken.add(new)
+        renamed.append(new)
+    return renamed
 
 
 def _value(decision: Decision, column: str) -> object:

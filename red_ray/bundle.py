@@ -1,6 +1,7 @@
 """A trained model as a folder, and back. No pickle; a changed file is refused.
 
-manifest.json            configuration, labels, partition, router, files with their SHA-256
+manifest.json            configuration, labels, partition, router, files with their SHA-256,
+                         and a seal: its own, taken with zeros in the seal's place
 examples.safetensors     embeddings and labels of the rows that the model ended with
 examples.json            their texts
 lexical.safetensors      document frequencies, where lexical evidence is used
@@ -23,7 +24,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from red_ray.config import parse_config
 from red_ray.core.lexical import LexicalSpace
@@ -36,6 +37,8 @@ from red_ray.model import RedModel, expert_name
 FORMAT = 1
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
+UNSEALED = "0" * 64
+"""Stands in a manifest for the hash of the manifest itself while that is taken."""
 
 SKOPS_TRUSTED: list[str] = []
 """Types beyond skops' own safe list that a forest may hold: none."""
@@ -115,7 +118,8 @@ def _write_parts(model: RedModel, folder: Path) -> None:
 
 
 def _save_arrays(arrays: Mapping[str, Any], path: Path) -> None:
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path)
+    # Not `save_file`: its error on a full disk is no OSError.
+    path.write_bytes(save({name: np.ascontiguousarray(array) for name, array in arrays.items()}))
 
 
 def _write_expert(expert: Expert, stem: Path) -> None:
@@ -167,11 +171,22 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
             "none_bias": router.none_bias,
         },
         "files": dict(files),
+        "seal": UNSEALED,
     }
     path = folder / MANIFEST
-    text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
+    path.write_text(_sealed(text, UNSEALED, _seal(text, UNSEALED)), encoding="utf-8")
     return _hash(path)
+
+
+def _seal(text: str, seal: str) -> str:
+    """The hash of a manifest's text as it was before the seal was put in."""
+    return hashlib.sha256(_sealed(text, seal, UNSEALED).encode()).hexdigest()
+
+
+def _sealed(text: str, old: str, new: str) -> str:
+    # No label or description can look like this: quotes are escaped inside a JSON string.
+    return text.replace(f'"seal": "{old}"', f'"seal": "{new}"')
 
 
 def _identity_config(model: RedModel) -> dict[str, Any]:
@@ -203,8 +218,9 @@ def _bundle_id(files: Mapping[str, str]) -> str:
 def _read_manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        found = manifest["format"]
+        text = path.read_bytes().decode("utf-8")  # as it stands: no line ending is mended
+        manifest = json.loads(text)
+        found, seal = manifest["format"], manifest["seal"]
         if not isinstance(manifest["files"], dict):
             raise TypeError("'files' is no table")
     except FileNotFoundError as error:
@@ -215,6 +231,8 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         raise BundleError(
             f"{str(folder)!r} has bundle format {found!r}; this version reads {FORMAT}"
         )
+    if _seal(text, seal) != seal:
+        raise BundleError(_damaged(folder, f"{MANIFEST!r} was changed since it was written"))
     return dict(manifest)
 
 
@@ -222,15 +240,14 @@ def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
     found = set(_names(folder)) - {MANIFEST, PROVENANCE}
     for name in sorted(found ^ set(expected)):
         fault = "is missing" if name in expected else "does not belong there"
-        raise BundleError(
-            f"the bundle {str(folder)!r} is damaged: {name!r} {fault}; train it again"
-        )
+        raise BundleError(_damaged(folder, f"{name!r} {fault}"))
     for name, digest in sorted(expected.items()):
         if _hash(folder / name) != digest:
-            raise BundleError(
-                f"the bundle {str(folder)!r} is damaged: {name!r} was changed since it was "
-                "written; restore it or train again"
-            )
+            raise BundleError(_damaged(folder, f"{name!r} was changed since it was written"))
+
+
+def _damaged(folder: Path, fault: str) -> str:
+    return f"the bundle {str(folder)!r} is damaged: {fault}; restore it or train again"
 
 
 def _names(folder: Path) -> Iterator[str]:

@@ -13,7 +13,9 @@ report.html       the report
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,9 @@ from red_ray.bundle import MANIFEST, writing
 from red_ray.config import RunConfig, dump_config, load_config
 from red_ray.errors import DataError, OutputError
 from red_ray.types import Iteration
+
+RESULTS = ("details.json", "scorecard.json", "report.html")
+"""What a run leaves beside its bundle and its history."""
 
 
 class RunFolder:
@@ -39,7 +44,8 @@ class RunFolder:
         Args:
             path: the folder; its parents are made.
             config: resolved; written at once.
-            overwrite: whether a finished run may be replaced; its ledger stays.
+            overwrite: whether a finished run may be replaced: its results go, since they would
+                stand beside another configuration; its ledger stays.
 
         Raises:
             OutputError: it cannot be written, holds something else, or a finished run.
@@ -52,7 +58,11 @@ class RunFolder:
         if path.exists() and (not path.is_dir() or run._is_foreign()):
             raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
         run._write("config.yaml", dump_config(config))
-        with writing(path / "iterations.jsonl"):
+        with writing(path):
+            for name in RESULTS:
+                (path / name).unlink(missing_ok=True)
+            if run.bundle.exists():
+                shutil.rmtree(run.bundle)
             (path / "iterations.jsonl").write_text("")
         return run
 
@@ -80,8 +90,9 @@ class RunFolder:
 
     def iterations(self) -> list[Iteration]:
         """The loop's history; empty without a judge."""
-        lines = self._read("iterations.jsonl").splitlines()
-        return [_iteration(json.loads(line)) for line in lines]
+        with _parsing(self.path / "iterations.jsonl"):
+            lines = self._read("iterations.jsonl").splitlines()
+            return [_iteration(json.loads(line)) for line in lines]
 
     def write_seen(self, keys: Iterable[str]) -> None:
         """Keep the keys of the texts that training saw."""
@@ -97,7 +108,8 @@ class RunFolder:
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Read `scorecard.json` or `details.json`."""
-        return dict(json.loads(self._read(name)))
+        with _parsing(self.path / name):
+            return dict(json.loads(self._read(name)))
 
     def _is_foreign(self) -> bool:
         return any(self.path.iterdir()) and not (self.path / "config.yaml").exists()
@@ -115,6 +127,14 @@ class RunFolder:
             new = path.with_name(f".{name}.new")
             new.write_text(text, encoding="utf-8")
             new.replace(path)
+
+
+@contextmanager
+def _parsing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{str(path)!r} is damaged: {error}; run the training again") from error
 
 
 def _iteration(data: dict[str, Any]) -> Iteration:

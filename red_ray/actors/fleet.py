@@ -219,7 +219,7 @@ def open_validator(
         num_cpus=0,
         scheduling_strategy=here,
     )
-    return RayValidator(pool, fetch(pool.judge_name.remote()))
+    return RayValidator(pool, fetch(pool.open.remote()))
 
 
 def _per_actor(config: RunConfig, n_experts: int) -> int:

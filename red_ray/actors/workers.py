@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.config import EncoderConfig, RunConfig
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.encoding import EncoderSpec, open_encoder
+from red_ray.encoding import CachedEncoder, EncoderSpec, open_encoder
 from red_ray.experts import ExpertHost
 from red_ray.judges import Ledger, PoolStats, ValidatorPool, make_judge
 from red_ray.judges.votes import lexical_votes
@@ -24,7 +25,13 @@ class EncoderActor:
     """Encodes texts through the store of its machine."""
 
     def __init__(self, config: EncoderConfig, n_threads: int) -> None:
-        self._encoder = open_encoder(config, n_threads=n_threads)
+        self._config = config
+        self._n_threads = n_threads
+
+    @cached_property
+    def _encoder(self) -> CachedEncoder:
+        # Not in the constructor: what it raises there, Ray keeps as text alone.
+        return open_encoder(self._config, n_threads=self._n_threads)
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """See `CachedEncoder.encode`."""
@@ -57,19 +64,23 @@ class ValidatorPoolActor:
         examples: LabelledRows,
         hidden: HiddenLabels | None,
     ) -> None:
-        judge = make_judge(
-            config.judge,
-            seed=config.seed,
-            hidden=hidden.of if hidden else None,
-            votes=lexical_votes(examples.texts, examples.labels),
-        )
-        self._judge_name = judge.name
-        self._ledger = Ledger(ledger)
-        self._pool = ValidatorPool(judge, self._ledger, config.judge)
+        self._config = config
+        self._place = ledger
+        self._examples = examples
+        self._hidden = hidden
 
-    async def judge_name(self) -> str:
-        """Identity of the judge, part of every question's key."""
-        return self._judge_name
+    async def open(self) -> str:
+        """Open the judge and the ledger; the judge's name, part of every question's key."""
+        # Not in the constructor: what it raises there, Ray keeps as text alone.
+        judge = make_judge(
+            self._config.judge,
+            seed=self._config.seed,
+            hidden=self._hidden.of if self._hidden else None,
+            votes=lexical_votes(self._examples.texts, self._examples.labels),
+        )
+        self._ledger = Ledger(self._place)
+        self._pool = ValidatorPool(judge, self._ledger, self._config.judge)
+        return judge.name
 
     async def validate(self, questions: Sequence[Question]) -> list[Verdict]:
         """See `ValidatorPool.validate`."""

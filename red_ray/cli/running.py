@@ -44,6 +44,7 @@ def run_training(
     from red_ray.evaluation.scorecard import versions
     from red_ray.training import TrainingJob
 
+    _check_judge(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
     run.write_seen(inputs.seen_keys)
     notes(output, (*inputs.notes, *(test.notes if test else ())))
@@ -75,6 +76,16 @@ def run_training(
     write_report(run.path)
     result = card if card is not None else {"estimate": _estimate(trained)}
     return {"run": str(out), "bundle": bundle_id, **result}
+
+
+def _check_judge(config: RunConfig, inputs: Inputs) -> None:
+    """Refuse a judge that cannot be made, before anything is written or started."""
+    from red_ray.judges import make_judge
+
+    if config.judge.spec is None:
+        return
+    hidden = inputs.hidden.of if inputs.hidden or not inputs.pool else None
+    make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: ())
 
 
 def _evaluated(

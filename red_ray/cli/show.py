@@ -85,8 +85,11 @@ def _accuracy(console: Console, card: Card) -> None:
 def _judge(judge: Card) -> list[tuple[str, str]]:
     spec = judge["spec"]
     who = f"{spec}, SIMULATED: no language model was asked" if spec.startswith("sim") else spec
-    facts = [("judge", who), ("calls", f"{judge['calls']:,}")]
-    facts.append(("labels per call", _rate(judge, "labels_per_call")))
+    known = judge["from_ledger"]
+    calls = f"{judge['calls']:,}" + (f", and {known:,} answers from the ledger" if known else "")
+    facts = [("judge", who), ("calls", calls)]
+    if judge["calls"]:
+        facts.append(("labels per call", _rate(judge, "labels_per_call")))
     if judge["label_precision"] is not None:
         facts.append(("labels that were right", _rate(judge, "label_precision")))
     bad = judge["unreadable"] + judge["failed"]

@@ -187,17 +187,20 @@ def _from_hub(name: str, revision: str | None) -> Path:
 
     # The HTTP library's root error: which library it is changes with the hub client's version.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
-    cause = "the hub has no such model"
+    cause = ""
     for repo in _repos(name):
         try:
             return _download(repo, revision)
-        except HFValidationError:
-            cause = "no such folder, and the hub has no such names"
+        except HFValidationError as error:
+            raise EncoderError(
+                f"cannot find the encoder {name!r}: there is no such folder, and no model on the "
+                "Hugging Face hub can have this name; set encoder.model to one or the other"
+            ) from error
         except HfHubHTTPError as error:
             cause = f"the hub answered {error.response.status_code} for {repo!r}"
         except (OSError, http_error) as error:
             reason = " ".join(str(error).split())[:200]
-            raise EncoderError(_not_found(name, f"the hub gave no answer ({reason})")) from error
+            raise EncoderError(_not_found(name, f"the hub did not give it ({reason})")) from error
     raise EncoderError(_not_found(name, cause))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,6 @@ from red_ray.core.metrics import reliability_bins
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel, expert_name
 from red_ray.training import Trained
-from red_ray.types import Iteration
 
 Json = dict[str, Any]
 
@@ -33,7 +31,7 @@ def run_details(trained: Trained, judge_spec: str | None) -> Json:
         "strategy": trained.strategy,
         "n_seed": model.n_seed,
         "n_train": len(model.example_labels),
-        "learning_curve": _learning_curve(model, trained.iterations),
+        "learning_curve": _learning_curve(trained),
     }
 
 
@@ -52,9 +50,14 @@ def test_details(model: RedModel, rows: Predictions) -> Json:
     }
 
 
-def _learning_curve(model: RedModel, iterations: Sequence[Iteration]) -> list[Json]:
+def _learning_curve(trained: Trained) -> list[Json]:
+    iterations = trained.iterations
     n_requests = np.cumsum([one.n_requests for one in iterations])
-    start = {"n_train": model.n_seed, "n_requests": 0, "estimated_accuracy": None}
+    start = {
+        "n_train": trained.model.n_seed,
+        "n_requests": 0,
+        "estimated_accuracy": trained.first_estimate.accuracy,
+    }
     return [start] + [
         {
             "n_train": one.n_train,

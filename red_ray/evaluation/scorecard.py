@@ -181,6 +181,7 @@ def _judge(facts: RunFacts) -> Json | None:
     return {
         "spec": facts.judge_spec,
         "calls": calls,
+        "from_ledger": sum(one.n_cached for one in rounds),
         **_ratio("labels_per_call", labelled, calls),
         **_ratio("label_precision", right, n_checked),
         **_ratio("validation_rate", labelled, readable),

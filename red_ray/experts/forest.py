@@ -49,9 +49,11 @@ class RandomForestExpert:
         """Log-probabilities; see `Expert.score`."""
         if self.model is None:
             raise RuntimeError("an expert scores only after it was fitted")
+        scores = np.full((len(vectors), self.n_labels + 1), LOG_FLOOR, dtype=np.float32)
+        if len(vectors) == 0:  # scikit-learn refuses; a fold of a small set may have no row
+            return scores
         classes = self.model.classes_
         # Laplace: a label without a vote is unlikely, not impossible.
         votes = self.model.predict_proba(vectors) * N_TREES + 1 / len(classes)
-        scores = np.full((len(vectors), self.n_labels + 1), LOG_FLOOR, dtype=np.float32)
         scores[:, classes] = np.log(votes / (N_TREES + 1))
         return scores

@@ -80,9 +80,9 @@ class OllamaJudge:
         if self._open is None:
             self._open = ollama.AsyncClient(
                 self._base_url,
-                follow_redirects=False,  # a redirect would turn the POST into a GET
                 limits=httpx.Limits(max_connections=None),  # the pool holds the limit
-                # The client's own error drops the headers, and with them Retry-After.
+                # The client's own error drops the headers, and with them Retry-After; and a
+                # redirect, which would turn the POST into a GET, is refused here.
                 event_hooks={"response": [self._check]},
             )
         return self._open

@@ -210,7 +210,7 @@ class ValidatorPool:
                 for _ in range(min(self._config.concurrency, len(todo))):
                     group.create_task(self._work(todo, done))
         except BaseExceptionGroup as errors:
-            raise _foremost(errors) from None
+            raise errors.exceptions[0] from None  # the one that stopped the others
         finally:
             self._count.waiting -= len(todo)
 
@@ -330,12 +330,3 @@ class ValidatorPool:
 
 def _failed(error: JudgeError | None) -> Outcome:
     return Outcome.TIMEOUT if isinstance(error, JudgeTimeout) else Outcome.ERROR
-
-
-def _foremost(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The error that says most: a refusal names the remedy."""
-    refused, others = errors.split(JudgeRefused)
-    first: BaseException = refused or others or errors
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return first

@@ -2,7 +2,7 @@
 
 from red_ray.training.fleet import Fleet
 from red_ray.training.job import Trained, TrainingJob
-from red_ray.training.local import LocalFleet
+from red_ray.training.local import LocalFleet, PoolValidator
 from red_ray.training.trainer import Trainer
 
-__all__ = ["Fleet", "LocalFleet", "Trained", "Trainer", "TrainingJob"]
+__all__ = ["Fleet", "LocalFleet", "PoolValidator", "Trained", "Trainer", "TrainingJob"]

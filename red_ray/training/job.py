@@ -54,6 +54,7 @@ class Trained:
     Attributes:
         model: the trained model.
         estimate: of its quality, from cross-fitted training rows.
+        first_estimate: the same before the judge was asked.
         iterations: the loop's history, empty without a judge.
         stop_reason: why the loop stopped, empty without one.
         timing_s: wall seconds by stage.
@@ -62,6 +63,7 @@ class Trained:
 
     model: RedModel
     estimate: Estimate
+    first_estimate: Estimate
     iterations: tuple[Iteration, ...]
     stop_reason: str
     timing_s: dict[str, float]

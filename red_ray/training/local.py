@@ -15,10 +15,12 @@ from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
 from red_ray.encoding import EncoderSpec
 from red_ray.experts import ExpertHost, ExpertSpec
+from red_ray.judges import ValidatorPool
 from red_ray.model import TextEncoder
 from red_ray.training.fleet import Crew, ExpertHandle, RouterHandle
 from red_ray.training.reduction import umap_reduce
 from red_ray.training.router_host import RouterHost
+from red_ray.types import Question, Verdict
 
 Floats = NDArray[np.float32]
 
@@ -41,8 +43,26 @@ class Threaded:
         return call
 
 
+class PoolValidator:
+    """A validator pool of this process, as the loop asks it."""
+
+    def __init__(self, pool: ValidatorPool, judge_name: str) -> None:
+        self._pool = pool
+        self.judge_name = judge_name
+
+    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+        """See `ValidatorPool.validate`."""
+        return await self._pool.validate(questions)
+
+    async def exhausted(self) -> bool:
+        """Whether the budget is used up."""
+        return self._pool.exhausted
+
+
 class LocalFleet:
     """A fleet of threads; close it after the run."""
+
+    router_kind: type[RouterHost] = RouterHost
 
     def __init__(self, encoder: TextEncoder, *, n_threads: int = 2) -> None:
         self._encoder = encoder
@@ -70,7 +90,7 @@ class LocalFleet:
         host = ExpertHost(everyone)
         host.load(vectors)
         handles = [Threaded(host, self._threads, position) for position in range(len(everyone))]
-        router = RouterHost(config, sum(len(subset) for subset in subsets))
+        router = self.router_kind(config, sum(len(subset) for subset in subsets))
         router.load(vectors, texts, subsets)
         return Crew(
             experts=tuple(cast("list[ExpertHandle]", handles[: len(specs)])),

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import LoopConfig
 from red_ray.core.stopping import LoopState, Phase, StopRule
+from red_ray.errors import JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.training.ensemble import Ensemble, as_scores, nothing
 from red_ray.training.fleet import Validator
@@ -21,6 +22,9 @@ from red_ray.training.router_host import CandidateView, PoolView, Scores
 from red_ray.types import Candidate, Iteration, Outcome, Progress, Question, Verdict
 
 T = TypeVar("T")
+
+FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
+"""Outcomes that say nothing about a text."""
 
 
 @dataclass(slots=True)
@@ -62,6 +66,7 @@ class ActiveLoop:
         self._n_done = 0
         self._n_in_phase = 0
         self._likelihoods: list[float] = []
+        self._n_calibrated = len(ensemble.rows)
         self._stale = set(range(len(ensemble.subsets)))
         self._scores: list[NDArray[np.float32] | None] = [None] * len(self._stale)
         self._rule = _stop_rule(job.config.loop)
@@ -125,6 +130,7 @@ class ActiveLoop:
     ) -> tuple[Iteration, tuple[tuple[int, str], ...]]:
         questions = [self._question(chosen) for chosen in view.chosen]
         judge_s, verdicts = await self._measured(self._validator.validate(questions))
+        _check_alive(verdicts)
         self.judge_s += judge_s
         tally = self._apply(view, questions, verdicts)
         fit_s, touched = await self._measured(self._refit(tally))
@@ -138,7 +144,7 @@ class ActiveLoop:
             n_labelled=len(tally.rows),
             n_none=tally.outcomes[Outcome.NONE],
             n_unreadable=tally.outcomes[Outcome.UNREADABLE],
-            n_failed=tally.outcomes[Outcome.TIMEOUT] + tally.outcomes[Outcome.ERROR],
+            n_failed=sum(tally.outcomes[outcome] for outcome in FAILURES),
             n_requests=sum(verdict.requests for verdict in verdicts),
             n_cached=sum(verdict.requests == 0 for verdict in verdicts),
             n_train=len(self._ensemble.rows),
@@ -186,7 +192,7 @@ class ActiveLoop:
         for verdict in sorted(verdicts, key=lambda verdict: verdict.key):
             chosen = asked[verdict.key]
             tally.outcomes[verdict.outcome] += 1
-            if verdict.outcome in (Outcome.TIMEOUT, Outcome.ERROR):
+            if verdict.outcome in FAILURES:
                 continue
             self._left[chosen.row - self._ensemble.n_seed] = False
             if verdict.outcome is Outcome.LABEL and verdict.label is not None:
@@ -209,9 +215,15 @@ class ActiveLoop:
         return touched
 
     async def _recalibrate(self) -> Estimate | None:
-        """Refit the router every few iterations: its few weights move slowly."""
-        if self._n_done % self._job.config.loop.recalibrate_every:
+        """Refit the router every few iterations: its few weights move slowly.
+
+        Not where no row was gained since: the same model measured again would be a plateau.
+        """
+        n_rows = len(self._ensemble.rows)
+        due = self._n_done % self._job.config.loop.recalibrate_every == 0
+        if not due or n_rows == self._n_calibrated:
             return None
+        self._n_calibrated = n_rows
         estimate = await self._ensemble.calibrate()
         self._likelihoods.append(estimate.log_likelihood)
         return estimate
@@ -220,6 +232,16 @@ class ActiveLoop:
         start = self._clock()
         result = await work
         return self._clock() - start, result
+
+
+def _check_alive(verdicts: Sequence[Verdict]) -> None:
+    """Stop where a judge failed on every question: the next round would ask the same again."""
+    failed = [one for one in verdicts if one.outcome in FAILURES]
+    if verdicts and len(failed) == len(verdicts):
+        raise JudgeUnavailable(
+            f"the judge gave no answer to any of {len(verdicts)} questions ({failed[0].error}); "
+            "what it answered before is kept: run the same command again when it is back"
+        )
 
 
 def _stop_rule(config: LoopConfig) -> StopRule:

@@ -94,7 +94,7 @@ class RouterHost:
                 it compares from one iteration to the next.
             scores: of each row, by models that had not seen it.
         """
-        evidence = self._crossfitted_evidence(rows, labels, folds, scores)
+        evidence = self.crossfitted_evidence(rows, labels, folds, scores)
         held = folds >= 0
         if not held.any():
             raise ValueError("no label has two rows: nothing can be held out")
@@ -159,9 +159,8 @@ class RouterHost:
     def _examples(self, rows: Ints, labels: Ints) -> Examples:
         return Examples(self._texts.take(rows), labels, self._n_labels)
 
-    def _crossfitted_evidence(
-        self, rows: Ints, labels: Ints, folds: Ints, scores: Scores
-    ) -> Floats:
+    def crossfitted_evidence(self, rows: Ints, labels: Ints, folds: Ints, scores: Scores) -> Floats:
+        """Evidence of each labelled row, without its own fold; arguments as for `calibrate`."""
         shape = (len(rows), self._n_labels)
         similarity = tuple(np.zeros(shape, np.float32) for _ in range(3))
         lexical = tuple(np.zeros(shape, np.float32) for _ in range(2)) if self._space else None

@@ -76,7 +76,7 @@ class Trainer:
         yield Progress("partition", 0, 1, f"{len(self._names)} labels")
         ensemble, strategy = await self._timed("fit", self._open(vectors, names, labels))
         yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
-        estimate = await self._timed("fit", ensemble.full_fit())
+        first = estimate = await self._timed("fit", ensemble.full_fit())
         yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
         stop_reason = ""
         if self._validator is not None and self._job.pool:
@@ -89,7 +89,7 @@ class Trainer:
             self._timing["judge_wait"] = loop.judge_s
             yield Progress("final", 0, 1, "full refit with new noise")
             estimate = await self._timed("fit", ensemble.full_fit())
-        self._trained = await self._export(ensemble, estimate, strategy, stop_reason)
+        self._trained = await self._export(ensemble, (first, estimate), strategy, stop_reason)
         yield Progress("final", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
 
     def result(self) -> Trained:
@@ -171,7 +171,11 @@ class Trainer:
         return ExpertSpec(name, everything, kind="logistic_regression", seed=self._config.seed)
 
     async def _export(
-        self, ensemble: Ensemble, estimate: Estimate, strategy: str, stop_reason: str
+        self,
+        ensemble: Ensemble,
+        estimates: tuple[Estimate, Estimate],
+        strategy: str,
+        stop_reason: str,
     ) -> Trained:
         crew = ensemble.crew
         router, space = await crew.router.export()
@@ -194,7 +198,8 @@ class Trainer:
         )
         return Trained(
             model=model,
-            estimate=estimate,
+            estimate=estimates[1],
+            first_estimate=estimates[0],
             iterations=tuple(self._iterations),
             stop_reason=stop_reason,
             timing_s=self._timing,

@@ -110,7 +110,7 @@ def test_an_unknown_section_is_refused():
 )
 def test_a_key_that_stands_twice_is_refused(write, text):
     """Defect 19: YAML would keep the last one in silence, and the mode with it."""
-    with pytest.raises(ConfigError, match="'(mode|max_iterations|loop)' twice") as error:
+    with pytest.raises(ConfigError, match=r"'(mode|max_iterations|loop)' twice") as error:
         load_config(write(text))
     message(error)
 
@@ -139,7 +139,8 @@ def test_a_bad_value_is_quoted_with_its_key(data, where, value):
 def test_all_faults_are_told_at_once():
     with pytest.raises(ConfigError) as error:
         parse_config({"seed": -1, "noise": {"cap": 0}, "nose": {}})
-    assert {"seed", "noise.cap", "'nose'"} <= set(message(error).replace(":", "").split())
+    assert message(error).count("; ") == 3  # three faults, and the remedy of one
+    assert all(key in message(error) for key in ("seed: ", "noise.cap: ", "key 'nose'"))
 
 
 @pytest.mark.parametrize(

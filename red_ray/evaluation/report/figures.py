@@ -75,9 +75,9 @@ def seconds(value: float | None) -> str:
         return f"{value:.2f}{_SPACE}s"
     if value < 120:
         return f"{value:.0f}{_SPACE}s"
+    if value < 7200:
+        return f"{int(value // 60)}{_SPACE}min {int(value % 60)}{_SPACE}s"
     minutes = round(value / 60)
-    if minutes < 120:
-        return f"{minutes}{_SPACE}min"
     return f"{minutes // 60}{_SPACE}h {minutes % 60:02d}{_SPACE}min"
 
 
@@ -93,6 +93,13 @@ def percent_interval(found: Figure | None) -> str:
         return ""
     low, high = found.interval
     return f"{100 * low:.1f} to {percent(high)}"
+
+
+def decimal_interval(found: Figure | None, digits: int = 3) -> str:
+    """The interval of a plain figure, such as 0.951 to 0.972; empty where no interval is known."""
+    if found is None or found.interval is None:
+        return ""
+    return " to ".join(decimal(end, digits) for end in found.interval)
 
 
 def percent_tile(table: Mapping[str, Any] | None, key: str, *, name: str, note: str) -> Tile:

@@ -111,13 +111,13 @@ def _tiles(card: Scorecard) -> tuple[Tile, ...]:
             rates,
             "answered_share",
             name="Answered alone",
-            note="test texts decided without asking anybody",
+            note="test texts that get a label; the others are escalated or refused",
         ),
         percent_tile(
             rates,
             "accuracy_decided",
             name="Right when it answers",
-            note="accuracy among the texts answered alone",
+            note="accuracy among the texts that get a label",
         ),
     )
 

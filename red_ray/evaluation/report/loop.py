@@ -10,9 +10,11 @@ from markupsafe import Markup
 
 from red_ray.evaluation.report.charts import Points, line_chart
 from red_ray.evaluation.report.figures import (
+    Figure,
     Tile,
     count,
     decimal,
+    decimal_interval,
     dollars,
     figure,
     number,
@@ -41,7 +43,7 @@ _ANSWERS = {
 }
 _NO_LOOP = (
     "No judge was asked. Train with a pool and a judge to see what its labels bring: "
-    "red-ray train --train F --pool F --judge SPEC --out RUN."
+    "`red-ray train --train F --pool F --judge SPEC --out RUN`."
 )
 
 
@@ -119,7 +121,9 @@ def no_loop(files: RunFiles) -> str:
     return (
         f"The judge was never asked. {stopped}"
         if stopped
-        else ("The judge was never asked: a loop also needs a pool of unlabelled texts (--pool F).")
+        else (
+            "The judge was never asked: a loop also needs a pool of unlabelled texts (`--pool F`)."
+        )
     )
 
 
@@ -139,12 +143,7 @@ def judge_view(files: RunFiles) -> JudgeView:
 
 def _estimated_accuracy(details: Details | None) -> Chart:
     title = "Accuracy as rows are added"
-    found = details.learning_curve if details else ()
-    points = sorted(
-        (float(point.n_train), point.estimated_accuracy)
-        for point in found
-        if point.estimated_accuracy is not None and number(point.estimated_accuracy) is not None
-    )
+    points = _estimates(details) if details else []
     if len(points) < 2:
         told = "Appears when accuracy was estimated at two or more sizes: evaluate a run of a loop."
         return Chart(title, "", absent=told)
@@ -156,6 +155,14 @@ def _estimated_accuracy(details: Details | None) -> Chart:
     y = Axis("estimated accuracy", *padded((p[1] for p in points), floor=0, ceil=1), write_percent)
     told = f"Estimated accuracy from {percent(points[0][1])} to {percent(points[-1][1])}"
     return Chart(title, caption, line_chart(points, x=x, y=y, description=told))
+
+
+def _estimates(details: Details) -> list[tuple[float, float]]:
+    """(training rows, estimated accuracy) where it was measured, the final model at the end."""
+    found = {point.n_train: number(point.estimated_accuracy) for point in details.learning_curve}
+    if found and details.n_train is not None and details.estimate is not None:
+        found[details.n_train] = number(details.estimate.accuracy)
+    return sorted((float(n), value) for n, value in found.items() if value is not None)
 
 
 def _rows_against_calls(iterations: Sequence[Iteration]) -> Chart:
@@ -188,7 +195,7 @@ def _likelihood(iterations: Sequence[Iteration]) -> Chart:
             "How probable the model finds the user’s labels when it has not seen them "
             "(cross-fitted, an estimate). Nearer to zero is better; a plateau ends the loop."
         ),
-        absent="Appears once an iteration refits the router (loop.recalibrate_every).",
+        absent="Appears once an iteration refits the router (`loop.recalibrate_every`).",
     )
 
 
@@ -196,7 +203,7 @@ def _label_precision(iterations: Sequence[Iteration]) -> Chart:
     return _by_iteration(
         [(float(round_.iteration), round_.label_precision) for round_ in iterations],
         title="Precision of the judge’s labels",
-        axis="true labels among the added",
+        axis="true labels",
         caption="Share of the labels added in an iteration that agree with the hidden true label.",
         absent=(
             "Unknown: the pool has no hidden labels to hold the judge’s against. "
@@ -250,6 +257,7 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
             "Rows per call",
             decimal(per_call.value if per_call else None, 2),
             "rows added to training, right or wrong, for each call",
+            decimal_interval(per_call, 2),
         ),
         percent_tile(
             table,
@@ -266,10 +274,19 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
         Tile(
             "Unreadable",
             _rate_or_count(unreadable.value if unreadable else None),
-            "answers that name neither a candidate nor none",
+            _unreadable_note(figure(table, "failed")),
         ),
     )
-    return (*tiles, Tile("Cost", dollars(cost.value), "of all calls")) if cost else tiles
+    return (
+        (*tiles, Tile("Cost", dollars(cost.value), "of all calls, as far as the judge has a price"))
+        if cost
+        else tiles
+    )
+
+
+def _unreadable_note(failed: Figure | None) -> str:
+    note = "answers that name neither a candidate nor none"
+    return f"{note}; {count(failed.value)} more failed or timed out" if failed else note
 
 
 def _rate_or_count(value: float | None) -> str:

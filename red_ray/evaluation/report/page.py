@@ -83,7 +83,7 @@ def _views(found: RunFiles) -> dict[str, Any]:
         "versions": record.versions(found),
         "rate_cell": quality.rate_cell,
         "count": figures.count,
-        "percent": figures.percent,
+        "plural": figures.plural,
     }
 
 

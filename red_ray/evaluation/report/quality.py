@@ -14,6 +14,7 @@ from red_ray.evaluation.report.figures import (
     Tile,
     count,
     decimal,
+    decimal_interval,
     figure,
     number,
     percent,
@@ -106,7 +107,8 @@ def calibration(files: RunFiles) -> Calibration | None:
     """The calibration section, None where nothing was measured."""
     card, details = files.scorecard, files.details
     table = card.calibration if card else None
-    bins = details.reliability if details else ()
+    known = details.reliability if details else ()
+    bins = [found for found in known if all(math.isfinite(part) for part in found)]
     histogram = details.confidence_histogram if details else None
     if not (table or bins or histogram):
         return None
@@ -123,6 +125,7 @@ def calibration(files: RunFiles) -> Calibration | None:
                 "Brier score",
                 decimal(brier.value if brier else None),
                 "squared error of the whole distribution; 0 is perfect, 2 the worst",
+                decimal_interval(brier),
             ),
         ),
         source=_SOURCES.get(str((table or {}).get("source")), ""),
@@ -205,7 +208,7 @@ def _none_tiles(table: dict[str, Any]) -> tuple[Tile, ...]:
             "AUROC",
             decimal(auroc.value if auroc else None),
             "chance that a text without a label scores above one with a label; 0.5 is a guess",
-            _plain_interval(auroc.interval if auroc else None),
+            decimal_interval(auroc),
         ),
         percent_tile(
             table,
@@ -214,10 +217,6 @@ def _none_tiles(table: dict[str, Any]) -> tuple[Tile, ...]:
             note="texts with a label that are refused when 95 % of the others are caught",
         ),
     )
-
-
-def _plain_interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"{ends[0]:.3f} to {ends[1]:.3f}"
 
 
 def _cut(text: str) -> str:

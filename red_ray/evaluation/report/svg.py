@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 # A width of 440 keeps the texts of a chart legible when a phone shows it at 340.
-_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 64, 16, 14, 46
+_WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 68, 16, 14, 46
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -36,8 +36,8 @@ class Axis:
     whole: bool = False
 
     def ticks(self) -> list[float]:
-        """Three to six round values within the axis."""
-        step = _step((self.high - self.low) / 5)
+        """Three to seven round values within the axis."""
+        step = _step((self.high - self.low) / 6)
         if self.whole:
             step = max(1.0, step)
         first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
@@ -72,7 +72,7 @@ class Plot:
         middle = (_LEFT + _WIDTH - _RIGHT) / 2
         titles = Markup(
             '<text class="axis-title" x="{:.0f}" y="{}" text-anchor="middle">{}</text>'
-            '<text class="axis-title" transform="translate(12 {:.0f}) rotate(-90)" '
+            '<text class="axis-title" transform="translate(11 {:.0f}) rotate(-90)" '
             'text-anchor="middle">{}</text>'
         )
         return Markup().join(

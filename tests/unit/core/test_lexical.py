@@ -62,7 +62,7 @@ def test_rare_words_weigh_more_than_common_ones():
 
 
 def test_document_frequencies_count_texts_not_repeats():
-    """"top top top" is one text: scikit-learn's smoothed idf of 1 in 2 texts."""
+    """ "top top top" is one text: scikit-learn's smoothed idf of 1 in 2 texts."""
     space = LexicalSpace.fit(["top top top", "other"])
     top = LexicalSpace.fit(["top"]).transform(["top"])[:, N_FEATURES:].indices
     np.testing.assert_allclose(space.idf[N_FEATURES + top], np.log(3 / 2) + 1, rtol=1e-6)

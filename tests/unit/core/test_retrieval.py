@@ -46,7 +46,7 @@ def test_centroids_equal_explicit_ones(known):
     by_vector, *_ = similar.similarity(norms)
     by_ngram, _ = similar.lexical(norms)
     for label in (0, 1):
-        rows = np.flatnonzero(LABELS == label)
+        rows = np.flatnonzero(label == LABELS)
         for got, every, one in (
             (by_vector, known.vectors, asked.vectors),
             (by_ngram, known.ngrams.toarray(), asked.ngrams.toarray()),

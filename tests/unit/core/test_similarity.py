@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -40,7 +42,7 @@ def mean_norms(vectors, labels=LABELS):
 def test_centroid_equals_the_cosine_to_an_explicit_centroid(vectors):
     got = held(vectors, [slice(None)]).centroid(mean_norms(vectors))
     for label in (0, 1, 2):
-        centroid = vectors[20:][LABELS == label].mean(axis=0)
+        centroid = vectors[20:][label == LABELS].mean(axis=0)
         expected = vectors[:20] @ (centroid / np.linalg.norm(centroid))
         np.testing.assert_allclose(got[:, label], expected, atol=1e-5)
 
@@ -49,7 +51,7 @@ def test_nearest_and_their_mean_equal_a_plain_search(vectors):
     similarity = held(vectors, [slice(None)])
     every = vectors[:20] @ vectors[20:].T
     for label in (0, 1, 2):
-        ranked = -np.sort(-every[:, LABELS == label], axis=1)
+        ranked = -np.sort(-every[:, label == LABELS], axis=1)
         np.testing.assert_array_equal(similarity.nearest()[:, label], ranked[:, 0])
         mean = ranked[:, :3].mean(axis=1)
         np.testing.assert_allclose(similarity.nearest_mean()[:, label], mean, atol=1e-6)
@@ -65,7 +67,7 @@ def test_fewer_than_three_examples_are_averaged_as_they_are(vectors):
 @pytest.mark.parametrize("cuts", [(1, 2, 3), (5,), tuple(range(1, 11))])
 def test_adding_in_parts_equals_adding_at_once(vectors, cuts):
     bounds = (0, *cuts, len(LABELS))
-    parts = [slice(a, b) for a, b in zip(bounds, bounds[1:], strict=False)]
+    parts = [slice(a, b) for a, b in pairwise(bounds)]
     norms = mean_norms(vectors)
     at_once = columns(held(vectors, [slice(None)]), norms)
     in_parts = columns(held(vectors, parts), norms)

@@ -100,6 +100,8 @@ PLATEAUS = {
     "standing still": ([-1.0, -1.0, -1.0], "plateau"),
     "one bad, then better than ever": ([-1.0, -1.1, -0.9], None),
     "better than the last two, not than the best": ([-0.5, -0.9, -0.8], "plateau"),
+    "a gain, then a fall": ([-1.0, -0.8, -1.1], None),
+    "better than the last before, not than the best": ([-0.5, -1.0, -0.9, -0.8], "plateau"),
     "late": ([-1.0, -0.9, -0.8, -0.85, -0.82], "plateau"),
 }
 

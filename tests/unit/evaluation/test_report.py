@@ -12,179 +12,111 @@ from red_ray.config import dump_config, load_config
 from red_ray.errors import DataError, OutputError
 from red_ray.evaluation.report import write_report
 
-TOPICS = (
-    "order",
-    "delivery",
-    "payment",
-    "refund",
-    "account",
-    "returns",
-    "warranty",
-    "device",
-    "plan",
-)
+TOPICS = ("order", "delivery", "payment", "refund", "account", "return", "plan", "app", "gift")
 ASPECTS = ("status", "cancel", "wrong_amount", "how_to_change")
 LABELS = [f"{topic}_{aspect}" for topic in TOPICS for aspect in ASPECTS]
 HOSTILE = "<script>alert('x')</script><img src=http://evil.example/a.png onerror=alert(1)>"
+STAGES = ("fit_s", "score_s", "acquire_s", "judge_s", "recalibrate_s")
 
 
 def iteration(number, rng):
-    labelled, none = int(rng.integers(70, 88)), int(rng.integers(5, 12))
-    unreadable, failed = int(rng.integers(0, 5)), int(rng.integers(0, 3))
-    return {
-        "iteration": number,
-        "phase": "informative",
-        "n_asked": labelled + none + unreadable + failed,
-        "n_labelled": labelled,
-        "n_none": none,
-        "n_unreadable": unreadable,
-        "n_failed": failed,
-        "n_requests": labelled + none + unreadable + 2 * failed,
-        "n_cached": int(rng.integers(0, 4)),
-        "n_train": 360 + 79 * number,
-        "n_pool": 4000 - 95 * number,
-        "experts_refitted": [0, 1, 3],
-        "mean_uncertainty": 0.34 * 0.87**number,
-        "log_likelihood": -0.9 + 0.35 * (1 - 0.8**number) if number % 3 == 0 else None,
-        "estimated_accuracy": 0.8 + 0.09 * (1 - 0.7**number) if number % 3 == 0 else None,
-        "label_precision": 0.93 + 0.01 * float(rng.normal()),
-        "fit_s": 0.8,
-        "score_s": 0.4,
-        "acquire_s": 0.2,
-        "judge_s": 11.2,
-        "recalibrate_s": 0.5,
-    }
+    ranges = ((70, 88), (5, 12), (0, 5), (0, 3))
+    label, none, unreadable, failed = (int(rng.integers(*ends)) for ends in ranges)
+    asked = label + none + unreadable + failed
+    counts = {"n_asked": asked, "n_labelled": label, "n_none": none, "n_unreadable": unreadable}
+    counts |= {"n_failed": failed, "n_requests": asked + failed, "n_cached": 2}
+    counts |= {"n_train": 360 + 79 * number, "n_pool": 4000 - 95 * number}
+    rates = {"mean_uncertainty": 0.34 * 0.87**number, "log_likelihood": -0.9 + number / 40}
+    rates |= {"estimated_accuracy": 0.8 + number / 120, "label_precision": rng.uniform(0.9, 0.95)}
+    if number % 3:
+        rates |= {"log_likelihood": None, "estimated_accuracy": None}
+    start = {"iteration": number, "phase": "informative", "experts_refitted": [0, 1, 3]}
+    return start | counts | rates | dict.fromkeys(STAGES, 1.5)
 
 
 def scorecard():
-    rate = {"accuracy": 0.904, "accuracy_ci": [0.885, 0.920], "macro_f1": 0.899}
-    rate |= {"macro_f1_ci": [0.879, 0.917], "answered_share": 0.873}
-    rate |= {"answered_share_ci": [0.852, 0.892], "accuracy_decided": 0.957}
+    rates = {"accuracy": 0.904, "macro_f1": 0.899}
+    rates |= {"answered_share": 0.873, "accuracy_decided": 0.957}
     baselines = {"majority": 0.031, "flat": 0.892, "flat_seed_rows": 0.817, "experts_only": 0.874}
-    baselines |= {"oracle_routed": 0.948}
-    baselines |= {f"{key}_ci": [value - 0.018, value + 0.017] for key, value in baselines.items()}
     router = {"recall_target": 0.95, "recall": 0.961, "positive_rate": 0.127, "n_positive": 137}
     judge = {"calls": 953, "labels_per_call": 0.83, "label_precision": 0.931, "cost_usd": None}
-    return {
-        "n_test": 1080,
-        "n_labels": 36,
-        **rate,
-        "baselines": baselines,
-        "calibration": {
-            "source": "cross_fitted",
-            "ece": 0.021,
-            "ece_ci": [0.014, 0.034],
-            "brier": 0.147,
-        },
-        "router": router | {"n_errors": 104, "accept_precision": 0.957},
-        "none": {"auroc": 0.962, "auroc_ci": [0.951, 0.972], "fpr_at_95": 0.164},
-        "judge": judge | {"validation_rate": 0.906, "unreadable": 22},
-        "leaks": {"train_test": 0, "train_test_dropped": 3},
-        "timing_s": {
-            "encode": 14.2,
-            "fit": 21.0,
-            "score": 6.4,
-            "judge_wait": 112.0,
-            "total": 161.5,
-        },
-        "seed": 42,
-        "versions": {"red_ray": "0.1.0", "python": "3.11.9", "numpy": "2.4.1", "ray": "2.59.0"},
-    }
+    card = {"n_test": 1080, "n_labels": 36} | with_intervals(rates)
+    card["baselines"] = with_intervals(baselines | {"oracle_routed": 0.948})
+    card["calibration"] = {"source": "rows"} | with_intervals({"ece": 0.021, "brier": 0.147})
+    card["router"] = router | {"n_errors": 104, "accept_precision": 0.957}
+    card["none"] = with_intervals({"auroc": 0.962, "fpr_at_95": 0.164})
+    card["judge"] = judge | {"validation_rate": 0.906, "unreadable": 22, "failed": 7}
+    card["leaks"] = {"train_test": 0, "train_test_dropped": 3}
+    card["timing_s"] = {"encode": 14.2, "fit": 21.0, "judge_wait": 112.0, "total": 161.5}
+    return card | {"versions": {"red-ray": "0.1.0", "python": "3.11.9", "ray": "2.59.0"}}
+
+
+def with_intervals(rates):
+    return rates | {f"{key}_ci": [value - 0.019, value + 0.016] for key, value in rates.items()}
 
 
 def confusions():
-    pairs = [
-        (f"{topic}_status", f"{topic}_{aspect}") for topic in TOPICS for aspect in ASPECTS[1:3]
-    ]
-    texts = [
-        "I was told it would be sorted by Friday, and still nothing has happened. What now?",
-        "could somebody look at number 61177 please",
-    ]
-    return [
-        {
-            "true": true,
-            "predicted": wrong,
-            "count": 9 - rank // 2,
-            "share_of_true": (9 - rank // 2) / 30,
-            "examples": texts,
-        }
-        for rank, (true, wrong) in enumerate(pairs)
-    ]
+    pairs = [(f"{topic}_status", f"{topic}_{other}") for topic in TOPICS for other in ASPECTS[1:3]]
+    texts = ["It was to be sorted by Friday, and nothing happened.", "look at 61177 please"]
+    told = [{"true": true, "predicted": wrong, "examples": texts} for true, wrong in pairs]
+    counts = [9 - rank // 2 for rank in range(len(pairs))]
+    return [a | {"count": n, "share_of_true": n / 30} for a, n in zip(told, counts, strict=True)]
 
 
-def experts():
-    return [
-        {
-            "expert": f"expert-{index:02d}",
-            "labels": LABELS[8 * index : 8 * index + 8],
-            "n_rows": 260 - 9 * index,
-            "n_noise": 890,
-            "accuracy_inside": 0.95 - 0.01 * index,
-            "routed_share": 0.21,
-            "accuracy": 0.92 - 0.015 * index,
-        }
-        for index in range(5)
-    ]
+def expert(index):
+    labels = LABELS[8 * index : 8 * index + 8]
+    rates = {"accuracy_inside": 0.95 - 0.01 * index, "accuracy": 0.92 - 0.015 * index}
+    rows = {"n_rows": 260 - 9 * index, "n_noise": 890, "routed_share": 0.21}
+    return {"expert": f"expert-{index:02d}", "labels": labels} | rows | rates
+
+
+def labels(rng):
+    for index, label in enumerate(LABELS):
+        rates = dict(zip(("precision", "recall", "f1"), rng.uniform(0.75, 1, 3), strict=True))
+        expert = f"expert-{index // 8:02d}"
+        yield {"label": label, "n_train": 32, "n_test": 30, "expert": expert} | rates
+
+
+def histogram(**groups):
+    edges = np.linspace(0, 1, 21)
+    counts = {name: np.histogram(values, edges)[0].tolist() for name, values in groups.items()}
+    return {"edges": edges.tolist()} | counts
+
+
+def curve_point(n):
+    accuracy = None if n % 3 else 0.8 + n / 120
+    return {"n_train": 360 + 79 * n, "n_requests": 95 * n, "estimated_accuracy": accuracy}
 
 
 def details(rng):
-    confidence = np.sort(1 - rng.beta(0.7, 4, size=1080))
-    right = rng.random(1080) < confidence
-    edges = np.linspace(0, 1, 21)
-    rates = np.clip(rng.normal(0.9, 0.07, size=(36, 3)), 0, 1)
-    bins = zip(np.array_split(confidence, 15), np.array_split(right, 15), strict=True)
-    outside = np.histogram(rng.beta(5, 2, 240), edges)[0]
-    return {
-        "confusions": confusions(),
-        "reliability": [[float(c.mean()), float(r.mean()), len(c)] for c, r in bins],
-        "experts": experts(),
-        "labels": [
-            {
-                "label": label,
-                "n_train": 32,
-                "n_test": 30,
-                "precision": p,
-                "recall": r,
-                "f1": f,
-                "expert": f"expert-{index // 8:02d}",
-            }
-            for index, (label, (p, r, f)) in enumerate(zip(LABELS, rates.tolist(), strict=True))
-        ],
-        "learning_curve": [
-            {
-                "n_train": 360 + 79 * n,
-                "n_requests": 95 * n,
-                "estimated_accuracy": 0.8 + 0.09 * (1 - 0.7**n) if n % 3 == 0 else None,
-            }
-            for n in range(11)
-        ],
-        "confidence_histogram": {
-            "edges": edges.tolist(),
-            "correct": np.histogram(confidence[right], edges)[0].tolist(),
-            "wrong": np.histogram(confidence[~right], edges)[0].tolist(),
-        },
-        "none_histogram": {
-            "edges": edges.tolist(),
-            "in_scope": np.histogram(rng.beta(1, 9, 1080), edges)[0].tolist(),
-            "out_of_scope": outside.tolist(),
-        },
-        "estimate": {"log_likelihood": -0.412, "accuracy": 0.883, "ece": 0.019, "brier": 0.171},
-        "judge_spec": "simulated:0.93",
-        "stop_reason": "max_iterations",
-        "strategy": "similar",
-        "n_seed": 360,
-        "n_train": 1150,
-    }
+    sure = np.sort(1 - rng.beta(0.7, 4, size=1080))
+    right = rng.random(1080) < sure
+    bins = zip(np.array_split(sure, 15), np.array_split(right, 15), strict=True)
+    none = {"in_scope": rng.beta(1, 9, 1080), "out_of_scope": rng.beta(5, 2, 240)}
+    estimate = {"log_likelihood": -0.412, "accuracy": 0.883, "ece": 0.019, "brier": 0.171}
+    found = {"judge_spec": "simulated:0.93", "stop_reason": "max_iterations", "n_seed": 360}
+    found |= {"strategy": "similar", "n_train": 1150, "estimate": estimate}
+    found["confusions"] = confusions()
+    found["reliability"] = [[float(c.mean()), float(r.mean()), len(c)] for c, r in bins]
+    found["experts"] = [expert(index) for index in range(5)]
+    found["labels"] = list(labels(rng))
+    found["learning_curve"] = [curve_point(n) for n in range(11)]
+    found["confidence_histogram"] = histogram(correct=sure[right], wrong=sure[~right])
+    return found | {"none_histogram": histogram(**none)}
+
+
+def make_run(folder, **overrides):
+    folder.mkdir()
+    (folder / "config.yaml").write_text(dump_config(load_config(overrides=overrides)))
+    return folder
 
 
 @pytest.fixture
 def run(tmp_path):
     """A whole run: 36 labels, 10 iterations, a simulated judge."""
-    folder = tmp_path / "shop-messages"
-    folder.mkdir()
     rng = np.random.default_rng(7)
-    overrides = {"judge": {"spec": "simulated:0.93"}, "loop": {"acquisition": "entropy"}}
-    (folder / "config.yaml").write_text(dump_config(load_config(overrides=overrides)))
+    judge, loop = {"spec": "simulated:0.93"}, {"acquisition": "entropy"}
+    folder = make_run(tmp_path / "shop-messages", judge=judge, loop=loop)
     lines = [json.dumps(iteration(number, rng)) for number in range(1, 11)]
     (folder / "iterations.jsonl").write_text("\n".join(lines) + "\n")
     (folder / "scorecard.json").write_text(json.dumps(scorecard()))
@@ -195,10 +127,7 @@ def run(tmp_path):
 @pytest.fixture
 def bare(tmp_path):
     """A run without a judge and without test rows."""
-    folder = tmp_path / "bare"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(dump_config(load_config()))
-    return folder
+    return make_run(tmp_path / "bare")
 
 
 class Page(HTMLParser):
@@ -208,6 +137,7 @@ class Page(HTMLParser):
         super().__init__()
         self.elements, self.texts = [], []
         self.feed(html)
+        self.text = " ".join(" ".join(self.texts).replace("\u00a0", " ").split())
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
@@ -215,13 +145,14 @@ class Page(HTMLParser):
     def handle_data(self, data):
         self.texts.append(data)
 
-    @property
-    def text(self):
-        return " ".join(" ".join(self.texts).replace("\u00a0", " ").split())
-
 
 def page_of(folder):
     return Page(write_report(folder).read_text(encoding="utf-8"))
+
+
+def stand_in_order(text, *parts):
+    places = [text.index(part) for part in parts]
+    return places == sorted(places)
 
 
 def change(folder, name, **changes):
@@ -230,54 +161,39 @@ def change(folder, name, **changes):
 
 
 def assert_loads_nothing(html):
+    loading = {"src", "srcset", "data", "action"}
     for tag, attributes in Page(html).elements:
         assert tag not in {"link", "iframe", "object", "embed", "img", "base"}
-        for name in ("src", "srcset", "data", "action"):
-            assert name not in attributes
+        assert not loading & set(attributes)
         assert attributes.get("href", "#").startswith("#")
         assert not any(name.startswith("on") for name in attributes)
-        assert "url(" not in (attributes.get("style") or "")
+        assert "url(" not in attributes.get("style", "")
     style = re.search(r"<style>(.*?)</style>", html, re.DOTALL).group(1)
-    assert "url(" not in style
-    assert "@import" not in style
+    assert not re.search(r"url\(|@import", style)
 
 
-def test_the_report_is_one_file_in_the_run_folder(run):
+def test_the_report_is_one_file_that_loads_nothing(run):
     before = set(os.listdir(run))
     assert write_report(run) == run / "report.html"
     assert set(os.listdir(run)) - before == {"report.html"}
-
-
-def test_the_page_loads_nothing(run):
-    html = write_report(run).read_text(encoding="utf-8")
+    html = (run / "report.html").read_text(encoding="utf-8")
     assert_loads_nothing(html)
-    assert "http://" not in html
-    assert "https://" not in html
+    assert "http" not in html.replace("http-equiv", "")
+    assert write_report(run).read_text(encoding="utf-8") == html
 
 
-def test_writing_twice_gives_the_same_bytes(run):
-    first = write_report(run).read_bytes()
-    assert write_report(run).read_bytes() == first
-
-
-def test_every_section_link_leads_somewhere_and_ids_are_unique(run):
+def test_every_reference_within_the_page_leads_somewhere(run):
     elements = page_of(run).elements
-    ids = [attributes["id"] for _, attributes in elements if "id" in attributes]
+    ids = [a["id"] for _, a in elements if "id" in a]
     assert len(ids) == len(set(ids))
-    for _, attributes in elements:
-        if "href" in attributes:
-            assert attributes["href"][1:] in ids
-        if "aria-labelledby" in attributes:
-            assert attributes["aria-labelledby"] in ids
+    assert {a["href"][1:] for _, a in elements if "href" in a} <= set(ids)
+    assert {a["aria-labelledby"] for _, a in elements if "aria-labelledby" in a} <= set(ids)
 
 
 def test_charts_and_columns_have_names_for_a_screen_reader(run):
-    for tag, attributes in page_of(run).elements:
-        if tag == "svg":
-            assert attributes["role"] == "img"
-            assert attributes["aria-label"]
-        if tag == "th":
-            assert attributes["scope"] in {"col", "row"}
+    elements = page_of(run).elements
+    assert all(a["role"] == "img" and a["aria-label"] for tag, a in elements if tag == "svg")
+    assert all(a["scope"] in {"col", "row"} for tag, a in elements if tag == "th")
 
 
 def test_headline_figures_stand_with_their_intervals(run):
@@ -288,16 +204,11 @@ def test_headline_figures_stand_with_their_intervals(run):
     assert "3 test rows also stood in the training rows and did not count." in text
 
 
-def test_the_oracle_figure_is_called_a_ceiling_and_stands_apart(run):
+def test_ceiling_and_estimates_are_named_as_what_they_are(run):
     text = page_of(run).text
-    ceiling = text.index("A ceiling, not a result")
-    assert ceiling < text.index("Oracle-routed") < text.index("never the accuracy of this model")
-    assert text.index("Majority") < ceiling
-
-
-def test_estimates_are_called_estimates(run):
-    text = page_of(run).text
-    assert "This is an estimate, not a measurement" in text
+    assert stand_in_order(text, "Majority", "A ceiling, not a result", "Oracle-routed")
+    assert stand_in_order(text, "Oracle-routed", "never the accuracy of this model")
+    assert stand_in_order(text, "Estimate from the training", "not a measurement on new texts")
     assert "estimated accuracy" in text
 
 
@@ -306,14 +217,12 @@ def test_a_leak_is_told_at_the_top(run):
     change(run, "scorecard.json", leaks=leaks, n_unknown_label=1)
     text = page_of(run).text
     assert "1 test row of a label never trained counted as wrong." in text
-    assert text.index("4 test rows also stand in the training rows") < text.index(
-        "Headline figures"
-    )
+    assert stand_in_order(text, "4 test rows also stand in the training rows", "Headline figures")
 
 
 def test_a_simulated_judge_is_named_as_one_before_any_figure(run):
     text = page_of(run).text
-    assert text.index("The judge is SIMULATED.") < text.index("Headline figures")
+    assert stand_in_order(text, "The judge is SIMULATED.", "Headline figures")
     assert "No language model was asked" in text
 
 
@@ -332,15 +241,9 @@ def hostile(run):
     pair = {"true": HOSTILE, "predicted": HOSTILE, "count": 99, "examples": [HOSTILE]}
     label = found["labels"][0] | {"label": HOSTILE, "expert": HOSTILE}
     expert = found["experts"][0] | {"expert": HOSTILE, "labels": [HOSTILE, '"><b onclick=x>']}
-    change(
-        run,
-        "details.json",
-        confusions=[pair],
-        labels=[label],
-        experts=[expert],
-        judge_spec=f"simulated:{HOSTILE}",
-        stop_reason=HOSTILE,
-    )
+    parts = {"confusions": [pair], "labels": [label], "experts": [expert]}
+    judge = {"judge_spec": f"simulated:{HOSTILE}", "stop_reason": HOSTILE}
+    change(run, "details.json", **parts, **judge)
     change(run, "scorecard.json", versions={HOSTILE: HOSTILE}, timing_s={HOSTILE: 3.0})
     overrides = {"text_column": HOSTILE, "judge": {"spec": f"openai:{HOSTILE}"}}
     (run / "config.yaml").write_text(dump_config(load_config(overrides=overrides)))
@@ -357,13 +260,15 @@ def test_hostile_texts_stay_text(hostile):
 
 
 def test_the_policy_lets_only_the_own_script_run(run):
-    metas = [a for tag, a in page_of(run).elements if tag == "meta" and "http-equiv" in a]
-    policy = metas[0]["content"]
+    policy = next(a["content"] for _, a in page_of(run).elements if "http-equiv" in a)
     assert "default-src 'none'" in policy
     assert re.search(r"script-src 'sha256-[A-Za-z0-9+/]{43}='(;|$)", policy)
 
 
-def test_long_examples_are_cut(run):
+def test_confusions_are_cut_to_what_can_be_read(run):
+    text = page_of(run).text
+    assert text.count("taken for") == 12
+    assert "6 smaller pairs are not shown." in text
     pair = {"true": "a", "predicted": "b", "count": 1, "examples": ["word " * 2000]}
     change(run, "details.json", confusions=[pair])
     text = page_of(run).text
@@ -371,16 +276,9 @@ def test_long_examples_are_cut(run):
     assert text.count("word ") < 100
 
 
-def test_smaller_confusions_are_counted_not_shown(run):
-    text = page_of(run).text
-    assert text.count("taken for") == 12
-    assert "6 smaller pairs are not shown." in text
-
-
 def test_a_bare_run_says_what_would_bring_each_part(bare):
     page = page_of(bare)
-    assert not any(tag == "svg" for tag, _ in page.elements)
-    assert "no test rows were given" in page.text
+    assert "svg" not in dict(page.elements)
     assert "red-ray evaluate RUN --test F --oos F" in page.text
     assert "No judge was asked." in page.text
     assert "red-ray thresholds RUN --goal" in page.text
@@ -410,11 +308,11 @@ def test_any_table_of_the_scorecard_may_be_null(run, key):
     assert "90.4 %" in page_of(run).text
 
 
-def test_empty_details_bring_no_empty_charts(run):
-    (run / "details.json").write_text("{}")
-    (run / "scorecard.json").write_text("{}")
+def test_empty_files_bring_no_empty_charts(run):
+    for name in ("details.json", "scorecard.json"):
+        (run / name).write_text("{}")
     (run / "iterations.jsonl").write_text("")
-    assert not any(tag == "svg" for tag, _ in page_of(run).elements)
+    assert "svg" not in dict(page_of(run).elements)
 
 
 def test_a_judge_that_was_never_asked_is_no_missing_judge(run):
@@ -426,16 +324,16 @@ def test_a_judge_that_was_never_asked_is_no_missing_judge(run):
 
 
 def test_figures_that_are_no_numbers_are_dashes(run):
-    nothing = float("nan")
-    change(run, "scorecard.json", macro_f1=nothing, macro_f1_ci=[nothing, nothing])
-    labels = [json.loads((run / "details.json").read_text())["labels"][0] | {"f1": nothing}]
-    change(run, "details.json", labels=labels)
-    assert "nan" not in page_of(run).text.lower().split()
+    nan = float("nan")
+    change(run, "scorecard.json", macro_f1=nan, macro_f1_ci=[nan, nan])
+    label = json.loads((run / "details.json").read_text())["labels"][0] | {"f1": nan}
+    change(run, "details.json", labels=[label], reliability=[[0.5, 0.5, 10], [nan, nan, 0]])
+    assert not re.search(r"\bnan\b", write_report(run).read_text(encoding="utf-8"))
 
 
 def test_a_single_iteration_and_equal_values_can_be_drawn(run):
-    first = (run / "iterations.jsonl").read_text().splitlines()[0]
-    (run / "iterations.jsonl").write_text(first)
+    path = run / "iterations.jsonl"
+    path.write_text(path.read_text().splitlines()[0])
     histogram = {"edges": [0.0, 0.5, 1.0], "correct": [0, 0], "wrong": [0, 0]}
     change(run, "details.json", confidence_histogram=histogram)
     assert "nan" not in write_report(run).read_text(encoding="utf-8")
@@ -443,17 +341,16 @@ def test_a_single_iteration_and_equal_values_can_be_drawn(run):
 
 def test_only_what_differs_from_the_defaults_is_listed(run):
     text = page_of(run).text
-    assert "loop.acquisition entropy margin" in text
-    assert "judge.spec simulated:0.93 not set" in text
+    assert "judge.spec simulated:0.93 not set loop.acquisition entropy margin" in text
     assert "loop.max_iterations 10" not in text
 
 
 def test_weakest_labels_stand_first(run):
-    found = json.loads((run / "details.json").read_text())
-    weakest = min(found["labels"], key=lambda row: row["f1"])["label"]
-    html = write_report(run).read_text(encoding="utf-8")
-    table = html[html.index('id="label-table"') :]
-    assert re.search(r"<bdi>(.*?)</bdi>", table).group(1) == weakest
+    found = json.loads((run / "details.json").read_text())["labels"]
+    table = write_report(run).read_text(encoding="utf-8").split('id="label-table"')[1]
+    assert (
+        re.search(r"<bdi>(.*?)</bdi>", table)[1] == min(found, key=lambda row: row["f1"])["label"]
+    )
 
 
 def test_a_folder_without_a_configuration_is_no_run(tmp_path):
@@ -461,30 +358,24 @@ def test_a_folder_without_a_configuration_is_no_run(tmp_path):
         write_report(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("scorecard.json", "{"),
-        ("scorecard.json", "[1]"),
-        ("details.json", '{"labels": [{"label": 3}]}'),
-        ("details.json", '{"confidence_histogram": {"edges": [0, 1], "correct": [], "wrong": []}}'),
-        ("config.yaml", "a: ["),
-        ("config.yaml", "no_such_key: 1"),
-    ],
-)
+DAMAGED = [
+    ("scorecard.json", "{"),
+    ("scorecard.json", "[1]"),
+    ("details.json", '{"labels": [{"label": 3}]}'),
+    ("details.json", '{"confidence_histogram": {"edges": [0, 1], "correct": [], "wrong": []}}'),
+    ("iterations.jsonl", '{"iteration": 1, '),  # torn by a crash
+    ("config.yaml", "a: ["),
+    ("config.yaml", "no_such_key: 1"),
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED)
 def test_a_damaged_file_is_named(run, name, content):
     (run / name).write_text(content)
     with pytest.raises(DataError, match=re.escape(name)) as caught:
         write_report(run)
     assert "\n" not in str(caught.value)
     assert not (run / "report.html").exists()
-
-
-def test_a_torn_line_of_iterations_is_named(run):
-    path = run / "iterations.jsonl"
-    path.write_text(path.read_text()[:-40])
-    with pytest.raises(DataError, match=r"iterations\.jsonl, line 10"):
-        write_report(run)
 
 
 def test_a_place_that_cannot_be_written_is_told_and_left_clean(run):

@@ -108,9 +108,7 @@ def test_a_rows_score_does_not_depend_on_its_company(expert, fresh):
     np.testing.assert_allclose(alone, together[::7], atol=1e-4)
 
 
-def test_no_row_gives_no_score(kind, expert):
-    if kind == "random_forest":
-        pytest.skip("scikit-learn's forest refuses to score no rows; see test_expert_host")
+def test_no_row_gives_no_score(expert):
     assert expert.score(np.zeros((0, DIM), np.float32)).shape == (0, N_LABELS + 1)
 
 
@@ -128,7 +126,9 @@ def test_scoring_before_a_fit_is_refused(kind, fresh):
 
 def test_a_forests_seed_is_its_own():
     vectors, classes = rows()
-    first, second = (fitted("random_forest", vectors, classes, seed).score(vectors) for seed in (1, 2))
+    first, second = (
+        fitted("random_forest", vectors, classes, seed).score(vectors) for seed in (1, 2)
+    )
     assert first.tobytes() != second.tobytes()
 
 

@@ -89,7 +89,10 @@ def vectors():
 
 @pytest.fixture(params=typing.get_args(ExpertKind))
 def host(request, vectors):
-    specs = [ExpertSpec("expert-00", OWN, request.param, 1), ExpertSpec("x", (0, 2), request.param, 2)]
+    specs = [
+        ExpertSpec("expert-00", OWN, request.param, 1),
+        ExpertSpec("x", (0, 2), request.param, 2),
+    ]
     host = ExpertHost(specs)
     host.load(vectors)
     return host
@@ -131,6 +134,12 @@ def test_rows_that_are_never_held_out_are_zero(host):
     crossed = host.crossfit(0, fit_rows(folds=folds))
     assert not crossed[:3].any()
     assert crossed[3:].any(axis=1).all()
+
+
+def test_a_fold_may_be_without_rows(host):
+    """Few rows and five folds: some fold holds nothing."""
+    crossed = host.crossfit(0, fit_rows(folds=3 * FOLDS))
+    assert crossed.tobytes() == host.crossfit(0, fit_rows(folds=FOLDS)).tobytes()
 
 
 def test_crossfitting_leaves_the_expert_as_it_was(host):

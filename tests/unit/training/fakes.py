@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +25,7 @@ DIM = 24
 FILLERS = ("please", "today", "again", "about", "help", "still", "now", "thanks")
 
 
-@lru_cache(maxsize=None)
+@cache
 def direction(word: str) -> Floats:
     """A unit vector that belongs to `word`, the same in every process."""
     seed = int.from_bytes(hashlib.sha256(word.encode()).digest()[:8], "big")
@@ -98,12 +98,180 @@ def _text(name: str, number: int, rng: np.random.Generator) -> str:
 
 
 def run_config(**overrides: object) -> RunConfig:
-    """A small run; `overrides` are sections, as in a configuration file."""
+    """A small run of few folds; `overrides` are sections, as in a configuration file."""
     sections: dict[str, dict[str, object]] = {
         "partition": {"subset_size": 4},
+        "router": {"folds": 3},
         "loop": {"samples_per_iteration": 12, "max_iterations": 3, "uncertainty_threshold": 0.0},
     }
     for name, section in overrides.items():
         known = sections.get(name)
         sections[name] = {**known, **section} if known else section  # type: ignore[dict-item]
     return parse_config(sections)
+
+
+Answer = Callable[[Question], str | Outcome | None]
+
+
+def truth(corpus: Corpus) -> Answer:
+    """Names the hidden label where it is offered, else none."""
+
+    def answer(question: Question) -> str | None:
+        offered = {candidate.label for candidate in question.candidates}
+        hidden = corpus.hidden[question.text]
+        return hidden if hidden in offered else None
+
+    return answer
+
+
+class FakeValidator:
+    """Answers at once by `answer`: a label, None for no label, or a failed outcome.
+
+    Keeps the questions of each round; `budget` is the number of questions it answers at most.
+    """
+
+    judge_name = "fake"
+
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        budget: int | None = None,
+        arrival: Callable[[list[Verdict]], list[Verdict]] = list,
+    ) -> None:
+        self.rounds: list[list[Question]] = []
+        self._answer = answer
+        self._budget = budget
+        self._arrival = arrival
+
+    @property
+    def asked(self) -> list[str]:
+        return [question.text for questions in self.rounds for question in questions]
+
+    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+        left = None if self._budget is None else self._budget - len(self.asked)
+        self.rounds.append(list(questions)[:left])
+        return self._arrival([self._verdict(question) for question in self.rounds[-1]])
+
+    async def exhausted(self) -> bool:
+        return self._budget is not None and len(self.asked) >= self._budget
+
+    def _verdict(self, question: Question) -> Verdict:
+        said = self._answer(question)
+        if isinstance(said, Outcome):
+            outcome, label = said, None
+        else:
+            outcome, label = (Outcome.NONE if said is None else Outcome.LABEL), said
+        key = question_key(question, self.judge_name)
+        return Verdict(key, outcome, label, self.judge_name, requests=1, latency_ms=1.0)
+
+
+@dataclass
+class Told:
+    """What an expert was asked to do, in order."""
+
+    fits: list[FitRows] = field(default_factory=list)
+    crossfits: list[FitRows] = field(default_factory=list)
+    scored: list[Ints] = field(default_factory=list)
+
+
+class _Recorded:
+    """Passes everything on and keeps what was asked."""
+
+    def __init__(self, handle: ExpertHandle, told: Told) -> None:
+        self._handle = handle
+        self._told = told
+
+    async def fit(self, data: FitRows) -> None:
+        self._told.fits.append(data)
+        await self._handle.fit(data)
+
+    async def crossfit(self, data: FitRows) -> Floats:
+        self._told.crossfits.append(data)
+        return await self._handle.crossfit(data)
+
+    async def score(self, rows: Ints) -> Floats:
+        self._told.scored.append(rows)
+        return await self._handle.score(rows)
+
+    async def export(self) -> Expert:
+        return await self._handle.export()
+
+
+class RecordingFleet(LocalFleet):
+    """A local fleet that tells what the experts of its last crew were asked.
+
+    `reductions` holds the calls of UMAP, which is replaced: importing it costs seconds.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(FakeEncoder(), n_threads=1)
+        self.experts: list[Told] = []
+        self.gate = Told()
+        self.specs: list[ExpertSpec] = []
+        self.vectors = np.zeros((0, DIM), dtype=np.float32)
+        self.n_opened = 0
+        self.reductions: list[tuple[int, int]] = []
+
+    async def open(
+        self,
+        config: RunConfig,
+        vectors: Floats,
+        texts: Sequence[str],
+        subsets: Subsets,
+        specs: Sequence[ExpertSpec],
+        gate: ExpertSpec | None,
+    ) -> Crew:
+        crew = await super().open(config, vectors, texts, subsets, specs, gate)
+        self.n_opened += 1
+        self.vectors, self.specs = vectors, list(specs)
+        self.experts, self.gate = [Told() for _ in specs], Told()
+        pairs = zip(crew.experts, self.experts, strict=True)
+        experts = tuple(_Recorded(handle, told) for handle, told in pairs)
+        recorded_gate = _Recorded(crew.gate, self.gate) if crew.gate is not None else None
+        return Crew(experts, recorded_gate, crew.router)
+
+    async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
+        self.reductions.append((len(embeddings), n_dims))
+        return embeddings[:, :n_dims]
+
+
+async def train(
+    job: TrainingJob,
+    validator: FakeValidator | None = None,
+    *,
+    fleet: LocalFleet | None = None,
+    n_threads: int = 1,
+) -> Trained:
+    fleet = fleet or LocalFleet(FakeEncoder(), n_threads=n_threads)
+    trainer = Trainer(job, fleet, validator)
+    try:
+        async for _ in trainer.run():
+            pass
+    finally:
+        fleet.close()
+    return trainer.result()
+
+
+def labelled(trained: Trained) -> list[tuple[str, str]]:
+    """The texts and labels that a run ended with."""
+    model = trained.model
+    names = [model.labels[label] for label in model.example_labels]
+    return list(zip(model.example_texts, names, strict=True))
+
+
+def fingerprint(trained: Trained, corpus: Corpus) -> str:
+    """Changes if a bit of the distributions over the test texts does, or the rows learned."""
+    vectors = FakeEncoder().encode(corpus.test)
+    digest = hashlib.sha256(repr(labelled(trained)).encode())
+    digest.update(repr(trained.model.subsets).encode())
+    digest.update(trained.model.distribution(corpus.test, vectors).tobytes())
+    return digest.hexdigest()
+
+
+def accuracy(trained: Trained, corpus: Corpus) -> float:
+    """Share of the test texts whose most probable label is true."""
+    model = trained.model
+    distribution = model.distribution(corpus.test, FakeEncoder().encode(corpus.test))
+    best = [model.labels[label] for label in distribution[:, :-1].argmax(axis=1)]
+    return float(np.mean([a == b for a, b in zip(best, corpus.test_labels, strict=True)]))

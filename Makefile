@@ -1,0 +1,64 @@
+# `make demo` and `make test` on a fresh machine do all the set-up first.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+SERVICES_STAMP := $(VENV)/.services
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test test-services check bench soak constraints clean
+
+help:
+	@echo "make demo           train on the shipped corpus with a simulated judge (about a minute)"
+	@echo "make test           unit tests and one small Ray session"
+	@echo "make test-services  tests that need a browser; installs it"
+	@echo "make check          lint, types, import contract"
+	@echo "make bench          the benchmarks of the README; resumable, hours on two cores"
+	@echo "make soak           long fuzz and load runs, by hand"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing red_ray and its dependencies into $(VENV) (about two minutes) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]' 2>$(VENV)/pip.log \
+		|| { cat $(VENV)/pip.log; exit 1; }
+	@touch $@
+
+demo: setup
+	@$(BIN)/red-ray demo
+
+test: setup
+	$(BIN)/python -m pytest tests/unit tests/ray
+
+$(SERVICES_STAMP): scripts/install_services.sh
+	@bash scripts/install_services.sh
+	@mkdir -p $(VENV) && touch $@
+
+test-services: setup $(SERVICES_STAMP)
+	$(BIN)/python -m pytest tests/services
+
+check: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: setup
+	$(BIN)/python -m benchmarks.no_judge
+	$(BIN)/python -m benchmarks.judge_loop
+	$(BIN)/python -m benchmarks.none_of_the_above
+	$(BIN)/python -m benchmarks.throughput
+
+soak: setup
+	$(BIN)/python -m pytest tests/soak
+
+constraints:
+	rm -rf build/constraints && $(PYTHON) -m venv build/constraints
+	build/constraints/bin/python -m pip install --quiet torch==2.13.0 -e '.[dev]'
+	{ echo "# The tested set: every dependency, pinned. Made by \`make constraints\`."; \
+	  build/constraints/bin/python -m pip freeze --exclude-editable | sed 's/+cpu//'; } > constraints.txt
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,1 @@
+"""Benchmarks of the README: `python -m benchmarks.NAME [--only CELL]`."""

@@ -1,0 +1,90 @@
+"""Runs a benchmark cell by cell: kept by content hash, resumable, a partial table at any time."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+ALGORITHM = ("core", "data", "encoding", "experts", "judges", "training", "model.py")
+"""Parts of red_ray that a result depends on: a change in them makes a kept result stale."""
+
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
+"""Student's t for a 95 % interval of a mean over so many seeds."""
+
+Cell = Mapping[str, Any]
+Result = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """A benchmark: its cells, what runs one, and what prints the results so far."""
+
+    name: str
+    cells: Sequence[Cell]
+    run: Callable[[Cell], Result]
+    table: Callable[[Sequence[tuple[Cell, Result]]], str]
+
+
+def main(benchmark: Benchmark) -> None:
+    """Command line: all cells that are not kept yet, or those whose name holds `--only`."""
+    parser = argparse.ArgumentParser(description=f"benchmark {benchmark.name}")
+    parser.add_argument("--only", metavar="CELL", help="cells whose name contains this")
+    parser.add_argument("--table", action="store_true", help="print the kept results, run nothing")
+    arguments = parser.parse_args()
+    done = []
+    for cell in benchmark.cells:
+        path = _path(benchmark.name, cell)
+        wanted = not arguments.only or arguments.only in cell_name(cell)
+        if not path.exists() and wanted and not arguments.table:
+            start = perf_counter()
+            result = benchmark.run(cell) | {"cell_s": None}
+            result["cell_s"] = round(perf_counter() - start, 1)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"cell": cell, "result": result}, indent=1) + "\n")
+            print(f"{cell_name(cell)}: {result['cell_s']} s", flush=True)
+        if path.exists():
+            done.append((cell, json.loads(path.read_text())["result"]))
+    print(f"{len(done)} of {len(benchmark.cells)} cells\n")
+    if done:
+        table = benchmark.table(done)
+        print(table)
+        (RESULTS / f"{benchmark.name}.md").write_text(table + "\n")
+
+
+def cell_name(cell: Cell) -> str:
+    """A cell's name, as `--only` matches it."""
+    return "-".join(str(value) for value in cell.values())
+
+
+def mean_interval(values: Sequence[float], scale: float = 100.0, digits: int = 2) -> str:
+    """Mean and half-width of its 95 % interval over seeds."""
+    scaled = np.array(values) * scale
+    if len(scaled) < 2:
+        return f"{scaled.mean():.{digits}f}"
+    half = T_95[len(scaled)] * scaled.std(ddof=1) / np.sqrt(len(scaled))
+    return f"{scaled.mean():.{digits}f} ± {half:.{digits}f}"
+
+
+def _path(name: str, cell: Cell) -> Path:
+    digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode() + _source_hash()).hexdigest()
+    return RESULTS / name / f"{cell_name(cell)}-{digest[:12]}.json"
+
+
+def _source_hash() -> bytes:
+    digest = hashlib.sha256()
+    for part in ALGORITHM:
+        place = ROOT / "red_ray" / part
+        files = [place] if place.is_file() else sorted(place.rglob("*.py"))
+        for file in files:
+            digest.update(file.read_bytes())
+    return digest.digest()
