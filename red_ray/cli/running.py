@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,11 +46,14 @@ def run_training(
     from red_ray.training import TrainingJob
 
     _check_judge(config, inputs)
+    check_parts(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
     run.write_seen(inputs.seen_keys)
     notes(output, (*inputs.notes, *(test.notes if test else ())))
+    # Without a judge nobody asks about the pool, and encoding it would be for nothing.
+    pool = inputs.pool if config.judge.spec else ()
     job = TrainingJob(
-        inputs.train.texts, inputs.train.labels, inputs.pool, dict(inputs.descriptions), config
+        inputs.train.texts, inputs.train.labels, pool, dict(inputs.descriptions), config
     )
     start = perf_counter()
     with ray_session(dashboard=dashboard) as url, output.steps() as steps:
@@ -86,6 +90,23 @@ def _check_judge(config: RunConfig, inputs: Inputs) -> None:
         return
     hidden = inputs.hidden.of if inputs.hidden or not inputs.pool else None
     make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: ())
+
+
+def check_parts(config: RunConfig, inputs: Inputs) -> None:
+    """Find what cannot work before anything is started or written.
+
+    Raises:
+        ConfigError: the judge is unknown, or lacks what it needs.
+        EncoderError: the encoder is not to be had.
+    """
+    from red_ray.encoding import resolve_spec
+    from red_ray.judges import make_judge
+
+    if config.judge.spec:
+        hidden = inputs.hidden.of if inputs.hidden else None
+        make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: [])
+    if not os.environ.get("RAY_ADDRESS"):  # else the workers' machines are the ones that need it
+        resolve_spec(config.encoder)
 
 
 def _evaluated(

@@ -129,7 +129,8 @@ def read_test(
     Raises:
         DataError: a file cannot be used, or no row is left.
     """
-    rows, counts = clean_labelled(_read(config, test, labels=True), max_chars=config.max_chars)
+    table = _read(config, test, labels=True)
+    rows, counts = clean_labelled(table, max_chars=config.max_chars, keep_repeats=True)
     notes = _lines("test", counts)
     kept, n_dropped = without_leaks(rows.texts, seen_keys)
     if not len(kept):

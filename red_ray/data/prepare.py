@@ -96,7 +96,9 @@ class HiddenLabels:
         return f"HiddenLabels(n_texts={len(self)})"
 
 
-def clean_labelled(table: Table, *, max_chars: int) -> tuple[LabelledRows, DropCounts]:
+def clean_labelled(
+    table: Table, *, max_chars: int, keep_repeats: bool = False
+) -> tuple[LabelledRows, DropCounts]:
     """Keep the usable rows of a labelled table: train, test or calibration.
 
     A text counts as a repeat by `text_key`; of several the first is kept, even if their labels
@@ -105,6 +107,7 @@ def clean_labelled(table: Table, *, max_chars: int) -> tuple[LabelledRows, DropC
     Args:
         table: texts and labels as read.
         max_chars: longest text that is kept, in characters.
+        keep_repeats: whether repeats stay, as in test rows: a published test set is scored whole.
 
     Raises:
         DataError: the table has no labels, or no row is left.
@@ -112,19 +115,21 @@ def clean_labelled(table: Table, *, max_chars: int) -> tuple[LabelledRows, DropC
     if table.labels is None:
         raise DataError("the table has no labels; set label_column to its column of labels")
     drops: Counter[str] = Counter()
-    kept: dict[str, tuple[str, str]] = {}
+    kept: list[tuple[str, str]] = []
+    label_of: dict[str, str] = {}
     for row, text, key in _usable(table.texts, max_chars, drops):
         label = _stripped(table.labels[row])
         if not label:
             drops["unlabelled"] += 1
-        elif key in kept:
-            drops["repeated" if kept[key][1] == label else "conflicting"] += 1
+        elif key in label_of and not keep_repeats:
+            drops["repeated" if label_of[key] == label else "conflicting"] += 1
         else:
-            kept[key] = (text, label)
+            label_of[key] = label
+            kept.append((text, label))
     counts = DropCounts(**drops)
     if not kept:
         raise DataError(f"no usable row is left; {'; '.join(counts.lines()) or 'there was none'}")
-    texts, labels = zip(*kept.values(), strict=True)
+    texts, labels = zip(*kept, strict=True)
     return LabelledRows(texts, labels), counts
 
 

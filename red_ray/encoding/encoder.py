@@ -196,7 +196,7 @@ class SentenceEncoder:
             "attention_mask": mask.to(self._device),
         }
         features = self._transformer(features)
-        # Pooled in float32: a mean in bfloat16 would lose what the texts' tokens differ in.
+        # Pooled in float32: with the 8 bits of bfloat16 near neighbours would tie.
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in self._head:
             features = module(features)

@@ -61,6 +61,7 @@ def find_model(name: str, revision: str | None = None) -> Path:
     folder = Path(name).expanduser()
     if folder.is_dir():
         return _checked_folder(folder)
+    _check_name(name)
     for repo in _repos(name):
         found = _in_cache(repo, revision) or _in_package(repo, revision)
         if found is not None:
@@ -147,19 +148,28 @@ def _checked_folder(folder: Path) -> Path:
     return folder
 
 
+def _check_name(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise EncoderError(
+            f"cannot find the encoder {name!r}: there is no such folder, and no model on the "
+            "Hugging Face hub can have this name; set encoder.model to one or the other"
+        ) from error
+
+
 def _repos(name: str) -> list[str]:
     return [name] if "/" in name else [f"sentence-transformers/{name}", name]
 
 
 def _in_cache(repo: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
 
     for name in ("modules.json", "config.json"):
-        try:
-            found = try_to_load_from_cache(repo, name, revision=revision)
-        except HFValidationError:  # a path to nowhere: no such name can be on the hub
-            return None
+        found = try_to_load_from_cache(repo, name, revision=revision)
         # A download that was broken off leaves a folder without some of them.
         if isinstance(found, str) and _is_complete(Path(found).parent):
             return Path(found).parent
@@ -183,7 +193,7 @@ def _in_package(repo: str, revision: str | None) -> Path | None:
 
 
 def _from_hub(name: str, revision: str | None) -> Path:
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HfHubHTTPError
 
     # The HTTP library's root error: which library it is changes with the hub client's version.
     http_error: type[Exception] = HfHubHTTPError.__bases__[0]
@@ -191,11 +201,6 @@ def _from_hub(name: str, revision: str | None) -> Path:
     for repo in _repos(name):
         try:
             return _download(repo, revision)
-        except HFValidationError as error:
-            raise EncoderError(
-                f"cannot find the encoder {name!r}: there is no such folder, and no model on the "
-                "Hugging Face hub can have this name; set encoder.model to one or the other"
-            ) from error
         except HfHubHTTPError as error:
             cause = f"the hub answered {error.response.status_code} for {repo!r}"
         except (OSError, http_error) as error:
