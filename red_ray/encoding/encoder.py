@@ -88,10 +88,10 @@ class SentenceEncoder:
         self._spec = spec
         self._transformer, *self._head = list(model)
         self._device = torch.device(spec.device)
-        self._pad_id = int(getattr(model.tokenizer, "pad_token_id", None) or 0)
         max_tokens = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
         self._buckets = bucket_lengths(max_tokens)
         self._tokenizer = _private_tokenizer(model, max_tokens)
+        self._pad_id = int(model.tokenizer.pad_token_id or 0)
         # The number of intra-op threads belongs to a thread in OpenMP, hence the initializer.
         self._pool = ThreadPoolExecutor(
             max_workers=available_processors() if n_threads is None else n_threads,
@@ -294,11 +294,11 @@ def _private_tokenizer(model: Any, max_tokens: int) -> Any:
     """
     from tokenizers import Tokenizer
 
-    backend = getattr(model.tokenizer, "backend_tokenizer", None)
+    backend = getattr(getattr(model, "tokenizer", None), "backend_tokenizer", None)
     if not isinstance(backend, Tokenizer):
         raise EncoderError(
-            "the model has no fast tokenizer (tokenizer.json); choose a sentence-transformers "
-            "text model that has one"
+            f"the model is no text transformer with a fast tokenizer, it begins with {model[0]!r}; "
+            "choose a sentence-transformers text model"
         )
     tokenizer = Tokenizer.from_str(backend.to_str())
     tokenizer.no_padding()

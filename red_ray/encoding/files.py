@@ -19,6 +19,7 @@ import logging
 from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from red_ray.encoding.quiet import quiet_libraries
 from red_ray.errors import EncoderError
@@ -149,11 +150,12 @@ def _checked_folder(folder: Path) -> Path:
 
 
 def _check_name(name: str) -> None:
+    from huggingface_hub import utils
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
 
+    hub: Any = utils  # its functions carry no types
     try:
-        validate_repo_id(name)
+        hub.validate_repo_id(name)
     except HFValidationError as error:
         raise EncoderError(
             f"cannot find the encoder {name!r}: there is no such folder, and no model on the "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import DIM
+from safetensors.numpy import save_file
 
 from red_ray.config import EncoderConfig
 from red_ray.encoding import SentenceEncoder, resolve_spec
@@ -231,6 +233,16 @@ def test_a_model_that_does_not_load_gives_one_line(
     damage(folder)
     with pytest.raises(EncoderError, match=r"\Athe model .*\Z"):
         SentenceEncoder.load(EncoderConfig(model=str(folder)), n_threads=1)
+
+
+def test_a_model_that_is_no_transformer_is_refused(tiny_model: Path, tmp_path: Path) -> None:
+    kind = "sentence_transformers.models.StaticEmbedding"
+    modules = [{"idx": 0, "name": "0", "path": "", "type": kind}]
+    (tmp_path / "modules.json").write_text(json.dumps(modules), encoding="utf-8")
+    shutil.copy(tiny_model / "tokenizer.json", tmp_path)
+    save_file({"embedding.weight": np.ones((90, 8), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(EncoderError, match="choose a sentence-transformers text model"):
+        SentenceEncoder.load(EncoderConfig(model=str(tmp_path)), n_threads=1)
 
 
 def test_loading_is_silent_and_leaves_no_switch_changed(

@@ -1,0 +1,52 @@
+"""An OpenAI-compatible server in a thread of its own, that can go away and come back."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Self
+
+from aiohttp import web
+
+from tests.servers import OpenAIServer
+from tests.servers.scripted import Script
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
+
+
+class _At(OpenAIServer):
+    def __init__(self, port: int, script: Script | None) -> None:
+        super().__init__(script)
+        self._port = port
+
+    async def __aenter__(self) -> Self:
+        app = web.Application()
+        app.router.add_post(self.path, self._serve)
+        self._runner = web.AppRunner(app, shutdown_timeout=1.0, access_log=None)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
+        return self
+
+
+class Live:
+    """Serves at `port` inside `with`."""
+
+    def __init__(self, port: int, script: Script | None = None) -> None:
+        self.server = _At(port, script)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+
+    def __enter__(self) -> OpenAIServer:
+        self._thread.start()
+        return asyncio.run_coroutine_threadsafe(self.server.__aenter__(), self._loop).result(10)
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self.server.__aexit__(), self._loop).result(10)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+        self._loop.close()
