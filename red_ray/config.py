@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -47,7 +47,7 @@ class ExpertConfig(_Frozen):
     """What an expert is."""
 
     kind: ExpertKind = "logistic_regression"
-    per_actor: Literal["auto"] | int = "auto"
+    per_actor: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
 
 
 class NoiseConfig(_Frozen):

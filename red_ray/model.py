@@ -28,8 +28,8 @@ Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 CHUNK_TEXTS = 512
-"""Texts whose evidence is held at a time; fixed, so that a text's bits do not depend on how many
-others were asked for."""
+"""Texts whose evidence is held at a time, which bounds the memory. A probability may differ in
+the seventh digit with the company a text is in, as matrix products round by their shape."""
 
 
 class TextEncoder(Protocol):

@@ -34,6 +34,10 @@ ENCODERS_PER_CPU = 0.25
 """One encoder for four processors: each runs its own threads, and loading one takes seconds."""
 
 
+CLOSE_S = 5.0
+"""How long a failed run waits for its open requests to be cancelled and counted."""
+
+
 class Remote:
     """Awaits an actor's methods; what is cancelled here is cancelled there too.
 
@@ -69,10 +73,27 @@ class Remote:
 class RayValidator:
     """The validator pool, as the loop asks it."""
 
-    def __init__(self, pool: Any, judge_name: str) -> None:
-        self._pool = Remote(pool)
-        self._actor = pool
-        self.judge_name = judge_name
+    def __init__(
+        self, config: RunConfig, ledger: str, examples: LabelledRows, hidden: HiddenLabels | None
+    ) -> None:
+        """Start the pool of the configured judge on this machine, where the ledger is."""
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        self._actor = start_actor(
+            ValidatorPoolActor,
+            config,
+            ledger,
+            examples,
+            hidden,
+            name=f"validator-pool: {config.judge.spec}",
+            num_cpus=0,
+            scheduling_strategy=here,
+        )
+        self._pool = Remote(self._actor)
+        self.judge_name = ""
+
+    def open(self) -> None:
+        """Open the judge and the ledger, for code that is not asynchronous."""
+        self.judge_name = fetch(self._actor.open.remote())
 
     async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
         """See `ValidatorPool.validate`."""
@@ -87,6 +108,11 @@ class RayValidator:
         stats: PoolStats = fetch(self._actor.stats.remote())
         fetch(self._actor.close.remote())
         return stats
+
+    def end(self) -> None:
+        """End the pool of a run that failed; what its open requests cost is kept."""
+        ray.wait([self._actor.close.remote()], timeout=CLOSE_S)
+        ray.kill(self._actor)
 
 
 class RayEncoder:
@@ -132,6 +158,11 @@ class RayFleet:
     def encoder(self) -> RayEncoder:
         """The encoder actors for code that is not asynchronous."""
         return RayEncoder(self._encoders)
+
+    def end(self) -> None:
+        """End the encoder actors of a run that failed."""
+        for actor in self._encoders:
+            ray.kill(actor)
 
     async def encode(self, texts: Sequence[str]) -> Floats:
         """See `Fleet.encode`."""
@@ -202,24 +233,6 @@ class RayFleet:
     def _unique(self, name: str) -> str:
         """A killed actor's name is not free at once: later partitions carry their number."""
         return name if self._generation == 1 else f"{name} ({self._generation})"
-
-
-def open_validator(
-    config: RunConfig, ledger: str, examples: LabelledRows, hidden: HiddenLabels | None
-) -> RayValidator:
-    """Start the validator pool of the configured judge on this machine, where the ledger is."""
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-    pool = start_actor(
-        ValidatorPoolActor,
-        config,
-        ledger,
-        examples,
-        hidden,
-        name=f"validator-pool: {config.judge.spec}",
-        num_cpus=0,
-        scheduling_strategy=here,
-    )
-    return RayValidator(pool, fetch(pool.open.remote()))
 
 
 def _per_actor(config: RunConfig, n_experts: int) -> int:

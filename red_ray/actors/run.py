@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
+import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from red_ray.actors.cluster import fetch, start_actor
-from red_ray.actors.fleet import RayEncoder, RayFleet, open_validator
+from red_ray.actors.fleet import RayEncoder, RayFleet, RayValidator
 from red_ray.actors.workers import CoordinatorActor
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import RedRayError, RunError
@@ -55,24 +57,27 @@ def train_on_cluster(
     """
     config = job.config
     try:
-        fleet = RayFleet(config)
-        examples = LabelledRows(job.texts, job.labels)
-        asks = config.judge.spec is not None and bool(job.pool)
-        validator = open_validator(config, ledger, examples, hidden) if asks else None
-        coordinator = start_actor(
-            CoordinatorActor, job, fleet, validator, name="coordinator", num_cpus=0
-        )
-        iterations = _follow(coordinator, job, hidden, on_progress)
-        result: Trained = fetch(coordinator.result.remote())
-        trained = replace(result, iterations=tuple(iterations))
-        stats = validator.close() if validator is not None else None
-    except RayTaskError as error:
+        # A failed run ends its actors: Ray keeps them while the error's traceback holds a handle.
+        with ExitStack() as on_failure:
+            fleet = RayFleet(config)
+            on_failure.callback(fleet.end)
+            validator = None
+            if config.judge.spec is not None and job.pool:
+                examples = LabelledRows(job.texts, job.labels)
+                validator = RayValidator(config, ledger, examples, hidden)
+                on_failure.callback(validator.end)
+                validator.open()
+            coordinator = start_actor(
+                CoordinatorActor, job, fleet, validator, name="coordinator", num_cpus=0
+            )
+            on_failure.callback(ray.kill, coordinator)
+            iterations = _follow(coordinator, job, hidden, on_progress)
+            result: Trained = fetch(coordinator.result.remote())
+            trained = replace(result, iterations=tuple(iterations))
+            stats = validator.close() if validator is not None else None
+            on_failure.pop_all()
+    except (RayTaskError, RayActorError) as error:
         raise _cause(error) from error
-    except RayActorError as error:
-        raise RunError(
-            f"a worker of the run died ({_first_line(error)}); verdicts paid for are in the "
-            "ledger: run the same command again"
-        ) from error
     return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
 
 
@@ -102,16 +107,21 @@ def _precision(event: Progress, job: TrainingJob, hidden: HiddenLabels | None) -
     return right / len(event.gained)
 
 
-def _cause(error: RayTaskError) -> RedRayError:
-    """The error of ours that a worker raised, however deep Ray wrapped it."""
+def _cause(error: RayTaskError | RayActorError) -> RedRayError:
+    """The error of ours that a worker raised, however deep Ray wrapped it; or that one died."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, RedRayError) and not isinstance(cause, RayTaskError):
             return cause
+        if isinstance(cause, RayActorError):
+            return RunError(
+                f"a worker of the run died ({_last_line(cause)}); verdicts paid for are in the "
+                "ledger: run the same command again"
+            )
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return RunError(f"a worker of the run failed: {_first_line(error)}")
+    return RunError(f"a worker of the run failed: {_last_line(error)}")
 
 
-def _first_line(error: BaseException) -> str:
+def _last_line(error: BaseException) -> str:
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__

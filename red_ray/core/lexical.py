@@ -38,7 +38,10 @@ class LexicalSpace:
         return cls(idf=np.asarray(idf, dtype=np.float32))
 
     def transform(self, texts: Sequence[str]) -> sparse.csr_matrix:
-        """Vectors of `texts`, shape (n_texts, 2 * N_FEATURES), rows of unit length."""
+        """Vectors of `texts`, shape (n_texts, 2 * N_FEATURES), rows of unit length.
+
+        A text of punctuation alone has no words and is shorter; one without n-grams is zero.
+        """
         counts = _counts(texts)
         counts.data = (1 + np.log(counts.data)) * self.idf[counts.indices]
         chars, words = counts[:, :N_FEATURES], counts[:, N_FEATURES:]

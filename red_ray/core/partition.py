@@ -63,13 +63,13 @@ def partition(
 
     Args:
         embeddings: one per label, shape (n_labels, dim), rows of unit length.
-        subset_size: most labels in a subset; sizes differ by at most one for `random`.
+        subset_size: most labels in a subset.
         strategy: which labels share an expert.
         rng: used by `random` and, in the other two, for nothing but exact ties.
 
     Returns:
-        Subsets of label indices, each sorted; every label stands in exactly one. No subset has
-        a single label unless there is only one label.
+        Subsets of label indices, each sorted; every label stands in exactly one, and their
+        sizes differ by at most one.
     """
     n_labels = len(embeddings)
     sizes = _subset_sizes(n_labels, subset_size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import log_softmax
@@ -43,7 +45,10 @@ class LogisticRegressionExpert:
             self.bias[present] = 0.0
             return
         model = LogisticRegression(C=INVERSE_PENALTY, max_iter=MAX_ITERATIONS)
-        model.fit(vectors, classes)
+        with warnings.catch_warnings():
+            # Takes many labels with few rows each for a regression target; they are labels.
+            warnings.filterwarnings("ignore", message="The number of unique classes")
+            model.fit(vectors, classes)
         if len(present) == 2:  # scikit-learn keeps one row of weights for two classes
             self.weights[present[1]] = model.coef_[0]
             self.bias[present] = [0.0, model.intercept_[0]]

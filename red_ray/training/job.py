@@ -16,7 +16,7 @@ class TrainingJob:
     Attributes:
         texts: labelled texts.
         labels: their labels, by name.
-        pool: unlabelled texts; what is hidden about them never comes here.
+        pool: unlabelled texts, each once; what is hidden about them never comes here.
         descriptions: of labels, by name; a label without one is described by its name.
         config: the resolved configuration.
     """

@@ -17,6 +17,7 @@ from red_ray.core.metrics import brier_score, expected_calibration_error
 from red_ray.core.partition import Subsets
 from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
 from red_ray.core.router import Router, fit_router, mean_log_likelihood, router_columns, top_labels
+from red_ray.errors import DataError
 from red_ray.training.job import Estimate
 
 Floats = NDArray[np.float32]
@@ -93,11 +94,14 @@ class RouterHost:
             n_seed: rows whose labels come from the user; the estimate is over these, so that
                 it compares from one iteration to the next.
             scores: of each row, by models that had not seen it.
+
+        Raises:
+            DataError: no label has two rows.
         """
         evidence = self.crossfitted_evidence(rows, labels, folds, scores)
         held = folds >= 0
         if not held.any():
-            raise ValueError("no label has two rows: nothing can be held out")
+            raise DataError("no label has two rows, so nothing can be held back to fit the router")
         trusted = held & (np.arange(len(rows)) < n_seed)
         self._router = fit_router(
             evidence[held],

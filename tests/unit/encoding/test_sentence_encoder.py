@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import DIM
 from safetensors.numpy import save_file
 
 from red_ray.config import EncoderConfig
@@ -146,7 +145,7 @@ def test_float32_gives_the_vectors_of_sentence_transformers_but_for_rounding(
 
 
 def test_no_texts_give_no_rows(tiny: SentenceEncoder) -> None:
-    assert tiny.encode([]).shape == (0, DIM)
+    assert tiny.encode([]).shape == (0, 64)
 
 
 def test_odd_texts_are_encoded_like_any_other(tiny: SentenceEncoder) -> None:
