@@ -40,8 +40,11 @@ MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
 
-SKOPS_TRUSTED: list[str] = []
-"""Types beyond skops' own safe list that a forest may hold: none."""
+SKOPS_TRUSTED = ["sklearn.tree._tree.Tree"]
+"""Types beyond skops' own safe list that a forest may hold. A tree is arrays; what they hold is
+checked by the file's hash, not by scikit-learn."""
+SCHEMA = "schema.json"
+"""What an archive of skops says of its members."""
 
 
 def save_bundle(model: RedModel, folder: Path, provenance: Mapping[str, Any]) -> str:
@@ -136,11 +139,47 @@ def _write_expert(expert: Expert, stem: Path) -> None:
 
 
 def _timeless(archive: bytes) -> bytes:
-    """The same zip with fixed member times and order, so that equal models have equal bytes."""
+    """The same archive without times and addresses, so that equal models have equal bytes."""
     out = bytes_io.BytesIO()
     with zipfile.ZipFile(bytes_io.BytesIO(archive)) as source, zipfile.ZipFile(out, "w") as target:
-        for name in sorted(source.namelist()):
-            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), source.read(name))
+        schema = json.loads(source.read(SCHEMA))
+        members: dict[str, str] = {}
+        _number(schema, {}, members)
+        contents = {new: _unpadded(source.read(old)) for old, new in members.items()}
+        contents[SCHEMA] = json.dumps(schema, sort_keys=True).encode()
+        for name, content in sorted(contents.items()):
+            target.writestr(zipfile.ZipInfo(name, (1980, 1, 1, 0, 0, 0)), content)
+    return out.getvalue()
+
+
+def _number(node: Any, ids: dict[int, int], members: dict[str, str]) -> None:
+    """Replace the memory addresses that skops uses as ids and file names by running numbers."""
+    if isinstance(node, list):
+        for inner in node:
+            _number(inner, ids, members)
+    if not isinstance(node, dict):
+        return
+    if "__id__" in node:
+        # Whether two equal numbers or texts are one object is an accident: each is one by itself.
+        address = -1 - len(ids) if node.get("is_json") else node["__id__"]
+        node["__id__"] = ids.setdefault(address, len(ids))
+    if isinstance(node.get("file"), str):
+        name = f"{len(members)}{Path(node['file']).suffix}"
+        node["file"] = members.setdefault(node["file"], name)
+    for inner in node.values():
+        _number(inner, ids, members)
+
+
+def _unpadded(member: bytes) -> bytes:
+    """An array with zeros between its fields, where scikit-learn leaves what was in memory."""
+    array = np.load(bytes_io.BytesIO(member), allow_pickle=False)
+    if array.dtype.names is None:
+        return member
+    clean = np.zeros_like(array)
+    for name in array.dtype.names:
+        clean[name] = array[name]
+    out = bytes_io.BytesIO()
+    np.save(out, clean, allow_pickle=False)
     return out.getvalue()
 
 

@@ -9,14 +9,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from red_ray.errors import RedRayError, UserError
 from red_ray.types import Progress as Step
@@ -25,7 +18,7 @@ EXIT_FAILURE, EXIT_MISTAKE = 1, 2
 
 STAGES = {
     "encode": "Encoding",
-    "partition": "Cutting the labels into subsets",
+    "partition": "Starting the workers",
     "fit": "Fitting the experts",
     "calibrate": "Calibrating the router",
     "judge": "Asking the judge",
@@ -58,12 +51,12 @@ class Output:
             yield StepView(self, None)
             return
         columns = (
-            SpinnerColumn(),
+            SpinnerColumn(finished_text="[green]✓[/]"),
             TextColumn("{task.description}"),
-            BarColumn(bar_width=24),
-            MofNCompleteColumn(),
-            TextColumn("[dim]{task.fields[message]}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[count]:>5}"),
             TimeElapsedColumn(),
+            TextColumn("[dim]{task.fields[message]}"),
         )
         with Progress(*columns, console=self.err, transient=False) as bars:
             yield StepView(self, bars)
@@ -88,19 +81,18 @@ class StepView:
         if STAGES[step.stage] != self._stage:
             self._finish()
             self._stage = STAGES[step.stage]
-            self._task = self._bars.add_task(self._stage, total=None, message="")
-        if step.stage != "judge":
-            done = step.done if step.done else None
-            self._bars.update(
-                self._task, completed=done or 0, total=step.total if done else None, message=message
-            )
+            self._task = self._bars.add_task(self._stage, total=None, message="", count="")
+        if message:
+            self._bars.update(self._task, message=message)
+        if step.stage == "loop":
+            count = f"{step.done}/{step.total}"
+            self._bars.update(self._task, completed=step.done, total=step.total, count=count)
         if step.stage in ("final", "calibrate") and step.done == step.total:
             self._finish()
 
     def _finish(self) -> None:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, completed=1, total=1)
-            self._bars.stop_task(self._task)
             self._task = None
 
 

@@ -13,6 +13,7 @@ from red_ray.cli.console import Output
 
 Card = Mapping[str, Any]
 
+STAGES = {"encode": "encode", "start": "start workers", "fit": "fit", "judge_wait": "judge"}
 RIVALS = {
     "flat": "flat: logistic regression, the same rows",
     "flat_seed_rows": "flat, on the rows you labelled",
@@ -58,9 +59,10 @@ def _scorecard(console: Console, card: Card) -> None:
     if dropped:
         facts.append(("test rows dropped, seen in training", str(dropped)))
     timing = card["timing_s"]
-    parts = ", ".join(f"{name} {timing[name]:.1f}" for name in ("encode", "fit", "judge_wait"))
-    facts.append(("seconds", f"{timing.get('total', 0.0):.1f} in all ({parts})"))
+    parts = ", ".join(f"{words} {timing.get(key, 0.0):.1f}" for key, words in STAGES.items())
+    facts.append(("seconds", f"{timing.get('total', 0.0):.1f} in all: {parts}"))
     grid = Table.grid(padding=(0, 3))
+    grid.add_column(no_wrap=True)
     for name, value in facts:
         grid.add_row(f"[dim]{name}[/]", value)
     console.print(grid)

@@ -25,6 +25,7 @@ from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel
 from red_ray.types import Iteration
 
+Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 Json = dict[str, Any]
 
@@ -97,7 +98,7 @@ def _class_figures(model: RedModel, rows: Predictions) -> Json:
     for name in ("macro_f1", "precision_weighted", "recall_weighted", "f1_weighted"):
         figures[name] = getattr(whole, name)
         values = [getattr(report, name) for report in resampled]
-        figures[f"{name}_ci"] = [float(value) for value in np.quantile(values, [0.025, 0.975])]
+        figures[f"{name}_ci"] = _holding(figures[name], np.quantile(values, [0.025, 0.975]))
     return figures
 
 
@@ -164,7 +165,16 @@ def _resampled(
     whole = figure(np.arange(n)) if value is None else value
     rng = np.random.default_rng(seed)
     interval = bootstrap_interval(figure, n, rng=rng, n_resamples=N_RESAMPLES)
-    return {name: whole, f"{name}_ci": list(interval)}
+    return {name: whole, f"{name}_ci": _holding(whole, interval)}
+
+
+def _holding(value: float, interval: Sequence[float] | Floats) -> list[float]:
+    """An interval that holds its figure.
+
+    A resample repeats rows, which makes a small calibration error look larger than it is: the
+    plain percentiles may then lie above the figure itself.
+    """
+    return [min(value, float(interval[0])), max(value, float(interval[1]))]
 
 
 def _judge(facts: RunFacts) -> Json | None:

@@ -83,7 +83,7 @@ class ActiveLoop:
             acquire_s, view = await self._measured(self._view(scores))
             self.stop_reason = await self._stop_before_next(view) or ""
             if self.stop_reason:
-                yield Progress("loop", limit, limit, f"stopped: {self.stop_reason}")
+                yield Progress("loop", self._n_done, limit, f"stopped: {self.stop_reason}")
                 return
             yield Progress("judge", 0, len(view.chosen))
             iteration, gained = await self._iterate(view, score_s, acquire_s)

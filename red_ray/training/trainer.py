@@ -74,7 +74,7 @@ class Trainer:
         yield Progress("encode", 0, len(self._texts), f"{len(self._texts):,} texts")
         vectors, names, labels = await self._timed("encode", self._encode())
         yield Progress("partition", 0, 1, f"{len(self._names)} labels")
-        ensemble, strategy = await self._timed("fit", self._open(vectors, names, labels))
+        ensemble, strategy = await self._timed("start", self._open(vectors, names, labels))
         yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
         first = estimate = await self._timed("fit", ensemble.full_fit())
         yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")

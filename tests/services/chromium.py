@@ -1,0 +1,197 @@
+"""A headless Chromium, driven over its DevTools protocol.
+
+Source: https://chromedevtools.github.io/devtools-protocol/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import aiohttp
+
+PATIENCE_S = 60.0  # a browser starts in one second; busy machines take many
+
+_FLAGS = (
+    "--headless",
+    "--no-sandbox",  # root in a container has no other way
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--proxy-server=http://127.0.0.1:9",  # discard: whatever it tries, no request leaves
+)
+_DOMAINS = ("Page", "Runtime", "Log", "Network")
+
+
+@dataclass(slots=True)
+class Page:
+    """What an opened page did, and what it can be asked; see `Browser.open`."""
+
+    _devtools: _DevTools
+    _session: str
+    events: list[dict[str, Any]] = field(default_factory=list)
+
+    async def evaluate(self, script: str) -> Any:
+        """The value of a JavaScript expression, a promise's when it is kept.
+
+        Raises:
+            AssertionError: the script threw.
+        """
+        found = await self.call(
+            "Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True
+        )
+        assert "exceptionDetails" not in found, found["exceptionDetails"]
+        return found["result"].get("value")
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """A command of the protocol to this page."""
+        return await self._devtools.call(method, self._session, **params)
+
+    async def seen(self, method: str) -> list[dict[str, Any]]:
+        """The events of one kind so far; all that the page has begun is drawn first."""
+        await self.evaluate("new Promise(r => requestAnimationFrame(() => setTimeout(r, 50)))")
+        return [event["params"] for event in self.events if event["method"] == method]
+
+    async def complaints(self) -> list[str]:
+        """Errors and warnings on the console, of scripts and of the browser itself."""
+        said = [
+            str(event["args"])
+            for event in await self.seen("Runtime.consoleAPICalled")
+            if event["type"] in ("error", "warning", "assert")
+        ]
+        thrown = [event["exceptionDetails"] for event in await self.seen("Runtime.exceptionThrown")]
+        logged = [event["entry"] for event in await self.seen("Log.entryAdded")]
+        return said + [str(part) for part in thrown + logged]
+
+    async def requests(self) -> list[str]:
+        """Every address that was asked for, blocked ones included."""
+        asked = [event["request"]["url"] for event in await self.seen("Network.requestWillBeSent")]
+        sockets = [event["url"] for event in await self.seen("Network.webSocketCreated")]
+        return asked + sockets
+
+    async def width(self, pixels: int) -> None:
+        """Make the screen that of a phone."""
+        size = {"width": pixels, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+        await self.call("Emulation.setDeviceMetricsOverride", **size)
+
+
+class Browser:
+    """A running Chromium; `start` makes one."""
+
+    def __init__(self, devtools: _DevTools) -> None:
+        self._devtools = devtools
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def start(cls, chromium: str, profile: Path) -> AsyncIterator[Self]:
+        """Start the program with an empty profile; it is gone when the block ends."""
+        with _running(chromium, profile, "--remote-debugging-port=0", "about:blank"):
+            address = await asyncio.wait_for(_address(profile), PATIENCE_S)
+            async with _DevTools.connect(address) as devtools:
+                yield cls(devtools)
+
+    async def open(self, file: Path, *, width: int | None = None) -> Page:
+        """Load a file in a tab of its own, as wide as a phone if `width` says so."""
+        call = self._devtools.call
+        target = (await call("Target.createTarget", url="about:blank"))["targetId"]
+        attached = await call("Target.attachToTarget", targetId=target, flatten=True)
+        page = Page(self._devtools, attached["sessionId"])
+        self._devtools.pages[attached["sessionId"]] = page
+        for domain in _DOMAINS:
+            await page.call(f"{domain}.enable")
+        if width is not None:
+            await page.width(width)
+        await page.call("Page.navigate", url=file.as_uri())
+        async with asyncio.timeout(PATIENCE_S):
+            while not any(event["method"] == "Page.loadEventFired" for event in page.events):
+                await asyncio.sleep(0.02)
+        return page
+
+
+def dump_dom(chromium: str, profile: Path, file: Path) -> subprocess.CompletedProcess[str]:
+    """The page after its script ran, on stdout, and the console on stderr; no DevTools."""
+    options = ("--dump-dom", "--enable-logging=stderr", "--v=0")
+    with _running(chromium, profile, *options, file.as_uri()) as process:
+        output, errors = process.communicate(timeout=PATIENCE_S)
+    return subprocess.CompletedProcess(process.args, process.returncode, output, errors)
+
+
+@contextlib.contextmanager
+def _running(chromium: str, profile: Path, *args: str) -> Any:
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    if "--dump-dom" not in args:
+        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    command = [chromium, *_FLAGS, f"--user-data-dir={profile}", *args]
+    process = subprocess.Popen(command, start_new_session=True, **pipes)
+    try:
+        yield process
+    finally:
+        # The program on the PATH is a script, and Chromium many processes: end the group.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+
+
+async def _address(profile: Path) -> str:
+    """Where DevTools listens: Chromium writes port and path when it is ready."""
+    told = profile / "DevToolsActivePort"
+    while True:
+        with contextlib.suppress(FileNotFoundError):
+            lines = told.read_text(encoding="ascii").splitlines()
+            if len(lines) == 2:
+                return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+        await asyncio.sleep(0.05)
+
+
+class _DevTools:
+    """The connection: numbered commands out, replies and events of the tabs in."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._replies: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self.pages: dict[str, Page] = {}
+
+    @classmethod
+    @contextlib.asynccontextmanager
+    async def connect(cls, address: str) -> AsyncIterator[_DevTools]:
+        async with (
+            aiohttp.ClientSession() as session,
+            session.ws_connect(address, max_msg_size=0) as socket,
+        ):
+            devtools = cls(socket)
+            listener = asyncio.create_task(devtools._listen())
+            try:
+                yield devtools
+            finally:
+                listener.cancel()
+                await asyncio.gather(listener, return_exceptions=True)
+
+    async def call(
+        self, method: str, session_id: str | None = None, **params: Any
+    ) -> dict[str, Any]:
+        number = len(self._replies)
+        reply = self._replies[number] = asyncio.get_running_loop().create_future()
+        message = {"id": number, "method": method, "params": params}
+        await self._socket.send_json(message | ({"sessionId": session_id} if session_id else {}))
+        found = await asyncio.wait_for(reply, PATIENCE_S)
+        assert "error" not in found, f"{method}: {found['error']}"
+        result: dict[str, Any] = found["result"]
+        return result
+
+    async def _listen(self) -> None:
+        async for message in self._socket:
+            found = message.json()
+            if "id" in found:
+                self._replies[found["id"]].set_result(found)
+            elif found.get("sessionId") in self.pages:
+                self.pages[found["sessionId"]].events.append(found)
