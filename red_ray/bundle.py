@@ -166,8 +166,8 @@ def _number(node: Any, ids: dict[int, int], members: dict[str, str]) -> None:
     if isinstance(node.get("file"), str):
         name = f"{len(members)}{Path(node['file']).suffix}"
         node["file"] = members.setdefault(node["file"], name)
-    for inner in node.values():
-        _number(inner, ids, members)
+    for name in sorted(node):  # attributes stand in the order in which they were set
+        _number(node[name], ids, members)
 
 
 def _unpadded(member: bytes) -> bytes:

@@ -40,6 +40,13 @@ class Page:
     _devtools: _DevTools
     _session: str
     events: list[dict[str, Any]] = field(default_factory=list)
+    loaded: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def note(self, event: dict[str, Any]) -> None:
+        """Keep an event that DevTools told."""
+        self.events.append(event)
+        if event["method"] == "Page.loadEventFired":
+            self.loaded.set()
 
     async def evaluate(self, script: str) -> Any:
         """The value of a JavaScript expression, a promise's when it is kept.
@@ -112,9 +119,7 @@ class Browser:
         if width is not None:
             await page.width(width)
         await page.call("Page.navigate", url=file.as_uri())
-        async with asyncio.timeout(PATIENCE_S):
-            while not any(event["method"] == "Page.loadEventFired" for event in page.events):
-                await asyncio.sleep(0.02)
+        await asyncio.wait_for(page.loaded.wait(), PATIENCE_S)
         return page
 
 
@@ -194,4 +199,4 @@ class _DevTools:
             if "id" in found:
                 self._replies[found["id"]].set_result(found)
             elif found.get("sessionId") in self.pages:
-                self.pages[found["sessionId"]].events.append(found)
+                self.pages[found["sessionId"]].note(found)
