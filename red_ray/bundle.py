@@ -175,12 +175,11 @@ def _unpadded(member: bytes) -> bytes:
     array = np.load(bytes_io.BytesIO(member), allow_pickle=False)
     if array.dtype.names is None:
         return member
-    clean = np.zeros_like(array)
+    clean = np.zeros(array.shape, array.dtype)  # `zeros_like` leaves the gaps as they are
     for name in array.dtype.names:
         clean[name] = array[name]
-    out = bytes_io.BytesIO()
-    np.save(out, clean, allow_pickle=False)
-    return out.getvalue()
+    # Not `np.save`: it copies through a buffer of its own, whose gaps are not zero either.
+    return member[: -clean.nbytes] + bytes(clean.view(np.uint8).tobytes())
 
 
 def _with(stem: Path, suffix: str) -> Path:

@@ -68,7 +68,7 @@ class RouterConfig(_Frozen):
     lexical: bool = True
     folds: int = Field(default=5, ge=2)
     none_threshold: float = Field(default=0.5, ge=0, le=1)
-    none_prior: float = Field(default=0.05, gt=0, lt=1)
+    none_prior: float = Field(default=0.1, gt=0, lt=1)
 
 
 class JudgeConfig(_Frozen):

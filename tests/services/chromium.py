@@ -10,7 +10,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -132,12 +132,16 @@ def dump_dom(chromium: str, profile: Path, file: Path) -> subprocess.CompletedPr
 
 
 @contextlib.contextmanager
-def _running(chromium: str, profile: Path, *args: str) -> Any:
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    if "--dump-dom" not in args:
-        pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    command = [chromium, *_FLAGS, f"--user-data-dir={profile}", *args]
-    process = subprocess.Popen(command, start_new_session=True, **pipes)
+def _running(chromium: str, profile: Path, *args: str) -> Iterator[subprocess.Popen[str]]:
+    # A pipe that nobody reads would fill up and stop the browser.
+    sink = subprocess.PIPE if "--dump-dom" in args else subprocess.DEVNULL
+    process = subprocess.Popen(
+        [chromium, *_FLAGS, f"--user-data-dir={profile}", *args],
+        stdout=sink,
+        stderr=sink,
+        text=True,
+        start_new_session=True,
+    )
     try:
         yield process
     finally:

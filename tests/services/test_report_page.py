@@ -281,3 +281,9 @@ async def test_the_browser_sees_what_a_bad_page_does(browser: Browser, tmp_path:
         await assert_keeps_to_itself(page)
     with pytest.raises(AssertionError):
         await assert_no_sideways_scroll(page, 390)
+
+
+def test_a_dumped_page_tells_what_its_console_said(program: Program, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.html"
+    bad.write_text(BAD_PAGE, encoding="utf-8")
+    assert "CONSOLE" in dump_dom(program("chromium"), tmp_path / "profile", bad).stderr

@@ -1,0 +1,155 @@
+"""Tables in, tables out: every row comes out, with a decision or the reason why not."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import errno
+import json
+import os
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from red_ray.batch import COLUMNS, BatchCounts, classify_table
+from red_ray.errors import DataError, OutputError, StorageError
+from tests.unit.training.fakes import FakeEncoder, train
+
+READ = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True)}
+READ[".parquet"] = pd.read_parquet
+WRITE = {
+    ".csv": lambda table, path: table.to_csv(path, index=False),
+    ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
+    ".parquet": lambda table, path: table.to_parquet(path, index=False),
+}
+
+
+@pytest.fixture(scope="module")
+def model(corpus):
+    trained = asyncio.run(train(corpus.job()))
+    return dataclasses.replace(trained.model, encoder=FakeEncoder())
+
+
+@pytest.fixture
+def classified(model, tmp_path):
+    def go(table, kind=".csv", target=".parquet"):
+        source, out = tmp_path / f"in{kind}", tmp_path / f"out{target}"
+        WRITE[kind](table, source)
+        counts = list(classify_table(model, source, out))[-1]
+        return READ[target](out), counts
+
+    return go
+
+
+@pytest.fixture
+def table(corpus):
+    return pd.DataFrame({"id": range(len(corpus.test)), "text": corpus.test})
+
+
+@pytest.mark.parametrize("kind", WRITE)
+@pytest.mark.parametrize("target", WRITE)
+def test_each_format_gives_the_decisions_of_predict(classified, model, table, kind, target):
+    found, counts = classified(table, kind, target)
+    decisions = model.predict(list(table.text))
+    labels = [None if pd.isna(label) else label for label in found.label]
+    assert labels == [one.label for one in decisions]
+    assert list(found.decision) == [one.decision for one in decisions]
+    np.testing.assert_allclose(found.confidence, [one.confidence for one in decisions], rtol=1e-12)
+    assert list(found.expert) == [one.expert for one in decisions]
+    first = json.loads(found.alternatives[0]) if target == ".csv" else found.alternatives[0]
+    first = json.loads(first) if isinstance(first, str) else first
+    assert first == [dataclasses.asdict(one) for one in decisions[0].alternatives]
+    kinds = [one.decision for one in decisions]
+    assert counts == BatchCounts(len(table), kinds.count("accept"), kinds.count("none"), 0)
+
+
+def test_the_inputs_columns_are_kept_and_come_first(classified, table):
+    found, _ = classified(table)
+    assert list(found.columns) == ["id", "text", *(column.name for column in COLUMNS)]
+    assert list(found.id) == list(table.id)
+
+
+def test_a_column_with_the_name_of_an_output_is_renamed(classified, table, corpus):
+    table["label"] = corpus.test_labels
+    table["input_error"] = "mine"
+    table["error"] = "mine too"
+    found, _ = classified(table)
+    assert list(found.input_label) == list(corpus.test_labels)
+    assert set(found.input_error) == {"mine"}
+    assert set(found.input_input_error) == {"mine too"}
+    assert found.columns.is_unique
+
+
+def test_rows_without_a_usable_text_stay_with_the_reason(classified, model):
+    texts = ["family0 topic01", None, "   ", "x" * (model.config.max_chars + 1), "family1 topic05"]
+    found, counts = classified(pd.DataFrame({"text": texts}), ".parquet")
+    errors = [None if pd.isna(error) else error for error in found.error]
+    assert errors == [None, "no text", "empty text", "over 10000 characters", None]
+    for row in (1, 2, 3):
+        assert found.iloc[row][["label", "decision", "confidence", "expert"]].isna().all()
+    for row in (0, 4):
+        assert found.decision[row] in ("accept", "none")
+    assert (counts.rows, counts.errors) == (5, 3)
+
+
+def test_a_table_without_one_usable_text_is_no_error(classified):
+    found, counts = classified(pd.DataFrame({"text": [None, " "]}), ".parquet")
+    assert counts == BatchCounts(2, 0, 0, 2)
+    assert len(found) == 2
+
+
+def test_numbers_are_texts_too(classified):
+    found, counts = classified(pd.DataFrame({"text": [12, 34]}), ".parquet")
+    assert counts.errors == 0
+    assert found.decision.notna().all()
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 48])
+def test_streaming_in_chunks_gives_the_same_decisions(classified, table, monkeypatch, chunk):
+    whole, _ = classified(table)
+    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", chunk)
+    table.loc[[0, 5], "text"] = ""
+    streamed, counts = classified(table, ".parquet")
+    assert counts.rows == len(table)
+    assert counts.errors == 2
+    kept = [row for row in range(len(table)) if row not in (0, 5)]
+    pd.testing.assert_frame_equal(streamed.iloc[kept], whole.iloc[kept])
+
+
+def test_counts_grow_with_each_chunk(model, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 20)
+    table.to_csv(tmp_path / "in.csv", index=False)
+    counts = list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv"))
+    assert [one.rows for one in counts] == [20, 40, 48]
+
+
+def test_nothing_is_left_where_the_source_breaks_off(model, tmp_path):
+    source = tmp_path / "in.csv"
+    source.write_bytes(b"text\n" + b"hello\n" * 3000 + b"caf\xe9\n")
+    target = tmp_path / "out.csv"
+    with pytest.raises(DataError, match="not UTF-8"):
+        list(classify_table(model, source, target))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+
+
+def test_a_full_disk_leaves_the_old_table(model, table, tmp_path, monkeypatch):
+    table.to_csv(tmp_path / "in.csv", index=False)
+    target = tmp_path / "out.csv"
+    target.write_text("old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match="make room"):
+        list(classify_table(model, tmp_path / "in.csv", target))
+    assert target.read_text() == "old"
+    assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
+
+
+def test_a_target_that_is_a_folder_is_the_users_mistake(model, table, tmp_path):
+    table.to_csv(tmp_path / "in.csv", index=False)
+    (tmp_path / "out.csv").mkdir()
+    with pytest.raises(OutputError, match="it is a folder"):
+        list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv"))
