@@ -15,7 +15,18 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ALGORITHM = ("core", "data", "encoding", "experts", "judges", "training", "model.py")
+ALGORITHM = (
+    "core",
+    "encoding",
+    "experts",
+    "training",
+    "model.py",
+    "data/prepare.py",
+    "data/splits.py",
+    "data/text.py",
+    "judges/base.py",
+    "judges/simulated.py",
+)
 """Parts of red_ray that a result depends on: a change in them makes a kept result stale."""
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}

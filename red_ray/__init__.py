@@ -1,7 +1,7 @@
 """Recursive Expert Delegation on Ray: many labels, few examples, a judge where it pays.
 
-    model = red_ray.load("runs/demo")
-    model.predict(["my card never arrived"])
+model = red_ray.load("runs/demo")
+model.predict(["my card never arrived"])
 """
 
 from __future__ import annotations

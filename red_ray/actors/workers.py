@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from functools import cached_property
 
@@ -14,7 +15,8 @@ from red_ray.encoding import CachedEncoder, EncoderSpec, open_encoder
 from red_ray.experts import ExpertHost
 from red_ray.judges import Ledger, PoolStats, ValidatorPool, make_judge
 from red_ray.judges.votes import lexical_votes
-from red_ray.training import Trainer
+from red_ray.training import Fleet, Trainer, TrainingJob
+from red_ray.training.fleet import Validator
 from red_ray.training.router_host import RouterHost
 from red_ray.types import Question, Verdict
 
@@ -102,3 +104,8 @@ class ValidatorPoolActor:
 
 class CoordinatorActor(Trainer):
     """Drives a run; holds no model, only handles of those who do."""
+
+    def __init__(self, job: TrainingJob, fleet: Fleet, validator: Validator | None) -> None:
+        # Ray keeps what a worker logs; the root logger would pass warnings alone.
+        logging.basicConfig(level=logging.INFO)
+        super().__init__(job, fleet, validator)

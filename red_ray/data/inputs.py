@@ -139,9 +139,10 @@ def read_test(
     unknown = sorted(set(rows.labels) - labels)
     if unknown:
         n_rows = sum(label in set(unknown) for label in rows.labels)
+        words = "row carries a label" if n_rows == 1 else "rows carry labels"
+        count = "counts as an error" if n_rows == 1 else "count as errors"
         notes.append(
-            f"test: {n_rows} rows carry labels without a training row, and count as errors: "
-            f"{_some(unknown)}"
+            f"test: {n_rows} {words} without a training row, and {count}: {_some(unknown)}"
         )
     if out_of_scope is None:
         return TestRows(rows, (), n_dropped, tuple(notes))
@@ -184,8 +185,9 @@ def _weak(rows: LabelledRows) -> list[str]:
         )
     if not weak:
         return []
-    word = "label has" if len(weak) == 1 else "labels have"
-    return [f"train: {len(weak)} {word} a single row and stays weak: {_some(weak)}"]
+    one = len(weak) == 1
+    words = "label has a single row and stays" if one else "labels have a single row and stay"
+    return [f"train: {len(weak)} {words} weak: {_some(weak)}"]
 
 
 def _read_descriptions(config: RunConfig, path: Path) -> dict[str, str]:

@@ -73,7 +73,7 @@ class Trainer:
         """Run to the end; the steps come as events, the result is in `result` afterwards."""
         yield Progress("encode", 0, len(self._texts), f"{len(self._texts):,} texts")
         vectors, names, labels = await self._timed("encode", self._encode())
-        yield Progress("partition", 0, 1, f"{len(self._names)} labels")
+        yield Progress("partition", 0, 1, self._about_labels())
         ensemble, strategy = await self._timed("start", self._open(vectors, names, labels))
         yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
         first = estimate = await self._timed("fit", ensemble.full_fit())
@@ -101,6 +101,13 @@ class Trainer:
         if self._trained is None:
             raise RuntimeError("the run has not ended")
         return self._trained
+
+    def _about_labels(self) -> str:
+        n_labels, n_dims = len(self._names), self._config.partition.umap_dim
+        if n_dims is None or self._config.partition.strategy == "random":
+            return f"{n_labels} labels"
+        fits = enough_labels_for_umap(n_labels, n_dims)
+        return f"{n_labels} labels, {'reduced by' if fits else 'too few for'} UMAP to {n_dims}"
 
     async def _encode(self) -> tuple[Floats, Floats, Ints]:
         """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""
