@@ -45,7 +45,6 @@ def run_training(
     from red_ray.evaluation.scorecard import versions
     from red_ray.training import TrainingJob
 
-    _check_judge(config, inputs)
     check_parts(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
     run.write_seen(inputs.seen_keys)
@@ -58,7 +57,8 @@ def run_training(
     start = perf_counter()
     with ray_session(dashboard=dashboard) as url, output.steps() as steps:
         if url:
-            output.note(f"Ray's dashboard: {url}")
+            token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+            output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
 
         def show(step: Any) -> None:
             if step.iteration is not None:
@@ -82,16 +82,6 @@ def run_training(
     return {"run": str(out), "bundle": bundle_id, **result}
 
 
-def _check_judge(config: RunConfig, inputs: Inputs) -> None:
-    """Refuse a judge that cannot be made, before anything is written or started."""
-    from red_ray.judges import make_judge
-
-    if config.judge.spec is None:
-        return
-    hidden = inputs.hidden.of if inputs.hidden or not inputs.pool else None
-    make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: ())
-
-
 def check_parts(config: RunConfig, inputs: Inputs) -> None:
     """Find what cannot work before anything is started or written.
 
@@ -103,8 +93,8 @@ def check_parts(config: RunConfig, inputs: Inputs) -> None:
     from red_ray.judges import make_judge
 
     if config.judge.spec:
-        hidden = inputs.hidden.of if inputs.hidden else None
-        make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: [])
+        hidden = inputs.hidden.of if inputs.hidden or not inputs.pool else None
+        make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: ())
     if not os.environ.get("RAY_ADDRESS"):  # else the workers' machines are the ones that need it
         resolve_spec(config.encoder)
 

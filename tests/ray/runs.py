@@ -42,7 +42,7 @@ def sample() -> Sample:
     names = set(sorted(set(corpus.train.labels))[:N_LABELS])
 
     def some(rows: LabelledRows, per_label: int) -> LabelledRows:
-        taken = {name: 0 for name in names}
+        taken = dict.fromkeys(names, 0)
         chosen = []
         for row, label in enumerate(rows.labels):
             if label in names and taken[label] < per_label:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +57,7 @@ def listening() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def seen(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seen]:
+def seen(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Seen:
     folder = tmp_path_factory.mktemp("seen")
     result = Seen()
     job = sample().job(encoder={"store": folder / "store"})
@@ -66,7 +65,7 @@ def seen(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     result.bundle = bundle_id(trained, folder / "bundle")
     del trained
     wait_for_actors_to_end()
-    yield result
+    return result
 
 
 def test_threads_of_one_process_give_the_same_bundle(seen, tmp_path):

@@ -19,6 +19,7 @@ import re
 import resource
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 import zipfile
@@ -69,7 +70,15 @@ class Found:
         return self.n_tables + self.n_refused
 
 
-def fuzz(kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s: float) -> Found:
+def fuzz(
+    kind: str,
+    folder: Path,
+    *,
+    first_seed: int,
+    n_cases: int,
+    limit_s: float,
+    case_s: float = CASE_S,
+) -> Found:
     """Read damaged files of one kind, in a process of their own.
 
     Args:
@@ -78,22 +87,22 @@ def fuzz(kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s: flo
         first_seed: of the first case; the next one has the next number.
         n_cases: at most.
         limit_s: no case begins later.
+        case_s: a case that takes longer hangs.
 
     Raises:
-        AssertionError: a case did neither what a reader may do; the message has its seed.
+        AssertionError: a case did what no reader may do; the message has its seed.
     """
-    numbers = (first_seed, n_cases, limit_s)
     command = [sys.executable, "-W", "error", "-m", "tests.services.fuzzing", kind]
     command += [str(first_seed), "--cases", str(n_cases), "--limit-s", str(limit_s)]
     done = subprocess.run(
-        [*command, "--folder", str(folder)],
+        [*command, "--case-s", str(case_s), "--folder", str(folder)],
         cwd=_ROOT,
         capture_output=True,
         text=True,
         check=False,
-        timeout=limit_s + 3 * CASE_S,
     )
-    case = (folder / _CURRENT).read_text() if (folder / _CURRENT).exists() else str(numbers)
+    current = folder / _CURRENT
+    case = current.read_text() if current.exists() else f"{kind} {first_seed}"
     assert done.returncode == 0, (
         f"{case}: exit {done.returncode}; again by: python -m tests.services.fuzzing {case}\n"
         f"{done.stderr[-4000:]}"
@@ -101,7 +110,9 @@ def fuzz(kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s: flo
     return Found(**json.loads(done.stdout))
 
 
-def run_cases(kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s: float) -> Found:
+def run_cases(
+    kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s: float, case_s: float
+) -> Found:
     """As `fuzz`, in this process: a crash or a hang is the end of it."""
     outcomes: Counter[bool] = Counter()
     path = folder / f"case.{kind}"
@@ -111,7 +122,7 @@ def run_cases(kind: str, folder: Path, *, first_seed: int, n_cases: int, limit_s
             break
         (folder / _CURRENT).write_text(f"{kind} {seed}")
         path.write_bytes(damaged(kind, seed))
-        faulthandler.dump_traceback_later(CASE_S, exit=True)
+        faulthandler.dump_traceback_later(case_s, exit=True)
         try:
             outcomes[check(path)] += 1
         finally:
@@ -223,8 +234,12 @@ def valid(kind: str) -> tuple[bytes, ...]:
             plain = tuple(_delimited(table, delimiter) for table in tables)
             return (*plain, b"\xef\xbb\xbf" + plain[0], plain[0].replace(b"\n", b"\r\n"))
         case "jsonl":
-            odd = '{"text": 1, "label": [1]}\n{"text": "\\ud83d\\ude42 \\ud800", "more": {"a": 1.5}}\n'
-            return (_jsonl(few), _jsonl(many), (odd + '{"text": null}\n[]\n\n').encode())
+            odd = (
+                b'{"text": 1, "label": [1]}\n'
+                b'{"text": "\\ud83d\\ude42 \\ud800", "more": {"a": 1.5}}\n'
+                b'{"text": null}\n[]\n\n'
+            )
+            return (_jsonl(few), _jsonl(many), odd)
         case "parquet":
             plain = (_parquet(few), _parquet(many, compression="none", row_group_size=50))
             small_pages = _parquet(many, compression="zstd", data_page_size=256)
@@ -308,13 +323,19 @@ def main() -> None:
     parser.add_argument("seed", type=int)
     parser.add_argument("--cases", type=int, default=1)
     parser.add_argument("--limit-s", type=float, default=CASE_S)
-    parser.add_argument("--folder", type=Path, default=Path("/tmp"))
+    parser.add_argument("--case-s", type=float, default=CASE_S)
+    parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     args = parser.parse_args()
     faulthandler.enable()
     warnings.simplefilter("error")
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     found = run_cases(
-        args.kind, args.folder, first_seed=args.seed, n_cases=args.cases, limit_s=args.limit_s
+        args.kind,
+        args.folder,
+        first_seed=args.seed,
+        n_cases=args.cases,
+        limit_s=args.limit_s,
+        case_s=args.case_s,
     )
     print(json.dumps({"n_tables": found.n_tables, "n_refused": found.n_refused}))
 

@@ -66,6 +66,12 @@ def test_a_loaded_model_saves_to_the_same_id(model, folder, tmp_path):
     assert save_bundle(load_bundle(folder), tmp_path / "again", {}) == bundle_id
 
 
+def test_a_model_that_crossed_a_process_border_has_the_same_id(model, folder, tmp_path):
+    """As it does from an actor to the driver: no address or gap in memory is in the id."""
+    there = pickle.loads(pickle.dumps(model))
+    assert save_bundle(there, folder, {}) == save_bundle(model, tmp_path / "here", {})
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_fits_of_the_same_rows_give_the_same_id(corpus, tmp_path, kind):
     """Defect 22; also for forests, whose archive would hold times."""
@@ -155,7 +161,7 @@ def test_a_manifest_with_another_value_is_refused(plain, folder):
     for old, new in (('"none_threshold": 0.5', '"none_threshold": 0.9'), ("\n", "\r\n")):
         assert old in text
         manifest.write_bytes(text.replace(old, new, 1).encode())
-        with pytest.raises(BundleError, match="'manifest.json' was changed"):
+        with pytest.raises(BundleError, match=r"'manifest\.json' was changed"):
             load_bundle(folder)
     manifest.write_text(text)
     load_bundle(folder)

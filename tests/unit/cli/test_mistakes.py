@@ -293,9 +293,7 @@ def test_an_output_table_that_cannot_be_written(
     red_ray, finished, test_file, tmp_path, target, words
 ):
     target = tmp_path / target
-    said(
-        red_ray("classify", finished.path, "--input", test_file, "--output", target), 2, words
-    )
+    said(red_ray("classify", finished.path, "--input", test_file, "--output", target), 2, words)
 
 
 @pytest.mark.parametrize("kind", sorted(set(FILES) - {"folder"}))

@@ -163,7 +163,10 @@ def test_golden_figures(model, by_hand):
     """Three of four right; the wrong row is the one that the rule leaves without a label."""
     card = scorecard(model, by_hand, RunFacts((), None, 0, {}))
     assert card["accuracy"] == 0.75
-    assert card["accuracy_ci"] == [pytest.approx(0.300642, abs=1e-6), pytest.approx(0.954413, abs=1e-6)]
+    assert card["accuracy_ci"] == [
+        pytest.approx(0.300642, abs=1e-6),
+        pytest.approx(0.954413, abs=1e-6),
+    ]
     assert card["accuracy_decided"] == 1.0
     assert card["answered_share"] == 0.75
     # Four bins of one row each: |0.9 - 1|, |0.8 - 1|, |0.7 - 1|, |0.6 - 0|, a quarter each.
@@ -188,9 +191,7 @@ def test_a_small_calibration_error_lies_in_its_interval_too(model, by_hand, seed
     true = np.where(rng.random(n) < sure, 0, 1)
     rivals = dict.fromkeys(by_hand.rivals, np.zeros(n, int))
     texts = tuple(map(str, range(n)))
-    rows = replace(
-        by_hand, texts=texts, true=true, proba=proba, none=np.zeros(n), rivals=rivals
-    )
+    rows = replace(by_hand, texts=texts, true=true, proba=proba, none=np.zeros(n), rivals=rivals)
     calibration = scorecard(model, rows, RunFacts((), None, 0, {}))["calibration"]
     low, high = calibration["ece_ci"]
     assert low <= calibration["ece"] <= high

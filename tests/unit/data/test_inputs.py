@@ -1,0 +1,167 @@
+"""The rows of a run: what is no mistake is counted and told in one line."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+
+from red_ray.config import RunConfig
+from red_ray.data.inputs import read_inputs, read_test
+from red_ray.errors import DataError
+
+
+@pytest.fixture
+def write(tmp_path):
+    def go(name, rows, header=("text", "label")):
+        path = tmp_path / name
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([header, *rows])
+        return path
+
+    return go
+
+
+TRAIN = [("pay a", "pay"), ("pay b", "pay"), ("ship a", "ship"), ("ship b", "ship")]
+
+
+@pytest.fixture
+def read(write):
+    def go(rows=TRAIN, pool=None, **config):
+        path = write("train.csv", rows)
+        return read_inputs(RunConfig(**config), path, pool, None)
+
+    return go
+
+
+def test_usable_rows_say_nothing(read):
+    inputs = read()
+    assert (inputs.train.texts, inputs.notes, inputs.pool) == (tuple(t for t, _ in TRAIN), (), ())
+
+
+def test_repeats_are_one_counted_line(read):
+    """Defect 14: no text stands in training twice."""
+    inputs = read([*TRAIN, *TRAIN, ("  PAY a", "pay")])
+    assert len(inputs.train) == 4
+    assert inputs.notes == ("train: dropped 5 rows: a text that stands there before",)
+
+
+def test_one_text_under_two_labels_keeps_the_first(read):
+    """Defect 9."""
+    inputs = read([*TRAIN, ("pay a", "ship")])
+    assert dict(zip(inputs.train.texts, inputs.train.labels, strict=True))["pay a"] == "pay"
+    (line,) = inputs.notes
+    assert "dropped 1 row: a text that stands there before with another label" in line
+
+
+def test_a_label_with_one_example_is_kept_and_named(read):
+    inputs = read([*TRAIN, ("refund a", "refund")])
+    assert "refund" in inputs.train.labels
+    assert inputs.notes == ("train: 1 label has a single row and stays weak: refund",)
+
+
+def test_many_weak_labels_are_counted(read):
+    inputs = read([*TRAIN, *((f"text {i}", f"label{i}") for i in range(5))])
+    assert inputs.notes == (
+        "train: 5 labels have a single row and stay weak: label0, label1, label2 and 2 more",
+    )
+
+
+def test_rows_without_a_usable_text_or_label_are_dropped_by_reason(read):
+    rows = [*TRAIN, ("", "pay"), ("  ", "pay"), ("x" * 30, "pay"), ("pay c", " ")]
+    inputs = read(rows, max_chars=20)
+    assert len(inputs.train) == 4
+    assert inputs.notes == (
+        "train: dropped 2 rows: an empty text",
+        "train: dropped 1 row: a text longer than max_chars",
+        "train: dropped 1 row: no label",
+    )
+
+
+def test_missing_texts_are_dropped(tmp_path):
+    path = tmp_path / "train.jsonl"
+    lines = [f'{{"text": "{text}", "label": "{label}"}}' for text, label in TRAIN]
+    path.write_text(
+        "\n".join([*lines, '{"text": null, "label": "pay"}', '{"text": NaN, "label": "pay"}'])
+    )
+    inputs = read_inputs(RunConfig(), path, None, None)
+    assert len(inputs.train) == 4
+    (line,) = inputs.notes
+    assert line.startswith("train: dropped 2 rows: no text")
+
+
+@pytest.mark.parametrize("rows", [[], [("",)], [("pay a",)]])
+def test_a_pool_without_a_usable_text_is_no_error(read, write, rows):
+    inputs = read(pool=write("pool.csv", rows, ("text",)))
+    assert inputs.pool == ()
+    assert inputs.notes[-1] == ("pool: no usable text, so there is nothing to ask a judge about")
+
+
+def test_a_pools_labels_are_hidden_and_its_texts_unknown_to_training(read, write):
+    pool = write("pool.csv", [("Pay A", "pay"), ("new", "ship"), ("newer", ""), ("new", "ship")])
+    inputs = read(pool=pool)
+    assert inputs.pool == ("new", "newer")
+    assert inputs.hidden.of("new") == "ship"
+    assert inputs.hidden.of("newer") is None
+    assert len(inputs.hidden) == 1
+    assert len(inputs.notes) == 2
+
+
+def test_rows_that_were_not_drawn_join_the_pool(read):
+    rows = [(f"{label} {i}", label) for label in ("pay", "ship") for i in range(5)]
+    inputs = read(rows, samples_per_class=2)
+    assert sorted(inputs.train.labels) == ["pay", "pay", "ship", "ship"]
+    assert set(inputs.train.texts) | set(inputs.pool) == {text for text, _ in rows}
+    assert len(inputs.pool) == 6
+    assert all(inputs.hidden.of(text) == text.split()[0] for text in inputs.pool)
+
+
+def test_the_draw_follows_the_seed_alone(read):
+    """Defect 22."""
+    rows = [(f"{label} {i}", label) for label in ("pay", "ship") for i in range(20)]
+    drawn = [read(rows, samples_per_class=3, seed=seed).train.texts for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
+def test_test_rows_keep_away_from_training_and_pool(read, write):
+    """Defect 3."""
+    inputs = read(pool=write("pool.csv", [("waiting",)], ("text",)))
+    test = write("test.csv", [("PAY  a", "pay"), ("Waiting", "ship"), ("fresh", "ship")])
+    rows = read_test(RunConfig(), inputs.seen_keys, frozenset({"pay", "ship"}), test=test)
+    assert rows.rows.texts == ("fresh",)
+    assert rows.n_dropped == 2
+
+
+def test_unknown_labels_stay_and_are_told(read, write):
+    test = write("test.csv", [("fresh", "ship"), ("strange", "alien")])
+    rows = read_test(RunConfig(), frozenset(), frozenset({"pay", "ship"}), test=test)
+    assert len(rows.rows) == 2
+    assert rows.notes == (
+        "test: 1 row carries a label without a training row, and counts as an error: alien",
+    )
+
+
+def test_out_of_scope_texts_need_no_label(read, write):
+    oos = write("oos.csv", [("sing",), ("pay a",), ("sing",)], ("text",))
+    test = write("test.csv", [("fresh", "ship")])
+    inputs = read()
+    labels = frozenset({"pay", "ship"})
+    rows = read_test(RunConfig(), inputs.seen_keys, labels, test=test, out_of_scope=oos)
+    assert rows.out_of_scope == ("sing",)
+    assert len(rows.notes) == 2
+
+
+def test_test_rows_that_were_all_seen_are_a_mistake(read, write):
+    inputs = read()
+    test = write("test.csv", TRAIN)
+    with pytest.raises(DataError, match="all 4 test rows stand in training or pool"):
+        read_test(RunConfig(), inputs.seen_keys, frozenset({"pay", "ship"}), test=test)
+
+
+def test_descriptions_are_read_by_label(write):
+    train = write("train.csv", TRAIN)
+    described = write(
+        "labels.csv", [(" pay ", "about money"), ("ship", "")], ("label", "description")
+    )
+    inputs = read_inputs(RunConfig(), train, None, described)
+    assert inputs.descriptions == {"pay": "about money"}
