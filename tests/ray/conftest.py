@@ -16,6 +16,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from red_ray.actors.environment import prepare_environment
+from red_ray.encoding import resolve
 
 HOME = Path(tempfile.mkdtemp(prefix="red-ray-tests-"))
 atexit.register(shutil.rmtree, HOME, ignore_errors=True)
@@ -41,6 +42,8 @@ def cluster() -> Iterator[None]:
     """Ray with two processors; what is encoded goes to a store of its own."""
     import ray
 
+    # A unit test of the same session may have played another machine.
+    resolve._processor_flags.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RED_RAY_CACHE", str(HOME / "embeddings"))
         patch.delenv("OPENAI_API_KEY", raising=False)
