@@ -33,8 +33,7 @@ test: setup
 	$(BIN)/python -m pytest tests/unit tests/ray
 
 $(SERVICES_STAMP): scripts/install_services.sh
-	@bash scripts/install_services.sh
-	@mkdir -p $(VENV) && touch $@
+	@if bash scripts/install_services.sh; then mkdir -p $(VENV) && touch $@; fi
 
 test-services: setup $(SERVICES_STAMP)
 	$(BIN)/python -m pytest tests/services

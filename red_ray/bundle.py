@@ -11,14 +11,12 @@ provenance.json          dates, timings, host, versions: the only file outside t
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import io as bytes_io
 import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +28,12 @@ from red_ray.config import parse_config
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.router import Router
 from red_ray.encoding import EncoderSpec
-from red_ray.errors import BundleError, ConfigError, OutputError, StorageError
+from red_ray.errors import BundleError, ConfigError
 from red_ray.experts import Expert, LogisticRegressionExpert, RandomForestExpert
 from red_ray.model import RedModel, expert_name
+from red_ray.storage import writing
 
 FORMAT = 1
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
 MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
@@ -357,16 +355,3 @@ def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:
             raise BundleError(f"{str(path)!r} holds types that no bundle holds: {sorted(unknown)}")
         return RandomForestExpert(n_labels, model=io.load(path, trusted=SKOPS_TRUSTED))
     raise BundleError(f"unknown expert kind {kind!r} in the bundle")
-
-
-@contextmanager
-def writing(place: Path) -> Iterator[None]:
-    """Translate what can go wrong while writing to `place` or below it."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            raise StorageError(
-                f"no space left for {str(place)!r}; free some and run the command again"
-            ) from error
-        raise OutputError(f"cannot write {str(place)!r}: {error.strerror}") from error

@@ -20,9 +20,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from red_ray.bundle import MANIFEST, writing
+from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config, load_config
 from red_ray.errors import DataError, OutputError
+from red_ray.storage import writing
 from red_ray.types import Iteration
 
 RESULTS = ("details.json", "scorecard.json", "report.html")

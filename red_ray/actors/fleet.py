@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from red_ray.actors.cluster import fetch, room, start_actor
+from red_ray.actors.encoder import EncoderActor
+from red_ray.actors.expert import ExpertActor
 from red_ray.actors.packing import experts_per_actor
-from red_ray.actors.workers import EncoderActor, ExpertActor, RouterActor, ValidatorPoolActor
+from red_ray.actors.router import RouterActor
+from red_ray.actors.validator_pool import ValidatorPoolActor
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
 from red_ray.data.prepare import HiddenLabels, LabelledRows

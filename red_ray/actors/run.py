@@ -11,8 +11,8 @@ import ray
 from ray.exceptions import RayActorError, RayTaskError
 
 from red_ray.actors.cluster import fetch, start_actor
+from red_ray.actors.coordinator import CoordinatorActor
 from red_ray.actors.fleet import RayEncoder, RayFleet, RayValidator
-from red_ray.actors.workers import CoordinatorActor
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import RedRayError, RunError
 from red_ray.judges import PoolStats

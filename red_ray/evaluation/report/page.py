@@ -13,9 +13,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from red_ray.errors import OutputError
 from red_ray.evaluation.report import figures, headline, loop, quality, record
 from red_ray.evaluation.report.source import RunFiles, read_run
+from red_ray.storage import writing
 
 _PACKAGE = "red_ray.evaluation"
 _PAGE = "report.html.j2"
@@ -38,6 +38,7 @@ def write_report(run: Path) -> Path:
     Raises:
         DataError: `config.yaml` is not there, or a file of the run is damaged.
         OutputError: the page cannot be written.
+        StorageError: the disk is full.
     """
     page = render(read_run(run))
     target = run / "report.html"
@@ -101,7 +102,7 @@ def _write_whole(target: Path, data: bytes) -> None:
     # Behind a symbolic link it is the file that is replaced, not the link.
     place = Path(os.path.realpath(target))
     hidden = place.with_name(f".{place.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
+    with writing(target):
         try:
             with hidden.open("xb") as file:
                 file.write(data)
@@ -110,7 +111,3 @@ def _write_whole(target: Path, data: bytes) -> None:
             hidden.replace(place)
         finally:
             hidden.unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot write {str(target)!r}: {error.strerror}; make the folder writable"
-        ) from error

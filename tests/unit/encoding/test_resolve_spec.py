@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,13 @@ from red_ray.encoding.files import settings_sha256, weights_sha256
 
 
 @pytest.fixture(autouse=True)
-def fresh_flags() -> None:
-    resolve._processor_flags.cache_clear()
+def fresh_flags(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Before and after: what a test here pretends must not reach the tests of others."""
+    forget = resolve._processor_flags.cache_clear
+    forget()
+    yield
+    monkeypatch.undo()
+    forget()
 
 
 def test_the_spec_says_what_was_asked_and_what_was_found(tiny_model: Path) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from red_ray.config import dump_config, load_config
-from red_ray.errors import DataError, OutputError
+from red_ray.errors import DataError, OutputError, StorageError
 from red_ray.evaluation.report import write_report
 
 TOPICS = ("order", "delivery", "payment", "refund", "account", "return", "plan", "app", "gift")
@@ -281,7 +281,7 @@ def test_a_bare_run_says_what_would_bring_each_part(bare):
     assert "svg" not in dict(page.elements)
     assert "red-ray evaluate RUN --test F --oos F" in page.text
     assert "No judge was asked." in page.text
-    assert "red-ray thresholds RUN --goal" in page.text
+    assert "No goal was named" in page.text
     assert "Everything is as the mode “speed” sets it." in page.text
 
 
@@ -393,7 +393,7 @@ def test_an_old_report_survives_a_failed_write(run, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", no_space)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(StorageError, match="no space left"):
         write_report(run)
     assert (run / "report.html").read_bytes() == old
     assert not list(run.glob(".*"))
