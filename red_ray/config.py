@@ -220,15 +220,16 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _suggest(where: str) -> str:
-    near = difflib.get_close_matches(where, _all_keys(RunConfig), n=1)
+    near = difflib.get_close_matches(where, all_keys(RunConfig), n=1)
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def _all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key of a configuration, nested ones with dots."""
     keys = []
     for name, info in model.model_fields.items():
         keys.append(prefix + name)
         kind = info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            keys.extend(_all_keys(kind, f"{prefix}{name}."))
+            keys.extend(all_keys(kind, f"{prefix}{name}."))
     return keys

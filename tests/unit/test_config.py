@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pydantic
 import pytest
 import yaml
 
-from red_ray.config import PRESETS, RunConfig, dump_config, load_config, parse_config
+import red_ray
+from red_ray.config import (
+    PRESETS,
+    RunConfig,
+    all_keys,
+    dump_config,
+    load_config,
+    parse_config,
+)
 from red_ray.errors import ConfigError
 
 
@@ -197,3 +208,12 @@ def test_a_configuration_cannot_be_changed():
         config.loop.max_iterations = 3
     with pytest.raises(pydantic.ValidationError, match="frozen"):
         config.seed = 3
+
+
+def test_every_key_is_read_by_some_part():
+    """Defect 20: a key that the code never looks at would be a promise that nothing keeps."""
+    package = Path(red_ray.__file__).parent
+    files = [path for path in package.rglob("*.py") if path.name != "config.py"]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    leaves = [key.split(".")[-1] for key in all_keys(RunConfig)]
+    assert [name for name in leaves if not re.search(rf"\.{name}\b", code)] == []
