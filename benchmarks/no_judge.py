@@ -175,30 +175,32 @@ ROWS = (
 )
 
 
+QUALITY = (
+    ("calibration error (ECE), %", "ece", 100, 2),
+    ("Brier score, 0 to 2", "brier", 1, 3),
+    ("none of the above, AUROC", "none auroc", 1, 4),
+    ("false alarms at 95 % recall of none, %", "none fpr at 95", 100, 1),
+)
+
+
 def table(done: Sequence[tuple[Cell, Result]]) -> str:
     """Accuracy in %, mean over seeds and 95 % interval; paired differences to flat."""
-    lines = ["| % | " + " | ".join(f"{d} {n}" for d, n in SETS) + " | mean over flat, paired |"]
+    heads = " | ".join(f"{data} {per_label}" for data, per_label in SETS)
+    lines = [f"| % | {heads} | mean over flat, paired |"]
     lines.append("|" + "---|" * (len(SETS) + 2))
     for name in ROWS:
         cells = [
             mean_interval([r[name] for r in _of(done, *s)]) if _of(done, *s) else "–" for s in SETS
         ]
         lines.append(f"| {name} | " + " | ".join(cells) + f" | {_over_flat(done, name)} |")
-    lines.append("")
-    for name, scale, digits in (
-        ("ece", 100, 2),
-        ("brier", 1, 3),
-        ("none auroc", 1, 4),
-        ("none fpr at 95", 100, 1),
-    ):
-        for data, per_label in SETS:
-            values = [r[name] for r in _of(done, data, per_label) if name in r]
-            if values:
-                lines.append(
-                    f"- {name}, {data} {per_label}: {mean_interval(values, scale, digits)}"
-                )
+    lines.append(f"\n| the shipped model (1-8) | {heads} |")
+    lines.append("|" + "---|" * (len(SETS) + 1))
+    for name, key, scale, digits in QUALITY:
+        values = [[r[key] for r in _of(done, *s) if key in r] for s in SETS]
+        cells = [mean_interval(v, scale, digits) if v else "–" for v in values]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
     worst = min(r["1-8"] - r["flat"] for _, r in done)
-    lines.append(f"- worst single cell and seed of 1-8 over flat: {100 * worst:+.2f} points")
+    lines.append(f"\nWorst single cell and seed of 1-8 over flat: {100 * worst:+.2f} points.")
     return "\n".join(lines)
 
 
