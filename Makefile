@@ -47,8 +47,8 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.no_judge
 	$(BIN)/python -m benchmarks.judge_loop
-	$(BIN)/python -m benchmarks.none_of_the_above
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.readme
 
 soak: setup
 	$(BIN)/python -m pytest tests/soak
