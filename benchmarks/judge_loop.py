@@ -18,6 +18,7 @@ from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.metrics import expected_calibration_error
 from red_ray.data.inputs import Inputs
 from red_ray.encoding import CachedEncoder
+from red_ray.evaluation import baselines
 from red_ray.judges import Ledger, PoolStats, ValidatorPool, make_judge
 from red_ray.training import LocalFleet, PoolValidator, Trained, Trainer, TrainingJob
 
@@ -42,7 +43,7 @@ def run(cell: Cell) -> Result:
     proba = model.distribution(test.rows.texts, vectors)[:, :-1]
     proba = proba / proba.sum(axis=1, keepdims=True)
     correct = proba.argmax(axis=1) == truth
-    flat = model.gate.score(vectors)[:, :-1].argmax(axis=1) if model.gate else truth * 0
+    flat = baselines.flat(model, vectors)
     added = list(zip(model.example_texts, model.example_labels, strict=True))[model.n_seed :]
     right = sum(inputs.hidden.of(text) == model.labels[label] for text, label in added)
     rounds = trained.iterations

@@ -17,8 +17,8 @@ from red_ray.core.evidence import Parts, assemble
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.partition import Subsets
 from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
-from red_ray.core.router import Router, top_labels
-from red_ray.encoding import EncoderSpec, SentenceEncoder
+from red_ray.core.router import Router, says_none, top_labels
+from red_ray.encoding import CachedEncoder, EncoderSpec, SentenceEncoder
 from red_ray.errors import EncoderError
 from red_ray.experts import Expert
 from red_ray.types import Alternative, Decision
@@ -123,12 +123,13 @@ class RedModel:
     def decide(self, distribution: Doubles, *, top_k: int = 3) -> list[Decision]:
         """Turn a distribution into decisions; no judge is asked here."""
         ranked = top_labels(distribution[:, :-1], top_k)
-        return [self._decision(row, order) for row, order in zip(distribution, ranked, strict=True)]
+        none = says_none(distribution, self.config.router.none_threshold)
+        rows = zip(distribution, ranked, none, strict=True)
+        return [self._decision(proba, order, top_k, is_none=bool(n)) for proba, order, n in rows]
 
-    def _decision(self, proba: Doubles, order: Ints) -> Decision:
-        is_none = bool(proba[-1] >= self.config.router.none_threshold)
+    def _decision(self, proba: Doubles, order: Ints, top_k: int, *, is_none: bool) -> Decision:
         best = int(order[0])
-        others = order if is_none else order[1:]
+        others = order[: top_k - 1] if is_none else order[1:]
         return Decision(
             label=None if is_none else self.labels[best],
             confidence=float(proba[-1] if is_none else proba[best]),
@@ -162,12 +163,20 @@ class RedModel:
         if self.encoder is not None:
             return self.encoder
         encoder = SentenceEncoder.load(self.encoder_config)
-        if self.encoder_spec is not None and encoder.spec != self.encoder_spec:
+        self.check_encoder(encoder)
+        return encoder
+
+    def check_encoder(self, encoder: SentenceEncoder | CachedEncoder) -> None:
+        """Refuse an encoder that is not the one that training used.
+
+        Raises:
+            EncoderError: other weights or settings made the model's embeddings.
+        """
+        if self.encoder_spec is not None and encoder.spec.key != self.encoder_spec.key:
             raise EncoderError(
                 f"the encoder {self.config.encoder.model!r} on this machine is not the one that "
                 "the model was trained with (other weights or settings); train again or restore it"
             )
-        return encoder
 
     @cached_property
     def _examples(self) -> Examples:

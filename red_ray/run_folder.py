@@ -21,13 +21,16 @@ from pathlib import Path
 from typing import Any
 
 from red_ray.bundle import MANIFEST
-from red_ray.config import RunConfig, dump_config, load_config
+from red_ray.config import RunConfig, dump_config
 from red_ray.errors import DataError, OutputError
 from red_ray.storage import writing
 from red_ray.types import Iteration
 
 RESULTS = ("details.json", "scorecard.json", "report.html")
 """What a run leaves beside its bundle and its history."""
+
+OF_A_RUN = ("config.yaml", "iterations.jsonl", "seen.txt", "bundle")
+"""What else belongs to one run and not to the next in the same folder, as the ledger does."""
 
 
 class RunFolder:
@@ -40,32 +43,66 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
-        """Make a run's folder, or go on in one that was cut short with the same configuration.
+        """Make a run's folder, or go on in one that was cut short: its ledger still answers.
 
         Args:
             path: the folder; its parents are made.
             config: resolved; written at once.
-            overwrite: whether a finished run may be replaced: its results go, since they would
-                stand beside another configuration; its ledger stays.
+            overwrite: whether a finished run may be replaced: it is set aside until the new one
+                is there (see `replacing`); its ledger stays.
 
         Raises:
             OutputError: it cannot be written, holds something else, or a finished run.
         """
         run = cls(path)
+        if not (run.bundle / MANIFEST).exists():
+            run._put_back()  # what a killed run had set aside
         if (run.bundle / MANIFEST).exists() and not overwrite:
             raise OutputError(
                 f"{str(path)!r} holds a finished run; choose another --out or add --overwrite"
             )
         if path.exists() and (not path.is_dir() or run._is_foreign()):
             raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
+        with writing(path):
+            run._set_aside()
         run._write("config.yaml", dump_config(config))
         with writing(path):
-            for name in RESULTS:
-                (path / name).unlink(missing_ok=True)
-            if run.bundle.exists():
-                shutil.rmtree(run.bundle)
             (path / "iterations.jsonl").write_text("")
         return run
+
+    @contextmanager
+    def replacing(self) -> Iterator[None]:
+        """Put the finished run that stood here before back, should the new one fail."""
+        try:
+            yield
+        except BaseException:
+            self._put_back()
+            raise
+        shutil.rmtree(self._previous, ignore_errors=True)
+
+    def _set_aside(self) -> None:
+        shutil.rmtree(self._previous, ignore_errors=True)
+        if not (self.bundle / MANIFEST).exists():
+            for name in RESULTS:  # of a run that was cut short: nobody's
+                (self.path / name).unlink(missing_ok=True)
+            return
+        self._previous.mkdir()
+        for name in (*RESULTS, *OF_A_RUN):
+            if (self.path / name).exists():
+                (self.path / name).rename(self._previous / name)
+
+    def _put_back(self) -> None:
+        if not (self._previous / "bundle").exists():
+            return
+        shutil.rmtree(self.bundle, ignore_errors=True)
+        for name in (*RESULTS, *OF_A_RUN):
+            if (self._previous / name).exists():
+                (self._previous / name).replace(self.path / name)
+        self._previous.rmdir()
+
+    @property
+    def _previous(self) -> Path:
+        return self.path / ".previous"
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -78,10 +115,6 @@ class RunFolder:
         if not (run.bundle / MANIFEST).exists():
             raise DataError(f"{str(path)!r} is no finished run: it has no bundle/{MANIFEST}")
         return run
-
-    def config(self) -> RunConfig:
-        """The resolved configuration."""
-        return load_config(self.path / "config.yaml")
 
     def append(self, iteration: Iteration) -> None:
         """Add an iteration to the history."""

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
+from ray.exceptions import RayActorError, RayError, RayTaskError
+
+from red_ray.errors import RedRayError, RunError
 
 
 @contextmanager
@@ -37,7 +40,13 @@ def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
 
 
 def _join() -> object:
-    return ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    try:
+        return ray.init(log_to_driver=False, logging_level=logging.WARNING)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        raise RunError(
+            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({_last_line(error)}); "
+            "start it, or unset RAY_ADDRESS"
+        ) from error
 
 
 def _start(num_cpus: int | None, dashboard: bool) -> object:
@@ -77,3 +86,23 @@ def start_actor(kind: type, *args: Any, **options: Any) -> Any:
 def fetch(reference: Any) -> Any:
     """Wait for a result, or a list of them."""
     return ray.get(reference)
+
+
+def cause_of(error: RayError) -> RedRayError:
+    """The error of ours that a worker raised, however deep Ray wrapped it; or that one died."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RedRayError) and not isinstance(cause, RayTaskError):
+            return cause
+        if isinstance(cause, RayActorError):
+            return RunError(
+                f"a worker of the run died ({_last_line(cause)}); verdicts paid for are in the "
+                "ledger: run the same command again"
+            )
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return RunError(f"a worker of the run failed: {_last_line(error)}")
+
+
+def _last_line(error: BaseException) -> str:
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return lines[-1].strip() if lines else type(error).__name__

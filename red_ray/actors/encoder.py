@@ -33,7 +33,3 @@ class EncoderActor:
     def spec(self) -> EncoderSpec:
         """What decides the vectors."""
         return self._encoder.spec
-
-    def counts(self) -> tuple[int, int]:
-        """Texts encoded, and texts found in the store."""
-        return self._encoder.n_encoded, self._encoder.n_found

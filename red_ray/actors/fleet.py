@@ -9,9 +9,10 @@ from typing import Any, cast
 import numpy as np
 import ray
 from numpy.typing import NDArray
+from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from red_ray.actors.cluster import fetch, room, start_actor
+from red_ray.actors.cluster import cause_of, fetch, room, start_actor
 from red_ray.actors.encoder import EncoderActor
 from red_ray.actors.expert import ExpertActor
 from red_ray.actors.packing import experts_per_actor
@@ -128,7 +129,10 @@ class RayEncoder:
         """Shape (n_texts, dim), unit length."""
         shares = _shares(texts, len(self._actors))
         pairs = zip(self._actors, shares, strict=False)
-        return _joined(fetch([actor.encode.remote(share) for actor, share in pairs]))
+        try:
+            return _joined(fetch([actor.encode.remote(share) for actor, share in pairs]))
+        except RayError as error:
+            raise cause_of(error) from error
 
     @property
     def spec(self) -> EncoderSpec:

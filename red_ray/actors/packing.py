@@ -22,7 +22,7 @@ def experts_per_actor(
     """The fewest experts per actor that fit.
 
     Args:
-        n_experts: experts to place, the gate among them.
+        n_experts: experts to place; the gate has an actor of its own.
         n_nodes: machines of the cluster.
         free_bytes: free memory of all of them together.
         wanted: `auto`, or a number that wins.

@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayTaskError
+from ray.exceptions import RayError
 
-from red_ray.actors.cluster import fetch, start_actor
+from red_ray.actors.cluster import cause_of, fetch, start_actor
 from red_ray.actors.coordinator import CoordinatorActor
 from red_ray.actors.fleet import RayEncoder, RayFleet, RayValidator
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.errors import RedRayError, RunError
 from red_ray.judges import PoolStats
 from red_ray.training import Trained, TrainingJob
 from red_ray.types import Iteration, Progress
@@ -76,8 +75,8 @@ def train_on_cluster(
             trained = replace(result, iterations=tuple(iterations))
             stats = validator.close() if validator is not None else None
             on_failure.pop_all()
-    except (RayTaskError, RayActorError) as error:
-        raise _cause(error) from error
+    except RayError as error:
+        raise cause_of(error) from error
     return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
 
 
@@ -105,23 +104,3 @@ def _precision(event: Progress, job: TrainingJob, hidden: HiddenLabels | None) -
         return None
     right = sum(hidden.of(job.pool[row]) == label for row, label in event.gained)
     return right / len(event.gained)
-
-
-def _cause(error: RayTaskError | RayActorError) -> RedRayError:
-    """The error of ours that a worker raised, however deep Ray wrapped it; or that one died."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, RedRayError) and not isinstance(cause, RayTaskError):
-            return cause
-        if isinstance(cause, RayActorError):
-            return RunError(
-                f"a worker of the run died ({_last_line(cause)}); verdicts paid for are in the "
-                "ledger: run the same command again"
-            )
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return RunError(f"a worker of the run failed: {_last_line(error)}")
-
-
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from importlib.metadata import version
+from typing import Annotated
+
 import typer
 
 from red_ray.cli.classify import classify
@@ -12,12 +15,27 @@ from red_ray.cli.train import train
 
 app = typer.Typer(
     name="red-ray",
-    help="Many labels, few examples: a text classifier that asks a language model only where "
-    "it pays.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(version("red-ray"))
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """Many labels, few examples: a classifier that asks a language model only where it pays."""
+
 
 for verb in (demo, train, evaluate, classify, report):
     app.command()(verb)

@@ -8,25 +8,25 @@ from typing import Annotated
 import typer
 
 from red_ray.cli.console import Output, guarded
-from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Seed, Set, resolve
+from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
 from red_ray.cli.running import run_training
 from red_ray.cli.show import show_run
 from red_ray.data.demo import load_demo
 from red_ray.data.inputs import demo_inputs
 
+DEMO_OUT = Path("runs/demo")
 DEMO_JUDGE = "simulated:0.9"
 DEMO_SAMPLES = 40
 """Texts per iteration: the shipped pool is small, and ten rounds should not empty it."""
 
 
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="The run's folder.", metavar="RUN")] = Path(
-        "runs/demo"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="The run's folder.", metavar="RUN")] = DEMO_OUT,
     judge: Judge = None,
     seed: Seed = None,
     config: ConfigFile = None,
     assignments: Set = None,
+    overwrite: Overwrite = False,
     dashboard: Dashboard = False,
     as_json: Json = False,
 ) -> None:
@@ -41,6 +41,12 @@ def demo(
         settings = resolve(config, assignments, given)
         inputs, test = demo_inputs(load_demo(settings.seed))
         result = run_training(
-            output, settings, inputs, test, out, overwrite=True, dashboard=dashboard
+            output,
+            settings,
+            inputs,
+            test,
+            out,
+            overwrite=overwrite or out == DEMO_OUT,  # any other folder may hold a run of the user's
+            dashboard=dashboard,
         )
         show_run(output, out, result)

@@ -17,4 +17,4 @@ def report(run: RunPath, as_json: Json = False) -> None:
         path = write_report(folder.path)
         output.result({"report": str(path)})
         if not as_json:
-            output.out.print(str(path), soft_wrap=True)
+            output.out.print(str(path), soft_wrap=True, markup=False)

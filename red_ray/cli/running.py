@@ -47,39 +47,52 @@ def run_training(
 
     check_parts(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
-    run.write_seen(inputs.seen_keys)
-    notes(output, (*inputs.notes, *(test.notes if test else ())))
-    # Without a judge nobody asks about the pool, and encoding it would be for nothing.
-    pool = inputs.pool if config.judge.spec else ()
-    job = TrainingJob(
-        inputs.train.texts, inputs.train.labels, pool, dict(inputs.descriptions), config
-    )
-    start = perf_counter()
-    with ray_session(dashboard=dashboard) as url, output.steps() as steps:
-        if url:
-            token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
-            output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
-
-        def show(step: Any) -> None:
-            if step.iteration is not None:
-                run.append(step.iteration)
-            steps.show(step)
-
-        done = train_on_cluster(
-            job, ledger=str(run.ledger), hidden=inputs.hidden or None, on_progress=show
+    with run.replacing():
+        run.write_seen(inputs.seen_keys)
+        notes(output, (*inputs.notes, *(test.notes if test else ())))
+        # Without a judge nobody asks about the pool, and encoding it would be for nothing.
+        pool = inputs.pool if config.judge.spec else ()
+        job = TrainingJob(
+            inputs.train.texts, inputs.train.labels, pool, dict(inputs.descriptions), config
         )
-        trained = done.trained
-        facts = {
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "host": socket.gethostname(),
-            "versions": versions(),
-            "timing_s": dict(trained.timing_s) | {"total": perf_counter() - start},
-        }
-        bundle_id = save_bundle(trained.model, run.bundle, facts)
-        card = _evaluated(run, done, config, test)
-    write_report(run.path)
+        start = perf_counter()
+        output.note("starting Ray")
+        with ray_session(dashboard=dashboard) as url, output.steps() as steps:
+            if url:
+                token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+                output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
+
+            def show(step: Any) -> None:
+                if step.iteration is not None:
+                    run.append(step.iteration)
+                steps.show(step)
+
+            done = train_on_cluster(
+                job, ledger=str(run.ledger), hidden=inputs.hidden or None, on_progress=show
+            )
+            trained = done.trained
+            facts = {
+                "created": datetime.now(UTC).isoformat(timespec="seconds"),
+                "host": socket.gethostname(),
+                "versions": versions(),
+                "timing_s": dict(trained.timing_s) | {"total": perf_counter() - start},
+            }
+            bundle_id = save_bundle(trained.model, run.bundle, facts)
+            card = _evaluated(run, done, config, test)
+        write_report(run.path)
+        _warn_of_loss(output, trained)
     result = card if card is not None else {"estimate": _estimate(trained)}
     return {"run": str(out), "bundle": bundle_id, **result}
+
+
+def _warn_of_loss(output: Output, trained: Trained) -> None:
+    """Say so where the judge's rows made the model worse on the rows that the user labelled."""
+    first, last = trained.first_estimate, trained.estimate
+    if trained.iterations and last.log_likelihood < first.log_likelihood:
+        output.note(
+            f"the judge's labels made the model worse: estimated accuracy {first.accuracy:.1%} "
+            f"before, {last.accuracy:.1%} after; look at some of them, or train without this judge"
+        )
 
 
 def check_parts(config: RunConfig, inputs: Inputs) -> None:

@@ -40,6 +40,7 @@ def show_run(output: Output, run: Path, result: Card) -> None:
         f"\nbundle {result['bundle'][:16]}…   report {run / 'report.html'}",
         soft_wrap=True,
         highlight=False,
+        markup=False,
     )
 
 
@@ -88,7 +89,7 @@ def _judge(judge: Card) -> list[tuple[str, str]]:
     spec = judge["spec"]
     who = f"{spec}, SIMULATED: no language model was asked" if spec.startswith("sim") else spec
     known = judge["from_ledger"]
-    calls = f"{judge['calls']:,}" + (f", and {known:,} answers from the ledger" if known else "")
+    calls = f"{judge['calls']:,}" + (f", {known:,} of them by an earlier run" if known else "")
     facts = [("judge", who), ("calls", calls)]
     if judge["calls"]:
         facts.append(("labels per call", _rate(judge, "labels_per_call")))

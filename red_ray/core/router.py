@@ -209,6 +209,11 @@ def _fit_none(known: Doubles, strange: Doubles, prior: float) -> tuple[float, fl
     return float(slope), float(bias + logit(prior))
 
 
+def says_none(distribution: Doubles, threshold: float) -> NDArray[np.bool_]:
+    """Which texts fit no label, shape (n_texts,): the rule of decisions and of the loop alike."""
+    return np.asarray(distribution[:, -1] >= threshold)
+
+
 def top_labels(proba: Doubles, k: int) -> Ints:
     """The `k` most probable labels of each row, best first, shape (n_texts, k); ties by index."""
     values = np.asarray(proba)

@@ -53,8 +53,7 @@ class StopRule:
     def reason(self, state: LoopState) -> str | None:
         """Why the loop stops before the next iteration, or None to go on.
 
-        An iteration that gains nothing is no reason: its refused candidates are learned as
-        noise and the next one asks about other texts.
+        An iteration that gains nothing is no reason: the next one asks about other texts.
         """
         if state.iteration >= self.max_iterations:
             return "max_iterations"

@@ -100,6 +100,8 @@ def read_inputs(
         table = _read(config, pool, labels=False)
         more, its_labels, counts = clean_pool(table, max_chars=config.max_chars, known=known)
         notes += _lines("pool", counts)
+        if more and not its_labels:
+            hidden = {}  # of a pool that is hidden labels in part, none can be counted on
         if not more:
             notes.append("pool: no usable text, so there is nothing to ask a judge about")
         texts += more
@@ -181,7 +183,7 @@ def _weak(rows: LabelledRows) -> list[str]:
     if len(weak) == len(set(rows.labels)):
         raise DataError(
             f"each of the {len(weak)} labels has a single training row, so nothing can be held "
-            "back to fit the router; give at least one label a second row"
+            "back to fit the router; give a label a second row, or raise samples_per_class"
         )
     if not weak:
         return []

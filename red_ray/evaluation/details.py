@@ -52,7 +52,7 @@ def test_details(model: RedModel, rows: Predictions) -> Json:
 
 def _learning_curve(trained: Trained) -> list[Json]:
     iterations = trained.iterations
-    n_requests = np.cumsum([one.n_requests for one in iterations])
+    n_requests = np.cumsum([one.n_requests + one.n_cached for one in iterations])
     start = {
         "n_train": trained.model.n_seed,
         "n_requests": 0,

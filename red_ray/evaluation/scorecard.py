@@ -27,6 +27,7 @@ from red_ray.types import Iteration
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 Json = dict[str, Any]
 
 DIGITS = 6
@@ -136,25 +137,21 @@ def _calibration(rows: Predictions, correct: NDArray[np.bool_], seed: int) -> Js
 
 
 def _none(rows: Predictions, seed: int) -> Json | None:
-    strange, known = rows.none_out_of_scope, rows.none
-    if not len(strange):
+    strange, known = rows.none_out_of_scope, rows.none[rows.true >= 0]
+    if not len(strange) or not len(known):
         return None
-    n = len(strange)
-
-    def resampled(figure: Callable[..., float]) -> Callable[[Ints], float]:
-        # Both sides are resampled, each by its own size.
-        return lambda draw: figure(strange[draw], known[_stretch(draw, n, len(known))])
-
-    return {
-        "n_oos": n,
-        **_resampled("auroc", resampled(auroc), n, seed, auroc(strange, known)),
-        **_resampled("fpr_at_95", resampled(fpr_at_recall), n, seed, fpr_at_recall(strange, known)),
-    }
+    card: Json = {"n_oos": len(strange)}
+    for name, figure in (("auroc", auroc), ("fpr_at_95", fpr_at_recall)):
+        rng = np.random.default_rng(seed)
+        values = [figure(_redrawn(strange, rng), _redrawn(known, rng)) for _ in range(N_RESAMPLES)]
+        low, high = np.quantile(values, [0.025, 0.975])
+        value = figure(strange, known)
+        card |= {name: value, f"{name}_ci": [min(float(low), value), max(float(high), value)]}
+    return card
 
 
-def _stretch(draw: Ints, n: int, wanted: int) -> Ints:
-    """A resample of `wanted` rows that is fixed by the resample `draw` of `n` others."""
-    return np.random.default_rng(int(draw[: min(8, n)].sum())).integers(0, wanted, size=wanted)
+def _redrawn(values: Doubles, rng: np.random.Generator) -> Doubles:
+    return values[rng.integers(0, len(values), size=len(values))]
 
 
 def _resampled(
@@ -181,7 +178,9 @@ def _judge(facts: RunFacts) -> Json | None:
     if not facts.iterations or facts.judge_spec is None:
         return None
     rounds = facts.iterations
-    calls = sum(one.n_requests for one in rounds)
+    # An answer that the ledger already had was paid for by the run that was cut short.
+    known = sum(one.n_cached for one in rounds)
+    calls = sum(one.n_requests for one in rounds) + known
     labelled = sum(one.n_labelled for one in rounds)
     readable = labelled + sum(one.n_none for one in rounds)
     checked = [one for one in rounds if one.label_precision is not None]
@@ -191,7 +190,7 @@ def _judge(facts: RunFacts) -> Json | None:
     return {
         "spec": facts.judge_spec,
         "calls": calls,
-        "from_ledger": sum(one.n_cached for one in rounds),
+        "from_ledger": known,
         **_ratio("labels_per_call", labelled, calls),
         **_ratio("label_precision", right, n_checked),
         **_ratio("validation_rate", labelled, readable),

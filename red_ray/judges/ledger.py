@@ -147,7 +147,7 @@ class Ledger:
         except SQLAlchemyError as error:
             raise StorageError(
                 f"the ledger {self._where!r} failed: {_reason(error)}; "
-                "free some space or mend the database, then resume"
+                "free some space or mend the database, then run the same command again"
             ) from error
 
 

@@ -139,7 +139,7 @@ class Silence:
         if heard and attempts.gave_up_s - self._since_s >= self._limit_s:
             raise JudgeUnavailable(
                 f"no answer from the judge for {self._limit_s!r} s ({last}); "
-                "what it answered before is kept: mend it, then resume"
+                "what it answered before is kept: mend it, then run the same command again"
             )
 
 

@@ -26,6 +26,12 @@ T = TypeVar("T")
 FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
 """Outcomes that say nothing about a text."""
 
+MAX_FAILURES = 2
+"""Tries of a text in a run, each with its own retries, before it is set aside."""
+
+FEW = 5
+"""So many questions may all fail by themselves; more of them mean that the judge is away."""
+
 
 @dataclass(slots=True)
 class _Tally:
@@ -66,6 +72,8 @@ class ActiveLoop:
         self._n_done = 0
         self._n_in_phase = 0
         self._likelihoods: list[float] = []
+        self._answered = False
+        self._failures: Counter[int] = Counter()
         self._n_calibrated = len(ensemble.rows)
         self._stale = set(range(len(ensemble.subsets)))
         self._scores: list[NDArray[np.float32] | None] = [None] * len(self._stale)
@@ -130,7 +138,7 @@ class ActiveLoop:
     ) -> tuple[Iteration, tuple[tuple[int, str], ...]]:
         questions = [self._question(chosen) for chosen in view.chosen]
         judge_s, verdicts = await self._measured(self._validator.validate(questions))
-        _check_alive(verdicts)
+        self._check_alive(verdicts)
         self.judge_s += judge_s
         tally = self._apply(view, questions, verdicts)
         fit_s, touched = await self._measured(self._refit(tally))
@@ -164,6 +172,18 @@ class ActiveLoop:
         pairs = zip(tally.rows, tally.labels, strict=True)
         return iteration, tuple((row - n_seed, self._names[label]) for row, label in pairs)
 
+    def _check_alive(self, verdicts: Sequence[Verdict]) -> None:
+        """Stop where a judge is away: it failed on every question, and on more than a few."""
+        failed = [one for one in verdicts if one.outcome in FAILURES]
+        self._answered = self._answered or len(failed) < len(verdicts)
+        if not failed or len(failed) < len(verdicts):
+            return
+        if not self._answered or len(failed) > FEW:
+            raise JudgeUnavailable(
+                f"the judge gave no answer to any of {len(failed)} questions ({failed[0].error}); "
+                "what it answered before is kept: run the same command again when it is back"
+            )
+
     def _question(self, chosen: CandidateView) -> Question:
         descriptions = self._job.descriptions
         candidates = tuple(
@@ -181,8 +201,8 @@ class ActiveLoop:
     ) -> _Tally:
         """Take in the verdicts in the order of their keys, so that timing changes nothing.
 
-        A failure says nothing about its text, which stays in the pool; an answer that cannot be
-        read takes it out without a label.
+        A failure says nothing about its text, which stays in the pool for another try; a second
+        one, or an answer that cannot be read, takes it out without a label.
         """
         judge_name = self._validator.judge_name
         keys = [question_key(question, judge_name) for question in questions]
@@ -193,7 +213,9 @@ class ActiveLoop:
             chosen = asked[verdict.key]
             tally.outcomes[verdict.outcome] += 1
             if verdict.outcome in FAILURES:
-                continue
+                self._failures[chosen.row] += 1
+                if self._failures[chosen.row] < MAX_FAILURES:
+                    continue
             self._left[chosen.row - self._ensemble.n_seed] = False
             if verdict.outcome is Outcome.LABEL and verdict.label is not None:
                 tally.rows.append(chosen.row)
@@ -232,16 +254,6 @@ class ActiveLoop:
         start = self._clock()
         result = await work
         return self._clock() - start, result
-
-
-def _check_alive(verdicts: Sequence[Verdict]) -> None:
-    """Stop where a judge failed on every question: the next round would ask the same again."""
-    failed = [one for one in verdicts if one.outcome in FAILURES]
-    if verdicts and len(failed) == len(verdicts):
-        raise JudgeUnavailable(
-            f"the judge gave no answer to any of {len(verdicts)} questions ({failed[0].error}); "
-            "what it answered before is kept: run the same command again when it is back"
-        )
 
 
 def _stop_rule(config: LoopConfig) -> StopRule:

@@ -16,7 +16,14 @@ from red_ray.core.lexical import LexicalSpace
 from red_ray.core.metrics import brier_score, expected_calibration_error
 from red_ray.core.partition import Subsets
 from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
-from red_ray.core.router import Router, fit_router, mean_log_likelihood, router_columns, top_labels
+from red_ray.core.router import (
+    Router,
+    fit_router,
+    mean_log_likelihood,
+    router_columns,
+    says_none,
+    top_labels,
+)
 from red_ray.errors import DataError
 from red_ray.training.job import Estimate
 
@@ -139,7 +146,7 @@ class RouterHost:
         """
         distribution = self._the_router.distribution(self._pool_parts(scores))
         unsure = self._uncertainty(distribution)
-        predicted = left & (distribution[:, :-1].max(axis=1) > distribution[:, -1])
+        predicted = left & ~says_none(distribution, self._config.router.none_threshold)
         informative = left & (unsure > self._config.loop.uncertainty_threshold)
         eligible = np.flatnonzero(informative if phase == "informative" else predicted)
         chosen = eligible[self._choose(eligible, unsure, draw)]

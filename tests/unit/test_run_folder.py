@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from red_ray.config import RunConfig
+from red_ray.config import RunConfig, load_config
 from red_ray.errors import DataError, OutputError, StorageError
 from red_ray.run_folder import RunFolder
 from red_ray.types import Iteration
@@ -34,7 +34,7 @@ def finish(run):
 
 def test_it_keeps_the_resolved_configuration(tmp_path):
     config = RunConfig(seed=7)
-    assert RunFolder.create(tmp_path / "run", config).config() == config
+    assert load_config(RunFolder.create(tmp_path / "run", config).path / "config.yaml") == config
 
 
 def test_iterations_come_back_as_they_were(run):
@@ -57,7 +57,7 @@ def test_a_run_that_was_cut_short_goes_on_with_its_ledger(run):
 
 
 def test_an_empty_folder_that_is_there_is_taken(tmp_path):
-    assert RunFolder.create(tmp_path, RunConfig()).config() == RunConfig()
+    assert load_config(RunFolder.create(tmp_path, RunConfig()).path / "config.yaml") == RunConfig()
 
 
 def test_a_finished_run_is_not_overwritten_by_chance(run):
@@ -71,12 +71,31 @@ def test_overwriting_leaves_no_result_of_the_run_before(run):
     """Else a run without test rows would show the scorecard of another model."""
     finish(run)
     again = RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
+    with again.replacing(), pytest.raises(DataError, match="no finished run"):
+        RunFolder.open(run.path)
     assert {path.name for path in run.path.iterdir()} == {
         "config.yaml", "iterations.jsonl", "ledger.sqlite",
     }  # fmt: skip
     assert again.ledger.read_bytes() == b"verdicts"
-    with pytest.raises(DataError, match="no finished run"):
-        RunFolder.open(run.path)
+
+
+def test_a_failed_overwrite_gives_the_finished_run_back(run):
+    finish(run)
+    before = {path.name: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
+    again = RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
+    with pytest.raises(KeyboardInterrupt), again.replacing():
+        raise KeyboardInterrupt
+    after = {path.name: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
+    assert after == before
+    assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
+
+
+def test_what_a_killed_overwrite_had_set_aside_is_found_again(run):
+    finish(run)
+    RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
+    with pytest.raises(OutputError, match="--overwrite"):
+        RunFolder.create(run.path, RunConfig(seed=8))
+    assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -166,7 +166,9 @@ def _estimates(details: Details) -> list[tuple[float, float]]:
 
 
 def _rows_against_calls(iterations: Sequence[Iteration]) -> Chart:
-    calls = list(accumulate((round_.n_requests for round_ in iterations), initial=0))
+    calls = list(
+        accumulate((round_.n_requests + round_.n_cached for round_ in iterations), initial=0)
+    )
     seed = iterations[0].n_train - iterations[0].n_labelled
     rows = [seed, *(round_.n_train for round_ in iterations)]
     points = [(float(x), float(y)) for x, y in zip(calls, rows, strict=True)]
@@ -205,10 +207,7 @@ def _label_precision(iterations: Sequence[Iteration]) -> Chart:
         title="Precision of the judge’s labels",
         axis="true labels",
         caption="Share of the labels added in an iteration that agree with the hidden true label.",
-        absent=(
-            "Unknown: the pool has no hidden labels to hold the judge’s against. "
-            "`red-ray judge audit` measures a judge."
-        ),
+        absent="Unknown: the pool has no hidden labels to hold the judge’s against.",
         share=True,
     )
 
@@ -252,7 +251,11 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
     calls, cost = figure(table, "calls"), figure(table, "cost_usd")
     per_call, unreadable = figure(table, "labels_per_call"), figure(table, "unreadable")
     tiles = (
-        Tile("Calls", count(calls.value if calls else None), "requests made, retries included"),
+        Tile(
+            "Calls",
+            count(calls.value if calls else None),
+            "requests, retries included",
+        ),
         Tile(
             "Rows per call",
             decimal(per_call.value if per_call else None, 2),

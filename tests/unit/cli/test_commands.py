@@ -80,7 +80,17 @@ def test_classify_says_what_it_wrote(red_ray, finished, test_file, tmp_path, cor
     table = pd.read_csv(target)
     assert list(table.input_label) == list(corpus.test_labels)
     again = red_ray("classify", finished.path, *args)
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    again = red_ray("classify", finished.path, *args, "--overwrite")
     assert f"{len(corpus.test)} rows" in again.stdout
+
+
+def test_classify_never_writes_over_its_input(red_ray, finished, test_file):
+    before = test_file.read_bytes()
+    args = ("--input", test_file, "--output", test_file, "--overwrite")
+    assert red_ray("classify", finished.path, *args).exit_code == 2
+    assert test_file.read_bytes() == before
 
 
 def test_classify_keeps_rows_without_a_text(red_ray, finished, tmp_path):

@@ -342,6 +342,19 @@ async def test_a_judge_that_answers_nothing_ends_the_run_as_a_failure(corpus, ou
         await train(corpus.job(), FakeValidator(lambda _: outcome))
 
 
+@pytest.mark.parametrize("outcome", FAILED)
+async def test_a_text_that_always_fails_is_set_aside_and_the_run_goes_on(corpus, outcome):
+    """Defect 11: one poisoned text must neither end the run nor be asked about for ever."""
+    poisoned = corpus.pool[0]
+
+    def answer(question):
+        return outcome if question.text == poisoned else Outcome.UNREADABLE
+
+    validator = FakeValidator(answer)
+    await train(corpus.job(loop={"max_iterations": 10, "uncertainty_threshold": 0.0}), validator)
+    assert list(validator.asked).count(poisoned) == 2
+
+
 async def test_an_unreadable_answer_is_no_label_and_no_refusal(corpus):
     """Defect 11: the text is put aside, and nothing is learned from it."""
     fleet, validator = RecordingFleet(), FakeValidator(lambda _: Outcome.UNREADABLE)
