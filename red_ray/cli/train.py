@@ -11,6 +11,7 @@ from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
 from red_ray.cli.running import run_training
 from red_ray.cli.show import show_run
+from red_ray.data.holdout import hold_out
 from red_ray.data.inputs import read_inputs, read_test
 from red_ray.errors import ConfigError
 
@@ -24,6 +25,9 @@ def train(
         Path | None, typer.Option(help="Unlabelled rows; labels in it are hidden from the model.")
     ] = None,
     test: Annotated[Path | None, typer.Option(help="Rows that only the scorecard sees.")] = None,
+    test_fraction: Annotated[
+        float | None, typer.Option(help="Without --test: hold back this share of every label.")
+    ] = None,
     oos: Annotated[Path | None, typer.Option(help="Test texts that fit no label.")] = None,
     descriptions: Annotated[
         Path | None, typer.Option(help="Table of labels and a column `description`.")
@@ -50,6 +54,8 @@ def train(
             "judge.spec": judge,
         }
         settings = resolve(config, assignments, given)
+        if test is not None and test_fraction is not None:
+            raise ConfigError("--test-fraction makes test rows where there are none; drop --test")
         if oos is not None and test is None:
             raise ConfigError("--oos says which test texts fit no label; give --test too")
         inputs = read_inputs(settings, train_file, pool, descriptions)
@@ -61,6 +67,8 @@ def train(
             if test
             else None
         )
+        if test_fraction is not None:
+            inputs, rows = hold_out(inputs, test_fraction, settings.seed)
         result = run_training(
             output, settings, inputs, rows, out, overwrite=overwrite, dashboard=dashboard
         )

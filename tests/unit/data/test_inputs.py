@@ -7,7 +7,9 @@ import csv
 import pytest
 
 from red_ray.config import RunConfig
-from red_ray.data.inputs import read_inputs, read_test
+from red_ray.data.holdout import hold_out
+from red_ray.data.inputs import Inputs, read_inputs, read_test
+from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import DataError
 
 
@@ -165,3 +167,15 @@ def test_descriptions_are_read_by_label(write):
     )
     inputs = read_inputs(RunConfig(), train, None, described)
     assert inputs.descriptions == {"pay": "about money"}
+
+
+def test_held_out_rows_are_of_every_label_and_leave_the_training_rows():
+    texts = tuple(f"text {number}" for number in range(40))
+    rows = LabelledRows(texts, tuple("abcd"[number % 4] for number in range(40)))
+    inputs, test = hold_out(Inputs(rows, (), HiddenLabels({})), 0.2, seed=1)
+    assert len(test.rows) == 8
+    assert set(test.rows.labels) == set("abcd")
+    assert set(test.rows.texts).isdisjoint(inputs.train.texts)
+    assert len(inputs.train) == 32
+    again, _ = hold_out(Inputs(rows, (), HiddenLabels({})), 0.2, seed=1)
+    assert again == inputs
