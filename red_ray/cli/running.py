@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,7 +17,8 @@ from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from red_ray.actors.run import ClusterRun
-    from red_ray.training import Trained
+    from red_ray.training import Trained, TrainingJob
+    from red_ray.types import Progress as Step
 
 
 def run_training(
@@ -34,6 +36,24 @@ def run_training(
     Returns:
         The scorecard, or without test rows the estimates of the cross-fitted training rows.
     """
+    check_parts(config, inputs)
+    run = RunFolder.create(out, config, overwrite=overwrite)
+    with run.replacing():
+        run.write_seen(inputs.seen_keys)
+        notes(output, (*inputs.notes, *(test.notes if test else ())))
+        result = _train_and_score(output, run, config, inputs, test, dashboard=dashboard)
+    return {"run": str(out), **result}
+
+
+def _train_and_score(
+    output: Output,
+    run: RunFolder,
+    config: RunConfig,
+    inputs: Inputs,
+    test: TestRows | None,
+    *,
+    dashboard: bool,
+) -> dict[str, Any]:
     # Before Ray is imported: it reads its settings then.
     from red_ray.actors.environment import prepare_environment
 
@@ -42,47 +62,52 @@ def run_training(
     from red_ray.actors.run import train_on_cluster
     from red_ray.bundle import save_bundle
     from red_ray.evaluation.report import write_report
-    from red_ray.evaluation.scorecard import versions
+
+    def show(step: Step) -> None:
+        if step.iteration is not None:
+            run.append(step.iteration)
+        steps.show(step)
+
+    start = perf_counter()
+    output.note("starting Ray")
+    with ray_session(dashboard=dashboard) as url, output.steps() as steps:
+        if url:
+            token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
+            output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
+        done = train_on_cluster(
+            _job(config, inputs),
+            ledger=str(run.ledger),
+            hidden=inputs.hidden or None,
+            on_progress=show,
+        )
+        facts = _provenance(done.trained, total_s=perf_counter() - start)
+        bundle_id = save_bundle(done.trained.model, run.bundle, facts)
+        card = _evaluated(run, done, config, test)
+    write_report(run.path)
+    _warn_of_loss(output, done.trained)
+    result = card if card is not None else {"estimate": asdict(done.trained.estimate)}
+    return {"bundle": bundle_id, **result}
+
+
+def _job(config: RunConfig, inputs: Inputs) -> TrainingJob:
     from red_ray.training import TrainingJob
 
-    check_parts(config, inputs)
-    run = RunFolder.create(out, config, overwrite=overwrite)
-    with run.replacing():
-        run.write_seen(inputs.seen_keys)
-        notes(output, (*inputs.notes, *(test.notes if test else ())))
-        # Without a judge nobody asks about the pool, and encoding it would be for nothing.
-        pool = inputs.pool if config.judge.spec else ()
-        job = TrainingJob(
-            inputs.train.texts, inputs.train.labels, pool, dict(inputs.descriptions), config
-        )
-        start = perf_counter()
-        output.note("starting Ray")
-        with ray_session(dashboard=dashboard) as url, output.steps() as steps:
-            if url:
-                token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
-                output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
+    # Without a judge nobody asks about the pool, and encoding it would be for nothing.
+    pool = inputs.pool if config.judge.spec else ()
+    rows = inputs.train
+    return TrainingJob(rows.texts, rows.labels, pool, dict(inputs.descriptions), config)
 
-            def show(step: Any) -> None:
-                if step.iteration is not None:
-                    run.append(step.iteration)
-                steps.show(step)
 
-            done = train_on_cluster(
-                job, ledger=str(run.ledger), hidden=inputs.hidden or None, on_progress=show
-            )
-            trained = done.trained
-            facts = {
-                "created": datetime.now(UTC).isoformat(timespec="seconds"),
-                "host": socket.gethostname(),
-                "versions": versions(),
-                "timing_s": dict(trained.timing_s) | {"total": perf_counter() - start},
-            }
-            bundle_id = save_bundle(trained.model, run.bundle, facts)
-            card = _evaluated(run, done, config, test)
-        write_report(run.path)
-        _warn_of_loss(output, trained)
-    result = card if card is not None else {"estimate": _estimate(trained)}
-    return {"run": str(out), "bundle": bundle_id, **result}
+def _provenance(trained: Trained, *, total_s: float) -> dict[str, Any]:
+    """What a bundle says of its making that is no part of its id."""
+    from red_ray.evaluation.scorecard import versions
+
+    return {
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "host": socket.gethostname(),
+        "versions": versions(),
+        "timing_s": dict(trained.timing_s) | {"total": total_s},
+    }
 
 
 def _warn_of_loss(output: Output, trained: Trained) -> None:
@@ -144,9 +169,3 @@ def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict
     run.write_json("details.json", run.read_json("details.json") | test_details(model, rows))
     write_provenance(run.bundle, provenance | {"scorecard": card})
     return card
-
-
-def _estimate(trained: Trained) -> dict[str, float]:
-    from dataclasses import asdict
-
-    return asdict(trained.estimate)
