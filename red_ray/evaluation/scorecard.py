@@ -154,12 +154,10 @@ def _redrawn(values: Doubles, rng: np.random.Generator) -> Doubles:
     return values[rng.integers(0, len(values), size=len(values))]
 
 
-def _resampled(
-    name: str, figure: Callable[[Ints], float], n: int, seed: int, value: float | None = None
-) -> Json:
+def _resampled(name: str, figure: Callable[[Ints], float], n: int, seed: int) -> Json:
     if not n:
         return {name: None, f"{name}_ci": None}
-    whole = figure(np.arange(n)) if value is None else value
+    whole = figure(np.arange(n))
     rng = np.random.default_rng(seed)
     interval = bootstrap_interval(figure, n, rng=rng, n_resamples=N_RESAMPLES)
     return {name: whole, f"{name}_ci": _holding(whole, interval)}
