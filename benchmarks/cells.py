@@ -25,7 +25,6 @@ ALGORITHM = (
     "data/inputs.py",
     "data/prepare.py",
     "data/splits.py",
-    "data/text.py",
     "judges/base.py",
     "judges/simulated.py",
 )

@@ -71,8 +71,21 @@ class RouterConfig(_Frozen):
     none_prior: float = Field(default=0.1, gt=0, lt=1)
 
 
+class Price(_Frozen):
+    """What a model costs, in USD per million tokens."""
+
+    input_usd: float = Field(ge=0)
+    output_usd: float = Field(ge=0)
+
+
 class JudgeConfig(_Frozen):
-    """Whom the loop asks, how, and within which limits."""
+    """Whom the loop asks, how, and within which limits.
+
+    `prices` are by the model's name. `queue` is how many questions the pool holds at once (None:
+    four for each concurrent request). `gold_share` of the questions are about rows whose label is
+    known, to see how often the judge is right. `ledger` is a postgresql:// URL; None is a file in
+    the run's folder.
+    """
 
     spec: str | None = None
     question: Literal["choose", "verify"] = "choose"
@@ -83,7 +96,18 @@ class JudgeConfig(_Frozen):
     max_attempts: int = Field(default=4, ge=1)
     temperature: float = Field(default=0.0, ge=0)
     concurrency: int = Field(default=16, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
+    tokens_per_minute: int | None = Field(default=None, ge=1)
+    queue: int | None = Field(default=None, ge=1)
     budget_calls: int | None = Field(default=None, ge=1)
+    budget_tokens: int | None = Field(default=None, ge=1)
+    budget_usd: float | None = Field(default=None, gt=0)
+    prices: dict[str, Price] = {}
+    max_answer_tokens: int | None = Field(default=None, ge=16)
+    describe_labels: bool = False
+    gold_share: float = Field(default=0.02, ge=0, le=0.5)
+    tokenizer: str | None = None
+    ledger: str | None = None
     key_variable: str = "OPENAI_API_KEY"
 
 

@@ -11,7 +11,8 @@
         ├── JudgeError            a judge that gave no answer
         │   ├── JudgeTimeout
         │   ├── JudgeUnavailable  connection refused, 408, 429, 5xx: worth another try
-        │   └── JudgeRefused      401, 403, 404: no retry can help
+        │   ├── JudgeRefused      401, 403, 404: no retry can help
+        │   └── SchemaRefused     the server takes no answer schema: ask again without one
         └── StorageError          a disk that is full or went away
 
 Errors cross process borders: every constructor takes positional arguments and
@@ -72,6 +73,10 @@ class JudgeUnavailable(JudgeError):
 
 class JudgeRefused(JudgeError):
     """The judge refuses the request; the key, the model or the address is wrong."""
+
+
+class SchemaRefused(JudgeError):
+    """The server takes no answer schema; the judge asks without one from now on."""
 
 
 class StorageError(RunError):

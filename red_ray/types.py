@@ -16,6 +16,10 @@ class Outcome(StrEnum):
     ERROR = "error"
 
 
+HUMAN = "human"
+"""Stands as the judge of a verdict that a person gave; no judge's spec reads so."""
+
+
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """One option of a question, with what the judge is told about it."""
@@ -27,7 +31,11 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Asks which candidate fits `text`, or none; `verify` asks yes or no about a single one."""
+    """Asks which candidate fits `text`, or none.
+
+    `mode`: `choose`; `verify` asks yes or no about a single candidate; `describe` asks for one
+    sentence that describes the single candidate, whose name is `text`.
+    """
 
     text: str
     candidates: tuple[Candidate, ...]
@@ -36,19 +44,28 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a judge answered to one request. `label` is set for `Outcome.LABEL` only."""
+    """What a judge answered to one request.
+
+    `label` is set for `Outcome.LABEL` only; in `describe` mode it is the description. `reason`:
+    why an answer could not be read, in words that the judge is told. `version`: of the model, as
+    the server tells it.
+    """
 
     outcome: Outcome
     label: str | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    reason: str = ""
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """A judge's answer to one question, as the ledger keeps it.
 
-    `requests`: requests made for it, retries included; 0 where the ledger already knew.
+    `judge` is `HUMAN` where a person answered. `requests`: requests made for it, retries included;
+    0 where the ledger already knew. Tokens and `cost_usd` (None without a price) are of all of
+    them. `version`: of the judge's model.
     """
 
     key: str
@@ -60,6 +77,8 @@ class Verdict:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     error: str = ""
+    cost_usd: float | None = None
+    version: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,10 +8,10 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
+from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled
 from red_ray.data.splits import assert_disjoint, sample_per_class
 from red_ray.data.tables import Table, read_table
-from red_ray.data.text import text_key
 
 _TRAIN_PER_LABEL = 10  # few enough that the judge has something to add
 _TEST_PER_LABEL = 12  # the demo's accuracy is then known to about 4 points

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from red_ray.config import RunConfig
+from red_ray.core.text import text_key
 from red_ray.data.demo import DemoCorpus
 from red_ray.data.prepare import (
     DropCounts,
@@ -21,7 +22,6 @@ from red_ray.data.prepare import (
 )
 from red_ray.data.splits import sample_per_class, without_leaks
 from red_ray.data.tables import Table, read_table
-from red_ray.data.text import text_key
 from red_ray.errors import DataError
 
 N_SHOWN = 3

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
+from red_ray.core.text import normalise, text_key
 from red_ray.data.tables import Table
-from red_ray.data.text import normalise, text_key
 from red_ray.errors import DataError
 
 _REASONS = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from red_ray.data.text import text_key
+from red_ray.core.text import text_key
 from red_ray.errors import ConfigError, DataError
 
 Indices = npt.NDArray[np.int64]

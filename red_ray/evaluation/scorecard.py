@@ -20,7 +20,7 @@ from red_ray.core.metrics import (
     fpr_at_recall,
     wilson_interval,
 )
-from red_ray.data.text import text_key
+from red_ray.core.text import text_key
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel
 from red_ray.types import Iteration

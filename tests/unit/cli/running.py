@@ -9,7 +9,7 @@ from pathlib import Path
 from click.testing import Result
 
 from red_ray.bundle import save_bundle
-from red_ray.data.text import text_key
+from red_ray.core.text import text_key
 from red_ray.evaluation.details import run_details
 from red_ray.run_folder import RunFolder
 from red_ray.training import Trained

@@ -4,9 +4,9 @@ from itertools import combinations, pairwise
 
 import pytest
 
+from red_ray.core.text import normalise, text_key
 from red_ray.data.demo import load_demo
 from red_ray.data.tables import read_table
-from red_ray.data.text import normalise, text_key
 
 N_LABELS = 32
 

@@ -2,6 +2,7 @@ import pickle
 
 import pytest
 
+from red_ray.core.text import text_key
 from red_ray.data.prepare import (
     DropCounts,
     HiddenLabels,
@@ -12,7 +13,6 @@ from red_ray.data.prepare import (
     weak_labels,
 )
 from red_ray.data.tables import Table, read_table
-from red_ray.data.text import text_key
 from red_ray.errors import DataError
 
 

@@ -4,6 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from red_ray.core.text import text_key
 from red_ray.data.splits import (
     assert_disjoint,
     sample_per_class,
@@ -11,7 +12,6 @@ from red_ray.data.splits import (
     stratified_split,
     without_leaks,
 )
-from red_ray.data.text import text_key
 from red_ray.errors import ConfigError, DataError
 
 SIZES = {"a": 1, "b": 2, "c": 3, "d": 10, "e": 41}

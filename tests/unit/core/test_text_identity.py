@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from red_ray.data.text import normalise, text_key
+from red_ray.core.text import normalise, text_key
 
 
 @pytest.mark.parametrize(
