@@ -63,7 +63,9 @@ def train(job: TrainingJob, encoder: CachedEncoder, inputs: Inputs) -> tuple[Tra
     """Run the loop in this process, with a ledger on disk."""
 
     async def run_to_end(folder: Path) -> tuple[Trained, PoolStats]:
-        judge = make_judge(job.config.judge, seed=job.config.seed, hidden=inputs.hidden.of)
+        judge = make_judge(
+            job.config.judge, seed=job.config.seed, hidden=inputs.hidden.joined(inputs.train).of
+        )
         ledger = Ledger(folder / "ledger.sqlite")
         pool = ValidatorPool(judge, ledger, job.config.judge)
         fleet = LocalFleet(encoder)

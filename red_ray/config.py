@@ -18,6 +18,9 @@ from red_ray.errors import ConfigError
 Mode = Literal["speed", "balanced"]
 ExpertKind = Literal["logistic_regression", "random_forest"]
 
+LESS_IS_BETTER = ("unreadable_rate", "p95_latency_s", "usd_per_correct")
+"""The criteria of an audit that a judge meets by staying below them."""
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -126,6 +129,65 @@ class LoopConfig(_Frozen):
     plateau_min_gain: float = Field(default=0.0, ge=0)
 
 
+class Limits(_Frozen):
+    """From where a figure is good enough (`go`), and from where it is not (`abort`)."""
+
+    go: float = Field(ge=0)
+    abort: float = Field(ge=0)
+
+
+class ShareLimits(Limits):
+    """Limits of a share, as fractions."""
+
+    go: float = Field(ge=0, le=1)
+    abort: float = Field(ge=0, le=1)
+
+
+class AuditCriteria(_Frozen):
+    """What a judge must show on the held part of an audit; None asks nothing of a figure.
+
+    `success_rate` is the share of readable answers; `accuracy_offered` is over the questions
+    whose true label was among the candidates.
+    """
+
+    accuracy: ShareLimits | None = ShareLimits(go=0.85, abort=0.7)
+    accuracy_offered: ShareLimits | None = None
+    success_rate: ShareLimits | None = ShareLimits(go=0.95, abort=0.8)
+    unreadable_rate: ShareLimits | None = ShareLimits(go=0.05, abort=0.2)
+    p95_latency_s: Limits | None = None
+    usd_per_correct: Limits | None = None
+
+    @property
+    def stated(self) -> dict[str, Limits]:
+        """The limits by the name of their figure, those that are stated."""
+        return {name: limits for name, limits in self if limits is not None}
+
+    @model_validator(mode="after")
+    def _limits_can_be_met(self) -> Self:
+        if not self.stated:
+            raise ValueError("an audit needs at least one criterion")
+        for name, limits in self.stated.items():
+            less = name in LESS_IS_BETTER
+            if limits.go > limits.abort if less else limits.go < limits.abort:
+                raise ValueError(
+                    f"{name}.go must not be {'above' if less else 'below'} {name}.abort"
+                )
+        return self
+
+
+class AuditConfig(_Frozen):
+    """What a judge is audited on, and what decides the outcome.
+
+    `size`: questions at most. `none_share` of them have their true label taken out of the
+    candidates, so that *none* is right. `held_share` of them decide the outcome.
+    """
+
+    size: int = Field(default=1000, ge=1)
+    none_share: float = Field(default=0.1, ge=0, le=0.5)
+    held_share: float = Field(default=0.2, gt=0, lt=1)
+    criteria: AuditCriteria = AuditCriteria()
+
+
 PRESETS: dict[str, dict[str, Any]] = {
     "speed": {
         "encoder": {"model": "all-MiniLM-L6-v2"},
@@ -157,6 +219,7 @@ class RunConfig(_Frozen):
     router: RouterConfig = RouterConfig()
     judge: JudgeConfig = JudgeConfig()
     loop: LoopConfig = LoopConfig()
+    audit: AuditConfig = AuditConfig()
 
     @model_validator(mode="after")
     def _judge_asks_what_it_can(self) -> Self:

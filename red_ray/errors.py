@@ -13,7 +13,8 @@
         │   ├── JudgeUnavailable  connection refused, 408, 429, 5xx: worth another try
         │   ├── JudgeRefused      401, 403, 404: no retry can help
         │   └── SchemaRefused     the server takes no answer schema: ask again without one
-        └── StorageError          a disk that is full or went away
+        ├── StorageError          a disk that is full or went away
+        └── ForgottenError        a restarted worker that must be given its rows again
 
 Errors cross process borders: every constructor takes positional arguments and
 survives a pickle round trip (tested for all of them).
@@ -61,11 +62,17 @@ class JudgeTimeout(JudgeError):
 
 
 class JudgeUnavailable(JudgeError):
-    """The judge cannot be reached or is overloaded; another try may succeed."""
+    """The judge cannot be reached or is overloaded; another try may succeed.
 
-    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
-        super().__init__(message, retry_after_s)
+    `result` is the word under which the request is counted.
+    """
+
+    def __init__(
+        self, message: str, retry_after_s: float | None = None, result: str = "unreachable"
+    ) -> None:
+        super().__init__(message, retry_after_s, result)
         self.retry_after_s = retry_after_s
+        self.result = result
 
     def __str__(self) -> str:
         return str(self.args[0])
@@ -81,3 +88,7 @@ class SchemaRefused(JudgeError):
 
 class StorageError(RunError):
     """Something could not be stored."""
+
+
+class ForgottenError(RunError):
+    """A worker was restarted and has to be given its rows again; its handle sees to that."""

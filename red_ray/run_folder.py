@@ -4,7 +4,10 @@ config.yaml       the resolved configuration
 bundle/           the trained model
 iterations.jsonl  the loop's history, one line per iteration
 ledger.sqlite     every verdict
+inputs.parquet    its rows, so that it can go on wherever the folder is
+run.json          its id in the ledger, and whether it is finished
 seen.txt          keys of the training and pool texts, so that no test row is one of them
+disputed.csv      labels that a person should look at, with a column for the answer
 details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
@@ -12,8 +15,11 @@ report.html       the report
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import shutil
+import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -22,14 +28,16 @@ from typing import Any
 
 from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config
-from red_ray.errors import DataError, OutputError
+from red_ray.errors import ConfigError, DataError, OutputError
 from red_ray.storage import writing
 from red_ray.types import Iteration
 
-RESULTS = ("details.json", "scorecard.json", "report.html")
+STATE, LOCK = "run.json", ".lock"
+
+RESULTS = ("details.json", "scorecard.json", "report.html", "disputed.csv")
 """What a run leaves beside its bundle and its history."""
 
-OF_A_RUN = ("config.yaml", "iterations.jsonl", "seen.txt", "bundle")
+OF_A_RUN = (STATE, "config.yaml", "iterations.jsonl", "seen.txt", "inputs.parquet", "bundle")
 """What else belongs to one run and not to the next in the same folder, as the ledger does."""
 
 
@@ -40,6 +48,7 @@ class RunFolder:
         self.path = path
         self.bundle = path / "bundle"
         self.ledger = path / "ledger.sqlite"
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
@@ -58,17 +67,89 @@ class RunFolder:
         if not (run.bundle / MANIFEST).exists():
             run._put_back()  # what a killed run had set aside
         if (run.bundle / MANIFEST).exists() and not overwrite:
+            if run.is_cut_short:
+                raise OutputError(
+                    f"{str(path)!r} holds a run that was cut short: `red-ray resume {path}` goes "
+                    "on with it; or choose another --out, or add --overwrite"
+                )
             raise OutputError(
                 f"{str(path)!r} holds a finished run; choose another --out or add --overwrite"
             )
         if path.exists() and (not path.is_dir() or run._is_foreign()):
             raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
+        run._hold()
         with writing(path):
             run._set_aside()
+        # One that was cut short keeps its id, under which the ledger counts what it cost.
+        run_id = run.run_id or uuid.uuid4().hex
+        run._write(STATE, json.dumps({"id": run_id, "finished": False}) + "\n")
         run._write("config.yaml", dump_config(config))
-        with writing(path):
-            (path / "iterations.jsonl").write_text("")
+        run._write("iterations.jsonl", "")
         return run
+
+    @classmethod
+    def resume(cls, path: Path) -> tuple[RunFolder, int]:
+        """Go on with a run that was cut short.
+
+        Returns:
+            Its folder, and how many iterations it had finished: they are run again, from the
+            ledger, and come out the same.
+
+        Raises:
+            DataError: there is none.
+            ConfigError: it is finished.
+        """
+        run = cls(path)
+        state = run._state()
+        if state is None:
+            raise DataError(
+                f"{str(path)!r} is no run: it has no {STATE}; `red-ray train` makes one"
+            )
+        if state["finished"]:
+            raise ConfigError(f"{str(path)!r} is finished: there is nothing to go on with")
+        run._hold()
+        n_done = len(run.iterations())
+        with writing(path):
+            shutil.rmtree(run.bundle, ignore_errors=True)
+            for name in RESULTS:
+                (path / name).unlink(missing_ok=True)
+        run._write("iterations.jsonl", "")
+        return run, n_done
+
+    def _hold(self) -> None:
+        """Keep other processes from training here, until this one ends, however it ends."""
+        with writing(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError) as error:
+                raise OutputError(
+                    f"another process is training in {str(self.path)!r}; wait for it, or stop it"
+                ) from error
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in the ledger; empty where there is none."""
+        state = self._state()
+        return "" if state is None else str(state["id"])
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a run was begun here and not finished."""
+        state = self._state()
+        return state is not None and not state["finished"]
+
+    def finish(self) -> None:
+        """Say that nothing is left to do."""
+        self._write(STATE, json.dumps({"id": self.run_id, "finished": True}) + "\n")
+
+    def _state(self) -> dict[str, Any] | None:
+        if not (self.path / STATE).exists():
+            return None
+        with _parsing(self.path / STATE):
+            state = dict(json.loads(self._read(STATE)))
+            return {"id": state["id"], "finished": state["finished"]}
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
@@ -78,7 +159,12 @@ class RunFolder:
         except BaseException:
             self._put_back()
             raise
-        shutil.rmtree(self._previous, ignore_errors=True)
+        else:
+            shutil.rmtree(self._previous, ignore_errors=True)
+        finally:
+            if self._lock is not None:
+                os.close(self._lock)
+                self._lock = None
 
     def _set_aside(self) -> None:
         shutil.rmtree(self._previous, ignore_errors=True)
@@ -146,7 +232,8 @@ class RunFolder:
             return dict(json.loads(self._read(name)))
 
     def _is_foreign(self) -> bool:
-        return any(self.path.iterdir()) and not (self.path / "config.yaml").exists()
+        others = [one for one in self.path.iterdir() if one.name != LOCK]
+        return bool(others) and not (self.path / "config.yaml").exists()
 
     def _read(self, name: str) -> str:
         try:

@@ -106,7 +106,8 @@ class Iteration:
     """One round of the loop, as `iterations.jsonl` and the progress events carry it.
 
     Times are wall seconds. `log_likelihood` and `estimated_accuracy` are over the cross-fitted seed
-    rows, null in a round that did not refit the router. `label_precision`, the share
+    rows, null in a round that did not refit the router. `n_gold` rows with a known label were asked
+    about and answered, `n_gold_right` of them rightly. `label_precision`, the share
     of the labels added that are right, is filled in by who knows the pool's hidden labels.
     """
 
@@ -131,6 +132,8 @@ class Iteration:
     acquire_s: float
     judge_s: float
     recalibrate_s: float
+    n_gold: int = 0
+    n_gold_right: int = 0
 
 
 @dataclass(frozen=True, slots=True)

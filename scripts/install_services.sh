@@ -1,10 +1,33 @@
 #!/usr/bin/env bash
-# Installs what `make test-services` talks to, from Debian's packages. Where that is not possible
-# the tests skip with the reason, and fail where RED_RAY_REQUIRE_SERVICES=1 is set.
+# Installs what `make test-services` talks to, from Debian's packages; each service by itself, so
+# that one which cannot be had stops no other. Where one is missing its tests skip with the reason,
+# and fail where RED_RAY_REQUIRE_SERVICES=1 is set.
 set -u
-have() { command -v "$1" >/dev/null 2>&1; }
-have chromium && exit 0
-have apt-get || { echo "no apt-get here: install chromium by hand"; exit 1; }
-echo "installing chromium ..."
-{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
-    || { echo "chromium could not be installed"; exit 1; }
+
+has_chromium() { command -v chromium; }
+has_postgresql() { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }
+
+updated=
+install() {  # SERVICE PACKAGE...
+    local service=$1; shift
+    "has_$service" >/dev/null 2>&1 && return 0
+    command -v apt-get >/dev/null || { echo "no apt-get here: install $service by hand"; return 1; }
+    echo "installing $service ..."
+    [ -n "$updated" ] || apt-get update -qq >/dev/null 2>&1
+    updated=yes
+    DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+        -o Dpkg::Options::=--force-confold "$@" >/dev/null 2>&1
+    "has_$service" >/dev/null 2>&1 || { echo "$service could not be installed"; return 1; }
+}
+
+# The tests start servers of their own: no other one shall be made and started by the package.
+no_default_server() {
+    local conf=/etc/postgresql-common/createcluster.conf
+    [ -e "$conf" ] || { mkdir -p "${conf%/*}" && echo "create_main_cluster = false" >"$conf"; } 2>/dev/null
+}
+
+failed=0
+install chromium chromium fonts-dejavu-core || failed=1
+has_postgresql >/dev/null 2>&1 || no_default_server
+install postgresql postgresql || failed=1
+exit "$failed"

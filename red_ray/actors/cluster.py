@@ -96,8 +96,8 @@ def cause_of(error: RayError) -> RedRayError:
             return cause
         if isinstance(cause, RayActorError):
             return RunError(
-                f"a worker of the run died ({_last_line(cause)}); verdicts paid for are in the "
-                "ledger: run the same command again"
+                f"a worker of the run died ({_last_line(cause)}); what was paid for is kept: "
+                "`red-ray resume` goes on from there"
             )
         cause = getattr(cause, "cause", None) or cause.__cause__
     return RunError(f"a worker of the run failed: {_last_line(error)}")

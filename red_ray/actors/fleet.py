@@ -3,30 +3,26 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
 from ray.exceptions import RayError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from red_ray.actors.cluster import cause_of, fetch, room, start_actor
 from red_ray.actors.encoder import EncoderActor
 from red_ray.actors.expert import ExpertActor
 from red_ray.actors.packing import experts_per_actor
+from red_ray.actors.remote import Remote, RestartedExpert
 from red_ray.actors.router import RouterActor
-from red_ray.actors.validator_pool import ValidatorPoolActor
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
-from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.encoding import EncoderSpec
 from red_ray.experts import ExpertSpec
-from red_ray.judges import PoolStats
 from red_ray.training.fleet import Crew, ExpertHandle, RouterHandle
 from red_ray.training.reduction import umap_reduce
-from red_ray.types import Question, Verdict
 
 Floats = NDArray[np.float32]
 
@@ -36,87 +32,6 @@ EXPERT_CPUS = 0.05
 ENCODER_CPUS = 0.5
 ENCODERS_PER_CPU = 0.25
 """One encoder for four processors: each runs its own threads, and loading one takes seconds."""
-
-
-CLOSE_S = 5.0
-"""How long a failed run waits for its open requests to be cancelled and counted."""
-
-
-class Remote:
-    """Awaits an actor's methods; what is cancelled here is cancelled there too.
-
-    A time-out alone would leave a call running, and a judge's call paying.
-    """
-
-    def __init__(self, actor: Any, *first: Any) -> None:
-        self._actor = actor
-        self._first = first
-
-    def __getattr__(self, name: str) -> Callable[..., Awaitable[Any]]:
-        if name.startswith("__"):
-            raise AttributeError(name)  # pickle asks before `_actor` is there
-        method = getattr(self._actor, name)
-
-        async def call(*args: Any) -> Any:
-            reference = method.remote(*self._first, *args)
-            try:
-                return await reference
-            except asyncio.CancelledError:
-                ray.cancel(reference)
-                raise
-
-        return call
-
-    def __getstate__(self) -> tuple[Any, tuple[Any, ...]]:
-        return self._actor, self._first
-
-    def __setstate__(self, state: tuple[Any, tuple[Any, ...]]) -> None:
-        self._actor, self._first = state
-
-
-class RayValidator:
-    """The validator pool, as the loop asks it."""
-
-    def __init__(
-        self, config: RunConfig, ledger: str, examples: LabelledRows, hidden: HiddenLabels | None
-    ) -> None:
-        """Start the pool of the configured judge on this machine, where the ledger is."""
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        self._actor = start_actor(
-            ValidatorPoolActor,
-            config,
-            ledger,
-            examples,
-            hidden,
-            name=f"validator-pool: {config.judge.spec}",
-            num_cpus=0,
-            scheduling_strategy=here,
-        )
-        self._pool = Remote(self._actor)
-        self.judge_name = ""
-
-    def open(self) -> None:
-        """Open the judge and the ledger, for code that is not asynchronous."""
-        self.judge_name = fetch(self._actor.open.remote())
-
-    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
-        """See `ValidatorPool.validate`."""
-        return cast("list[Verdict]", await self._pool.validate(list(questions)))
-
-    async def exhausted(self) -> bool:
-        """Whether the budget is used up."""
-        return bool(await self._pool.exhausted())
-
-    def close(self) -> PoolStats:
-        """Close the pool, for code that is not asynchronous; what it did."""
-        stats: PoolStats = fetch(self._actor.stats.remote())
-        fetch(self._actor.close.remote())
-        return stats
-
-    def end(self) -> None:
-        """End the pool of a run that failed; what its open requests cost is kept."""
-        ray.wait([self._actor.close.remote()], timeout=CLOSE_S)
-        ray.kill(self._actor)
 
 
 class RayEncoder:
@@ -155,6 +70,8 @@ class RayFleet:
                 n_threads,
                 name=f"encoder-{number:02d}",
                 num_cpus=ENCODER_CPUS,
+                max_restarts=-1,
+                max_task_retries=-1,  # an encoder holds no state
             )
             for number in range(n_encoders)
         ]
@@ -204,25 +121,24 @@ class RayFleet:
         self._placed = []
         self._generation += 1
         shared = ray.put(np.ascontiguousarray(vectors))
-        gates = self._place([gate], 1) if gate else []
+        gates = self._place([gate], 1, shared) if gate else []
         per_actor = _per_actor(config, len(specs))
-        experts = self._place(specs, per_actor)
+        experts = self._place(specs, per_actor, shared)
         n_labels = sum(len(subset) for subset in subsets)
         router = start_actor(
             RouterActor, config, n_labels, name=self._unique("router"), num_cpus=EXPERT_CPUS
         )
-        await asyncio.gather(
-            *(actor.load.remote(shared) for actor in self._placed),
-            router.load.remote(shared, list(texts), subsets),
-        )
         self._placed.append(router)
+        await router.load.remote(shared, list(texts), subsets)
         return Crew(
             experts=tuple(cast("list[ExpertHandle]", experts)),
             gate=cast("ExpertHandle", gates[0]) if gates else None,
             router=cast("RouterHandle", Remote(router)),
         )
 
-    def _place(self, specs: Sequence[ExpertSpec], per_actor: int) -> list[Remote]:
+    def _place(
+        self, specs: Sequence[ExpertSpec], per_actor: int, shared: Any
+    ) -> list[RestartedExpert]:
         handles = []
         for start in range(0, len(specs), per_actor):
             group = list(specs[start : start + per_actor])
@@ -232,9 +148,10 @@ class RayFleet:
                 name=self._unique(" + ".join(spec.name for spec in group)),
                 num_cpus=EXPERT_CPUS,
                 scheduling_strategy="SPREAD",
+                max_restarts=-1,
             )
             self._placed.append(placed)
-            handles += [Remote(placed, position) for position in range(len(group))]
+            handles += [RestartedExpert(placed, position, shared) for position in range(len(group))]
         return handles
 
     def _unique(self, name: str) -> str:

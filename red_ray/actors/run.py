@@ -12,7 +12,9 @@ from ray.exceptions import RayError
 
 from red_ray.actors.cluster import cause_of, fetch, start_actor
 from red_ray.actors.coordinator import CoordinatorActor
-from red_ray.actors.fleet import RayEncoder, RayFleet, RayValidator
+from red_ray.actors.fleet import RayEncoder, RayFleet
+from red_ray.actors.validator import RayValidator
+from red_ray.actors.validator_pool import Account
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import PoolStats
 from red_ray.training import Trained, TrainingJob
@@ -34,10 +36,25 @@ class ClusterRun:
     judge: PoolStats | None
 
 
+@dataclass(frozen=True, slots=True)
+class LedgerOfRun:
+    """Where a run's verdicts are, and what it has done of them.
+
+    Attributes:
+        place: file or URL.
+        run_id: names the run in it; empty where none is resumed.
+        n_done: iterations that it finished before it was cut short.
+    """
+
+    place: str
+    run_id: str = ""
+    n_done: int = 0
+
+
 def train_on_cluster(
     job: TrainingJob,
     *,
-    ledger: str,
+    ledger: LedgerOfRun,
     hidden: HiddenLabels | None,
     on_progress: Callable[[Progress], None],
 ) -> ClusterRun:
@@ -45,7 +62,7 @@ def train_on_cluster(
 
     Args:
         job: rows and configuration.
-        ledger: file or URL of the verdicts.
+        ledger: where the verdicts are.
         hidden: the pool's hidden labels: they reach the simulated judge and, here in the driver,
             the history's label precision, and nothing else.
         on_progress: called with each step.
@@ -63,7 +80,11 @@ def train_on_cluster(
             validator = None
             if config.judge.spec is not None and job.pool:
                 examples = LabelledRows(job.texts, job.labels)
-                validator = RayValidator(config, ledger, examples, hidden)
+                account = Account(config.judge, ledger.place, config.seed)
+                known = hidden.joined(examples) if hidden else None
+                validator = RayValidator(
+                    account, ledger.run_id, ledger.n_done, examples=examples, hidden=known
+                )
                 on_failure.callback(validator.end)
                 validator.open()
             coordinator = start_actor(

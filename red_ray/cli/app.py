@@ -10,7 +10,10 @@ import typer
 from red_ray.cli.classify import classify
 from red_ray.cli.demo import demo
 from red_ray.cli.evaluate import evaluate
+from red_ray.cli.judge import judge
+from red_ray.cli.ledger import ledger
 from red_ray.cli.report import report
+from red_ray.cli.resume import resume
 from red_ray.cli.train import train
 
 app = typer.Typer(
@@ -37,5 +40,7 @@ def main(
     """Many labels, few examples: a classifier that asks a language model only where it pays."""
 
 
-for verb in (demo, train, evaluate, classify, report):
+for verb in (demo, train, resume, evaluate, classify, report):
     app.command()(verb)
+app.add_typer(judge, name="judge")
+app.add_typer(ledger, name="ledger")

@@ -84,6 +84,8 @@ class StepView:
             self._task = self._bars.add_task(self._stage, total=None, message="", count="")
         if message:
             self._bars.update(self._task, message=message)
+        if step.stage == "judge" and not message:
+            self._bars.update(self._task, message=f"{step.done} of {step.total} questions")
         if step.stage == "loop":
             count = f"{step.done}/{step.total}"
             self._bars.update(self._task, completed=step.done, total=step.total, count=count)

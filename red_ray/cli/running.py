@@ -11,12 +11,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 from red_ray.cli.console import Output, notes
-from red_ray.config import RunConfig
+from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from red_ray.actors.run import ClusterRun
+    from red_ray.snapshot import Snapshot
     from red_ray.training import Trained, TrainingJob
     from red_ray.types import Progress as Step
 
@@ -36,22 +37,36 @@ def run_training(
     Returns:
         The scorecard, or without test rows the estimates of the cross-fitted training rows.
     """
+    from red_ray.snapshot import Snapshot, write_snapshot
+
     check_parts(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
     with run.replacing():
         run.write_seen(inputs.seen_keys)
+        write_snapshot(run.path, Snapshot(inputs, test))
         notes(output, (*inputs.notes, *(test.notes if test else ())))
-        result = _train_and_score(output, run, config, inputs, test, dashboard=dashboard)
-    return {"run": str(out), **result}
+        return _train_and_score(output, run, config, Snapshot(inputs, test), dashboard=dashboard)
+
+
+def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str, Any]:
+    """Go on with a run that was cut short: again from its rows, with the ledger's answers."""
+    from red_ray.snapshot import read_snapshot
+
+    run, n_done = RunFolder.resume(path)
+    rows = read_snapshot(path)
+    config = load_config(path / "config.yaml")
+    with run.replacing():
+        output.note(f"{n_done} finished iterations are run again, from the ledger")
+        return _train_and_score(output, run, config, rows, n_done=n_done, dashboard=dashboard)
 
 
 def _train_and_score(
     output: Output,
     run: RunFolder,
     config: RunConfig,
-    inputs: Inputs,
-    test: TestRows | None,
+    rows: Snapshot,
     *,
+    n_done: int = 0,
     dashboard: bool,
 ) -> dict[str, Any]:
     # Before Ray is imported: it reads its settings then.
@@ -59,7 +74,7 @@ def _train_and_score(
 
     prepare_environment()
     from red_ray.actors.cluster import ray_session
-    from red_ray.actors.run import train_on_cluster
+    from red_ray.actors.run import LedgerOfRun, train_on_cluster
     from red_ray.bundle import save_bundle
     from red_ray.evaluation.report import write_report
 
@@ -75,18 +90,39 @@ def _train_and_score(
             token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
             output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
         done = train_on_cluster(
-            _job(config, inputs),
-            ledger=str(run.ledger),
-            hidden=inputs.hidden or None,
+            _job(config, rows.inputs),
+            ledger=LedgerOfRun(ledger_of(config, run), run.run_id, n_done),
+            hidden=rows.inputs.hidden or None,
             on_progress=show,
         )
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
-        card = _evaluated(run, done, config, test)
+        card = _evaluated(run, done, config, rows.test)
     write_report(run.path)
+    run.finish()
     _warn_of_loss(output, done.trained)
     result = card if card is not None else {"estimate": asdict(done.trained.estimate)}
-    return {"bundle": bundle_id, **result}
+    return {"run": str(run.path), "bundle": bundle_id, **result}
+
+
+def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
+    """Let what people said, as the run's ledger has it, outrank the files."""
+    from red_ray.data.people import with_people
+    from red_ray.judges import Ledger
+
+    place = ledger_of(config, RunFolder(out))
+    if "://" not in place and not Path(place).is_file():
+        return inputs
+    ledger = Ledger(place)
+    try:
+        return with_people(inputs, ((one.text, one.label) for one in ledger.humans()))
+    finally:
+        ledger.close()
+
+
+def ledger_of(config: RunConfig, run: RunFolder) -> str:
+    """Where the run's verdicts are: the database that the configuration names, or its own file."""
+    return config.judge.ledger or str(run.ledger)
 
 
 def _job(config: RunConfig, inputs: Inputs) -> TrainingJob:
@@ -143,10 +179,26 @@ def _evaluated(
     from red_ray.evaluation.details import run_details
 
     details = run_details(done.trained, config.judge.spec)
-    run.write_json("details.json", details)
+    run.write_json("details.json", details | _after_the_loop(run, done.trained, config))
     if test is None:
         return None
     return score_rows(run, done.trained.model, test, done.encoder)
+
+
+def _after_the_loop(run: RunFolder, trained: Trained, config: RunConfig) -> dict[str, Any]:
+    """What the ledger says of the run, and for a person the labels that are disputed."""
+    from red_ray.evaluation.disputes import write_disputes
+    from red_ray.judges import Ledger
+
+    if not trained.iterations:
+        return {}
+    ledger = Ledger(ledger_of(config, run))
+    try:
+        bill = ledger.requests_of(run.run_id)
+        n_disputed = write_disputes(run.path / "disputed.csv", trained.disputes, ledger)
+    finally:
+        ledger.close()
+    return {"bill": asdict(bill), "n_disputed": n_disputed}
 
 
 def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict[str, Any]:
@@ -154,18 +206,21 @@ def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict
     from red_ray.bundle import read_provenance, write_provenance
     from red_ray.evaluation.details import test_details
     from red_ray.evaluation.predictions import predict_rows
-    from red_ray.evaluation.scorecard import RunFacts, scorecard
+    from red_ray.evaluation.scorecard import JudgeBill, RunFacts, scorecard
 
     rows = predict_rows(model, test.rows.texts, test.rows.labels, test.out_of_scope, encoder)
     provenance = read_provenance(run.bundle)
+    details = run.read_json("details.json")
+    bill = details.get("bill")
     facts = RunFacts(
         iterations=run.iterations(),
         judge_spec=model.config.judge.spec,
         n_dropped=test.n_dropped,
         timing_s=provenance.get("timing_s", {}),
+        bill=JudgeBill(**bill) if bill else None,
     )
     card = scorecard(model, rows, facts)
     run.write_json("scorecard.json", card)
-    run.write_json("details.json", run.read_json("details.json") | test_details(model, rows))
+    run.write_json("details.json", details | test_details(model, rows))
     write_provenance(run.bundle, provenance | {"scorecard": card})
     return card

@@ -9,7 +9,7 @@ import typer
 
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
-from red_ray.cli.running import run_training
+from red_ray.cli.running import listen_to_people, run_training
 from red_ray.cli.show import show_run
 from red_ray.data.holdout import hold_out
 from red_ray.data.inputs import read_inputs, read_test
@@ -59,6 +59,7 @@ def train(
         if oos is not None and test is None:
             raise ConfigError("--oos says which test texts fit no label; give --test too")
         inputs = read_inputs(settings, train_file, pool, descriptions)
+        inputs = listen_to_people(settings, inputs, out)
         if settings.judge.spec and not inputs.pool:
             output.note("no pool: the judge has nothing to be asked about")
         labels = frozenset(inputs.train.labels)

@@ -20,7 +20,6 @@ class LoopState:
         iterations_in_phase: iterations done in this phase.
         n_informative: pool texts above the uncertainty threshold.
         n_predicted: pool texts left whose best answer is a label.
-        budget_left: whether the judge may be asked again.
         log_likelihoods: the cross-fitted log-likelihoods measured so far, oldest first.
     """
 
@@ -29,7 +28,6 @@ class LoopState:
     iterations_in_phase: int
     n_informative: int
     n_predicted: int
-    budget_left: bool
     log_likelihoods: Sequence[float]
 
 
@@ -57,8 +55,6 @@ class StopRule:
         """
         if state.iteration >= self.max_iterations:
             return "max_iterations"
-        if not state.budget_left:
-            return "budget"
         if state.phase == "informative" and state.n_informative == 0:
             return "no_informative"
         if state.phase == "all_predicted":

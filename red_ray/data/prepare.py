@@ -89,6 +89,16 @@ class HiddenLabels:
         """The hidden label of `text`, None where it has none."""
         return self._by_key.get(text_key(text))
 
+    @classmethod
+    def of_texts(cls, pairs: Iterable[tuple[str, str]]) -> HiddenLabels:
+        """From texts and their labels."""
+        return cls({text_key(text): label for text, label in pairs})
+
+    def joined(self, rows: LabelledRows) -> HiddenLabels:
+        """With the labels of training rows, about which the judge is asked now and then."""
+        known = zip(map(text_key, rows.texts), rows.labels, strict=True)
+        return HiddenLabels({**self._by_key, **dict(known)})
+
     def __len__(self) -> int:
         return len(self._by_key)
 

@@ -35,7 +35,6 @@ N_RESAMPLES = 300
 """Of the bootstrap: fixes the ends of an interval to about a tenth of its width."""
 
 VERSIONS = ("red-ray", "ray", "torch", "sentence-transformers", "scikit-learn", "numpy")
-FREE_JUDGES = ("simulated", "neighbours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,12 +46,29 @@ class RunFacts:
         judge_spec: who was asked, or None.
         n_dropped: test rows that also stood in training or pool, left out.
         timing_s: wall seconds of training by stage.
+        bill: what the ledger says the run's requests came to; None where there is no ledger.
     """
 
     iterations: Sequence[Iteration]
     judge_spec: str | None
     n_dropped: int
     timing_s: Mapping[str, float]
+    bill: JudgeBill | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JudgeBill:
+    """The requests of a run, over all its restarts.
+
+    Attributes:
+        results: how many requests, by what came of them.
+        tokens: of prompts and answers.
+        cost_usd: their price, None where it is not known.
+    """
+
+    results: Mapping[str, int]
+    tokens: int
+    cost_usd: float | None
 
 
 def scorecard(model: RedModel, rows: Predictions, facts: RunFacts) -> Json:
@@ -176,25 +192,30 @@ def _judge(facts: RunFacts) -> Json | None:
     if not facts.iterations or facts.judge_spec is None:
         return None
     rounds = facts.iterations
-    # An answer that the ledger already had was paid for by the run that was cut short.
+    # An answer that another run has bought counts as a call: this one would have paid it.
     known = sum(one.n_cached for one in rounds)
-    calls = sum(one.n_requests for one in rounds) + known
+    bill = facts.bill or JudgeBill({"requests": sum(one.n_requests for one in rounds)}, 0, None)
+    calls = sum(bill.results.values()) + known
     labelled = sum(one.n_labelled for one in rounds)
     readable = labelled + sum(one.n_none for one in rounds)
     checked = [one for one in rounds if one.label_precision is not None]
     right = sum(round((one.label_precision or 0.0) * one.n_labelled) for one in checked)
     n_checked = sum(one.n_labelled for one in checked)
-    free = facts.judge_spec.split(":")[0] in FREE_JUDGES
+    n_gold = sum(one.n_gold for one in rounds)
     return {
         "spec": facts.judge_spec,
         "calls": calls,
         "from_ledger": known,
+        "results": dict(bill.results) if facts.bill else None,
         **_ratio("labels_per_call", labelled, calls),
         **_ratio("label_precision", right, n_checked),
         **_ratio("validation_rate", labelled, readable),
+        "n_gold": n_gold,
+        **_ratio("gold_accuracy", sum(one.n_gold_right for one in rounds), n_gold),
         "unreadable": sum(one.n_unreadable for one in rounds),
         "failed": sum(one.n_failed for one in rounds),
-        "cost_usd": 0.0 if free else None,
+        "tokens": bill.tokens,
+        "cost_usd": bill.cost_usd,
     }
 
 

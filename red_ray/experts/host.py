@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.core.blas import use_one_blas_thread
+from red_ray.errors import ForgottenError
 from red_ray.experts.base import Expert, ExpertSpec, make_expert
 
 Floats = NDArray[np.float32]
@@ -36,12 +37,17 @@ class FitRows:
 
 
 class ExpertHost:
-    """Fits and scores experts by position; knows nothing of other hosts."""
+    """Fits and scores experts by position; knows nothing of other hosts.
+
+    Raises:
+        ForgottenError: what a method needs was not given to this process.
+    """
 
     def __init__(self, specs: Sequence[ExpertSpec]) -> None:
         use_one_blas_thread()
         self._specs = tuple(specs)
         self._experts: list[Expert] = [make_expert(spec) for spec in specs]
+        self._fitted: set[int] = set()
         self._vectors: Floats | None = None
 
     def load(self, vectors: Floats) -> None:
@@ -51,6 +57,7 @@ class ExpertHost:
     def fit(self, position: int, data: FitRows) -> None:
         """Fit an expert on all rows of its labels and its noise."""
         self._fit_without(self._experts[position], position, data, fold=None)
+        self._fitted.add(position)
 
     def crossfit(self, position: int, data: FitRows) -> Floats:
         """Scores of every labelled row by an expert that had not seen its fold.
@@ -69,10 +76,15 @@ class ExpertHost:
 
     def score(self, position: int, rows: Ints) -> Floats:
         """Log-probabilities of shared rows; see `Expert.score`."""
-        return self._experts[position].score(self._of(rows))
+        return self._fitted_one(position).score(self._of(rows))
 
     def export(self, position: int) -> Expert:
         """The fitted expert itself, for the model."""
+        return self._fitted_one(position)
+
+    def _fitted_one(self, position: int) -> Expert:
+        if position not in self._fitted:
+            raise ForgottenError(f"fit {self._specs[position].name!r} before it is used")
         return self._experts[position]
 
     def _fit_without(
@@ -83,7 +95,7 @@ class ExpertHost:
 
     def _of(self, rows: Ints) -> Floats:
         if self._vectors is None:
-            raise RuntimeError("load the shared vectors before an expert is used")
+            raise ForgottenError("load the shared vectors before an expert is used")
         return self._vectors[rows]
 
 

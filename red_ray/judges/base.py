@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from typing import Protocol, runtime_checkable
 
+from red_ray.errors import JudgeError
 from red_ray.judges.prompts import NONE_OPTION, PROMPT_VERSION
 from red_ray.types import Question, Reply
 
-__all__ = ["NONE_OPTION", "Judge", "question_key"]
+__all__ = ["NONE_OPTION", "Judge", "question_key", "refuse_to_describe"]
 
 
 @runtime_checkable
@@ -19,10 +20,17 @@ class Judge(Protocol):
     def name(self) -> str:
         """Its identity: all that may change an answer but the question (kind, model, address)."""
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, question: Question, complaint: str = "") -> Reply:
         """Ask once, without retries; an answer that cannot be read is a reply of its own.
 
+        Args:
+            question: what is asked.
+            complaint: the `reason` of the last reply to it where that could not be read; a
+                language model is told it.
+
         Raises:
+            SchemaRefused: the server does not take the form of the request; the judge sends
+                another from now on: ask again, at once.
             JudgeTimeout: no answer in time.
             JudgeUnavailable: not reached or overloaded; another try may succeed.
             JudgeRefused: no other question will be answered either.
@@ -46,3 +54,13 @@ def question_key(question: Question, judge_name: str) -> str:
         data = part.encode("utf-8", "surrogatepass")
         digest.update(len(data).to_bytes(8, "big") + data)
     return digest.hexdigest()
+
+
+def refuse_to_describe(question: Question, judge_name: str) -> None:
+    """Stop a question that takes a language model.
+
+    Raises:
+        JudgeError: its mode is `describe`.
+    """
+    if question.mode == "describe":
+        raise JudgeError(f"judge {judge_name!r} cannot describe labels; use a language model")

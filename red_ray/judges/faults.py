@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 
-from red_ray.errors import JudgeError, JudgeRefused, JudgeUnavailable
+from red_ray.errors import JudgeError, JudgeRefused, JudgeUnavailable, SchemaRefused
+
+# What servers name when they cannot constrain an answer; "information" is not "format".
+_SCHEMA = re.compile(
+    r"response_format|json_schema|\b(?:format|schema|grammar|unsupported)\b|not supported",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +36,12 @@ class Failure:
 
 
 def status_error(
-    failure: Failure, *, judge: str, remedies: Remedies, now: datetime | None = None
+    failure: Failure,
+    *,
+    judge: str,
+    remedies: Remedies,
+    with_schema: bool = False,
+    now: datetime | None = None,
 ) -> JudgeError:
     """The error that an HTTP status stands for.
 
@@ -37,10 +49,13 @@ def status_error(
         failure: status, headers and body.
         judge: name of the judge, for the message.
         remedies: what to tell the user.
+        with_schema: whether the request asked for an answer that follows a schema.
         now: the time that a `Retry-After` date is measured from; the system's by default.
     """
     status = failure.status
     told = f"judge {judge!r} answered HTTP {status!r}"
+    if with_schema and _is_about_schema(failure):
+        return SchemaRefused(f"{told}: it takes no answer schema; asked without one from now on")
     if status in (408, 429) or status >= 500:
         wait_s = retry_after_s(failure.headers.get("Retry-After"), now or datetime.now(UTC))
         return JudgeUnavailable(told, wait_s)
@@ -74,6 +89,11 @@ def _until(date: str, now: datetime) -> float:
         return math.nan
     # An HTTP date is in GMT; without a zone the parser leaves it naive.
     return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
+
+
+def _is_about_schema(failure: Failure) -> bool:
+    named = failure.status in (400, 422, 501) and _SCHEMA.search(failure.body)
+    return bool(named) and not _is_too_long(failure)
 
 
 def _is_too_long(failure: Failure) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
+from red_ray.judges.base import refuse_to_describe
 from red_ray.types import Outcome, Question, Reply
 
 Votes = Callable[[str], Sequence[tuple[str, float]]]
@@ -24,11 +25,20 @@ class NeighboursJudge:
     def __init__(self, votes: Votes) -> None:
         self._votes = votes
 
-    async def ask(self, question: Question) -> Reply:
-        """Count the votes; where nothing votes there is no answer, not a "no"."""
+    async def ask(
+        self,
+        question: Question,
+        complaint: str = "",  # noqa: ARG002 (for those who can read)
+    ) -> Reply:
+        """Count the votes; where nothing votes there is no answer, not a "no".
+
+        Raises:
+            JudgeError: it has no words to describe a label with.
+        """
+        refuse_to_describe(question, self.name)
         votes = self._votes(question.text)
         if not votes:
-            return Reply(Outcome.UNREADABLE)
+            return Reply(Outcome.UNREADABLE, reason="no labelled example is near the text")
         best = _elect(votes)
         offered = {candidate.label for candidate in question.candidates}
         return Reply(Outcome.LABEL, best) if best in offered else Reply(Outcome.NONE)

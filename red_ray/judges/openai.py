@@ -1,48 +1,19 @@
-"""A judge behind OpenAI's protocol, which most servers speak."""
+"""OpenAI's protocol, which most servers speak."""
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Any, Literal
+import json
+from typing import Any
 
 import aiohttp
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, Field, SecretStr, ValidationError
 
-from red_ray.errors import JudgeTimeout, JudgeUnavailable
-from red_ray.judges.faults import Failure, Remedies, status_error
-from red_ray.judges.prompts import answer_schema, read_answer, render
-from red_ray.types import Outcome, Question, Reply
+from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable, SchemaRefused
+from red_ray.judges.faults import Failure, Remedies
+from red_ray.judges.language import Chat, Transport
 
 _CUT = ("length", "content_filter")
-
-
-class _Sent(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class JsonSchema(_Sent):
-    """A named schema that the answer must follow."""
-
-    name: str = "answer"
-    strict: bool = True
-    content: dict[str, Any] = Field(serialization_alias="schema")
-
-
-class ResponseFormat(_Sent):
-    """Asks for an answer that follows a schema."""
-
-    type: Literal["json_schema"] = "json_schema"
-    json_schema: JsonSchema
-
-
-class ChatRequest(_Sent):
-    """The body of `POST /chat/completions`."""
-
-    model: str
-    messages: list[dict[str, str]]
-    temperature: float
-    response_format: ResponseFormat
-    stream: Literal[False] = False
+_LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 
 
 class Message(BaseModel):
@@ -59,10 +30,10 @@ class Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of one request."""
+    """Tokens of one request; null where they were not counted."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = Field(default=None, ge=0)
+    completion_tokens: int | None = Field(default=None, ge=0)
 
 
 class ChatAnswer(BaseModel):
@@ -70,16 +41,19 @@ class ChatAnswer(BaseModel):
 
     choices: list[Choice] = Field(min_length=1)
     usage: Usage | None = None
+    model: Any = None  # these two are told, not needed: they may be anything
+    system_fingerprint: Any = None
 
 
-class OpenAIJudge:
-    """Asks a model of an OpenAI-compatible server; the candidates constrain what it can write.
+class OpenAITransport(Transport):
+    """Reaches a model of an OpenAI-compatible server.
 
     Args:
         model: the model's name at the server.
         base_url: up to and without `/chat/completions`, for example `https://host/v1`.
         temperature: 0 for the most probable answer.
         timeout_s: for one request, from connecting to the last byte.
+        max_answer_tokens: where an answer is cut; None leaves it to the server.
         api_key: sent as a bearer token; None sends none.
         key_variable: the environment variable to name when the key is refused.
     """
@@ -91,31 +65,36 @@ class OpenAIJudge:
         base_url: str,
         temperature: float,
         timeout_s: float,
+        max_answer_tokens: int | None,
         api_key: SecretStr | None,
         key_variable: str,
     ) -> None:
+        super().__init__(
+            Remedies(
+                denied=f"check the key in {key_variable} and its rights",
+                missing=f"check the model {model!r} and the address {base_url!r}",
+            )
+        )
         self._model = model
         self._base_url = base_url
         self._temperature = temperature
         self._timeout_s = timeout_s
+        self._max_answer_tokens = max_answer_tokens
+        self._limit_field = _LIMIT
         self._api_key = api_key
         self._open: aiohttp.ClientSession | None = None
-        self._remedies = Remedies(
-            denied=f"check the key in {key_variable} and its rights",
-            missing=f"check the model {model!r} and the address {base_url!r}",
-        )
 
     @property
     def name(self) -> str:
         """Kind, model, address and temperature."""
         return f"openai:{self._model}@{self._base_url}?temperature={self._temperature!r}"
 
-    async def ask(self, question: Question) -> Reply:
-        """Send one request and read its answer."""
+    async def chat(self, messages: list[dict[str, str]], schema: dict[str, Any] | None) -> Chat:
+        """Send one request to `/chat/completions`."""
         try:
             async with self._session().post(
                 f"{self._base_url}/chat/completions",
-                data=self._request(question),
+                data=self._request(messages, schema),
                 allow_redirects=False,  # a redirect would turn the POST into a GET
             ) as response:
                 body = await response.read()
@@ -128,10 +107,8 @@ class OpenAIJudge:
             ) from error
         if not 200 <= response.status < 300:
             failure = Failure(response.status, response.headers, body.decode("utf-8", "replace"))
-            raise status_error(failure, judge=self.name, remedies=self._remedies)
-        if "json" not in response.content_type:
-            return Reply(Outcome.UNREADABLE)
-        return _read(body, question)
+            raise self.failed(failure, with_schema=schema is not None)
+        return _read(body) if "json" in response.content_type else Chat(None)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -139,14 +116,26 @@ class OpenAIJudge:
             session, self._open = self._open, None
             await session.close()
 
-    def _request(self, question: Question) -> bytes:
-        request = ChatRequest(
-            model=self._model,
-            messages=render(question),
-            temperature=self._temperature,
-            response_format=ResponseFormat(json_schema=JsonSchema(content=answer_schema(question))),
-        )
-        return request.model_dump_json(by_alias=True).encode("utf-8")
+    def failed(self, failure: Failure, *, with_schema: bool) -> JudgeError:
+        """As for any transport; newer models take the limit of an answer by another name."""
+        if failure.status == 400 and _NEWER_LIMIT in failure.body and self._max_answer_tokens:
+            self._limit_field = _NEWER_LIMIT
+            return SchemaRefused(f"judge {self.name!r} takes {_NEWER_LIMIT} only; sent from now on")
+        return super().failed(failure, with_schema=with_schema)
+
+    def _request(self, messages: list[dict[str, str]], schema: dict[str, Any] | None) -> bytes:
+        request = {
+            "model": self._model,
+            "messages": messages,
+            "temperature": self._temperature,
+            "stream": False,
+        }
+        if schema is not None:
+            named = {"name": "answer", "strict": True, "schema": schema}
+            request["response_format"] = {"type": "json_schema", "json_schema": named}
+        if self._max_answer_tokens is not None:
+            request[self._limit_field] = self._max_answer_tokens
+        return json.dumps(request).encode("ascii")
 
     def _session(self) -> aiohttp.ClientSession:
         # Made on the first request: a session belongs to the event loop that it was made in.
@@ -162,16 +151,17 @@ class OpenAIJudge:
         return self._open
 
 
-def _read(body: bytes, question: Question) -> Reply:
+def _read(body: bytes) -> Chat:
     try:
         answer = ChatAnswer.model_validate_json(body)
     except ValidationError:
-        return Reply(Outcome.UNREADABLE)
+        return Chat(None)
     choice, usage = answer.choices[0], answer.usage or Usage()
-    # What a cut answer holds so far may look like a shorter label.
-    text = "" if choice.finish_reason in _CUT else choice.message.content or ""
-    return replace(
-        read_answer(text, question),
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
+    told = (answer.model, answer.system_fingerprint)
+    return Chat(
+        choice.message.content or "",
+        cut=choice.finish_reason in _CUT,
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+        version="@".join(part for part in told if isinstance(part, str) and part),
     )

@@ -4,26 +4,52 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import aclosing
+import uuid
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar, TypeVarTuple
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
 from red_ray.config import JudgeConfig
-from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout
+from red_ray.errors import (
+    JudgeError,
+    JudgeRefused,
+    JudgeTimeout,
+    JudgeUnavailable,
+    SchemaRefused,
+    StorageError,
+)
 from red_ray.judges.base import Judge, question_key
-from red_ray.judges.ledger import Ledger
-from red_ray.judges.retries import Attempts, Clock, RetryPolicy, Silence, Sleep
-from red_ray.types import Outcome, Question, Reply, Verdict
+from red_ray.judges.breaker import Breaker, JudgeAwayError
+from red_ray.judges.ledger import Kept, Ledger, Received, Sent, Unsent
+from red_ray.judges.limits import (
+    MARGIN_S,
+    WINDOW_S,
+    Budget,
+    BudgetUsedUpError,
+    Clock,
+    Estimate,
+    RateLimit,
+    Sleep,
+    Spent,
+    Ticket,
+)
+from red_ray.judges.prompts import presented
+from red_ray.judges.retries import Attempts, RetryPolicy
+from red_ray.judges.spec import price_of
+from red_ray.judges.writer import LedgerWriter
+from red_ray.types import HUMAN, Outcome, Question, Reply, Verdict
 
 _N_LATENCIES = 10_000  # the quantiles look back that far, so that memory stays flat
+_QUEUE_PER_SLOT = 4  # waiting, in flight and being stored: enough that no slot is ever idle
+_N_RECENT = 4_096  # answers kept at hand for callers who looked before they were stored
+_COUNTING = ("ollama:", "openai:")
+_ANSWERS = (Outcome.LABEL, Outcome.NONE)
+_RESULTS = {JudgeTimeout: "timeout", JudgeRefused: "refused", SchemaRefused: "schema_refused"}
 
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 _Todo = deque[tuple[int, str, Question]]
 _Done = asyncio.Queue[tuple[int, Verdict] | None]
 
@@ -32,12 +58,14 @@ _Done = asyncio.Queue[tuple[int, Verdict] | None]
 class PoolStats:
     """What the pool did since it was made.
 
-    `requests` counts retries and failures, `cached` questions that the ledger answered,
-    `answered` labels and nones bought. Latencies are of whole questions, from the first request
-    to the outcome, failures included; 0 before the first.
+    `requests` counts retries and failures, `results` the same by what came of them; `cached` are
+    questions that the ledger or a person had answered, `answered` labels and nones bought.
+    Latencies are of whole questions, from the first request to the outcome, failures included; 0
+    before the first. `notice` is one line about a pause, else empty.
     """
 
     requests: int
+    results: dict[str, int]
     answered: int
     cached: int
     unreadable: int
@@ -45,8 +73,29 @@ class PoolStats:
     errors: int
     in_flight: int
     waiting: int
+    tokens: int
+    cost_usd: float | None
     latency_p50_ms: float
     latency_p95_ms: float
+    notice: str
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One call of the pool: its round, the verdicts there were when it looked, what is open."""
+
+    asked_in: str
+    replay: bool = False
+    n_kept: int = 0
+    n_open: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """A request that leaves."""
+
+    sent: Sent
+    ticket: Ticket
 
 
 @dataclass(slots=True)
@@ -62,29 +111,62 @@ class _Counters:
     requests: int = 0
     cached: int = 0
     in_flight: int = 0
-    waiting: int = 0
-    outcomes: dict[Outcome, int] = field(default_factory=lambda: dict.fromkeys(Outcome, 0))
+    open: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+    results: Counter[str] = field(default_factory=Counter)
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     latencies_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_N_LATENCIES))
 
 
-class _BudgetUsedUpError(Exception):
-    """No request is left; stays inside the pool."""
+class Limits:
+    """What all pools of one judge share: slots, rate, and the notice of its absence.
+
+    Args:
+        config: concurrency, rates and total time.
+        sleep: waits.
+        clock: monotonic seconds.
+        rng: draws the jitter.
+    """
+
+    def __init__(
+        self,
+        config: JudgeConfig,
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Clock = time.monotonic,
+        rng: np.random.Generator | None = None,
+    ) -> None:
+        self.sleep = sleep
+        self.clock = clock
+        self.rng = rng or np.random.default_rng()
+        self.slots = asyncio.Semaphore(config.concurrency)
+        self.n_places = config.queue or _QUEUE_PER_SLOT * config.concurrency
+        self.places = asyncio.Semaphore(self.n_places)
+        self.rate = RateLimit(
+            config.requests_per_minute, config.tokens_per_minute, sleep=sleep, clock=clock
+        )
+        self.breaker = Breaker(
+            config.total_time_s, config.concurrency, sleep=sleep, clock=clock, rng=self.rng
+        )
 
 
 class ValidatorPool:
-    """Puts questions to a judge: ledger first, then within a limit of concurrency and a budget.
+    """Puts questions to a judge: ledger first, then within its limits and the budget.
 
-    A verdict is in the ledger before anyone sees it. A time-out, an error and an answer that
-    cannot be read stay outcomes of their own. One pool serves all callers of a judge, on one
-    event loop; it needs the ledger for itself, but leaves closing it to its maker.
+    A request is in the ledger before it leaves, and a verdict before anyone sees it. A time-out,
+    an error and an answer that cannot be read stay outcomes of their own. One pool serves all who
+    ask a judge over one ledger, on one event loop; it leaves closing the ledger to its maker.
 
     Args:
         judge: whom to ask.
         ledger: what was asked before.
-        config: concurrency, attempts, total time and budget.
-        sleep: waits between attempts.
-        clock: monotonic seconds.
-        rng: draws the jitter of the waits.
+        config: attempts, total time, budget and prices.
+        seed: orders the candidates of each question.
+        limits: shared with the judge's other pools; its own by default.
+
+    Raises:
+        ConfigError: there is a budget in money, and no price.
     """
 
     def __init__(
@@ -93,30 +175,40 @@ class ValidatorPool:
         ledger: Ledger,
         config: JudgeConfig,
         *,
-        sleep: Sleep = asyncio.sleep,
-        clock: Clock = time.monotonic,
-        rng: np.random.Generator | None = None,
+        seed: int = 0,
+        limits: Limits | None = None,
     ) -> None:
         self._judge = judge
         self._ledger = ledger
         self._config = config
-        self._clock = clock
+        self._seed = seed
+        self._limits = limits or Limits(config)
+        self._clock = self._limits.clock
         self._retries = RetryPolicy(
-            config, sleep=sleep, clock=clock, rng=rng or np.random.default_rng()
+            config, sleep=self._limits.sleep, clock=self._clock, rng=self._limits.rng
         )
-        self._silence = Silence(config.total_time_s)
-        self._slots = asyncio.Semaphore(config.concurrency)
-        self._ledger_thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
+        self._price = price_of(config)
+        self._estimate = Estimate(
+            self._price,
+            max_answer_tokens=config.max_answer_tokens,
+            counts=(config.spec or "").startswith(_COUNTING),
+        )
+        self._writer = LedgerWriter(ledger)
         self._asked: dict[str, _Shared] = {}
         self._runners: set[asyncio.Task[None]] = set()
+        self._recent: dict[str, Verdict] = {}
+        self._n_kept = 0
         self._count = _Counters()
-        self._requests_before = ledger.count_requests()
+        spent = ledger.spent(judge.name)
+        self._budget = Budget(config, Spent(spent.requests, spent.tokens, spent.cost_usd))
+        now = datetime.now(UTC)
+        sends = ledger.sends_since(judge.name, now - timedelta(seconds=WINDOW_S + MARGIN_S))
+        self._limits.rate.restore(((now - sent).total_seconds(), n) for sent, n in sends)
 
     @property
     def exhausted(self) -> bool:
         """Whether the budget is used up: questions that the ledger does not know stay unasked."""
-        budget = self._config.budget_calls
-        return budget is not None and self._requests_before + self._count.requests >= budget
+        return self._budget.is_used_up
 
     def key(self, question: Question) -> str:
         """The key under which a verdict answers `question`."""
@@ -128,35 +220,49 @@ class ValidatorPool:
         p50, p95 = np.quantile(count.latencies_ms or [0.0], [0.5, 0.95])
         return PoolStats(
             requests=count.requests,
+            results=dict(count.results),
             answered=count.outcomes[Outcome.LABEL] + count.outcomes[Outcome.NONE],
             cached=count.cached,
             unreadable=count.outcomes[Outcome.UNREADABLE],
             timeouts=count.outcomes[Outcome.TIMEOUT],
             errors=count.outcomes[Outcome.ERROR],
             in_flight=count.in_flight,
-            waiting=count.waiting,
+            waiting=count.open - count.in_flight,
+            tokens=count.tokens,
+            cost_usd=None if self._price is None else count.cost_usd,
             latency_p50_ms=float(p50),
             latency_p95_ms=float(p95),
+            notice=self._limits.breaker.notice,
         )
 
-    async def validate(self, questions: Iterable[Question]) -> list[Verdict]:
+    async def validate(
+        self, questions: Iterable[Question], *, asked_in: str = "", replay: bool = False
+    ) -> list[Verdict]:
         """The verdicts on `questions`, in their order.
 
         A question that the budget did not reach has no verdict; `Verdict.key` tells which. Of
         equal questions one carries the requests.
+
+        Args:
+            questions: to ask.
+            asked_in: names the round of a run: its id, a slash, the round.
+            replay: whether a question that failed in this round has failed, as in a round that a
+                resumed run had finished; else it is asked again.
 
         Raises:
             JudgeRefused: the judge refuses all requests; the rest is cancelled.
             JudgeUnavailable: nobody had an answer for longer than `total_time_s`.
             StorageError: a verdict could not be stored.
         """
-        async with aclosing(self._numbered(questions)) as numbered:
+        async with aclosing(self._numbered(questions, _Turn(asked_in, replay))) as numbered:
             verdicts = [item async for item in numbered]
         return [verdict for _, verdict in sorted(verdicts, key=lambda item: item[0])]
 
-    async def stream(self, questions: Iterable[Question]) -> AsyncGenerator[Verdict, None]:
+    async def stream(
+        self, questions: Iterable[Question], *, asked_in: str = ""
+    ) -> AsyncGenerator[Verdict, None]:
         """As `validate`, each verdict as soon as it is stored; what is not awaited is cancelled."""
-        async with aclosing(self._numbered(questions)) as numbered:
+        async with aclosing(self._numbered(questions, _Turn(asked_in))) as numbered:
             async for _, verdict in numbered:
                 yield verdict
 
@@ -166,10 +272,10 @@ class ValidatorPool:
             runner.cancel()
         await asyncio.gather(*self._runners, return_exceptions=True)
         await self._judge.close()
-        self._ledger_thread.shutdown(wait=False)
+        self._writer.close()
 
     async def _numbered(
-        self, questions: Iterable[Question]
+        self, questions: Iterable[Question], turn: _Turn
     ) -> AsyncGenerator[tuple[int, Verdict], None]:
         """Positions and verdicts as they come.
 
@@ -177,7 +283,7 @@ class ValidatorPool:
         cancel its consumer.
         """
         done: _Done = asyncio.Queue()
-        runner = asyncio.create_task(self._run(list(questions), done))
+        runner = asyncio.create_task(self._run(list(questions), turn, done))
         runner.add_done_callback(lambda _: done.put_nowait(None))
         self._runners.add(runner)
         try:
@@ -189,45 +295,67 @@ class ValidatorPool:
             await asyncio.gather(runner, return_exceptions=True)
             self._runners.discard(runner)
 
-    async def _run(self, questions: list[Question], done: _Done) -> None:
+    async def _run(self, questions: Sequence[Question], turn: _Turn, done: _Done) -> None:
         """Hand out what the ledger knows, then ask the rest."""
-        keys = [self.key(question) for question in questions]
-        known = await self._in_thread(self._ledger.get_many, keys)
+        turn.n_kept = self._n_kept
+        known = await self._writer.read(self._known, questions, turn)
         todo: _Todo = deque()
-        for position, (key, question) in enumerate(zip(keys, questions, strict=True)):
-            if key in known:
-                self._count.cached += 1
-                done.put_nowait((position, known[key]))
+        for position, (key, verdict) in enumerate(known):
+            if verdict is None:
+                todo.append((position, key, questions[position]))
             else:
-                todo.append((position, key, question))
-        await self._ask_all(todo, done)
+                self._count.cached += 1
+                done.put_nowait((position, verdict))
+        await self._ask_all(todo, turn, done)
 
-    async def _ask_all(self, todo: _Todo, done: _Done) -> None:
-        """Work off `todo` with as many workers as there are slots, however long it is."""
-        self._count.waiting += len(todo)
+    def _known(
+        self, questions: Sequence[Question], turn: _Turn
+    ) -> list[tuple[str, Verdict | None]]:
+        """Keys, and what a person or the ledger says; blocking."""
+        keys = [self.key(question) for question in questions]
+        verdicts = self._ledger.get_many(keys, asked_in=turn.asked_in, replay=turn.replay)
+        people = self._ledger.humans_of([question.text for question in questions])
+        found: list[tuple[str, Verdict | None]] = []
+        for key, question in zip(keys, questions, strict=True):
+            if question.text in people and question.mode != "describe":
+                found.append((key, _by_a_person(key, question, people[question.text])))
+            else:
+                found.append((key, verdicts.get(key)))
+        return found
+
+    async def _ask_all(self, todo: _Todo, turn: _Turn, done: _Done) -> None:
+        """Work off `todo` with as many workers as the queue has places, however long it is."""
+        turn.n_open = len(todo)
+        self._count.open += turn.n_open
+        n_workers = min(self._limits.n_places, len(todo))
         try:
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(self._config.concurrency, len(todo))):
-                    group.create_task(self._work(todo, done))
+                for _ in range(n_workers):
+                    group.create_task(self._work(todo, turn, done))
         except BaseExceptionGroup as errors:
             raise errors.exceptions[0] from None  # the one that stopped the others
         finally:
-            self._count.waiting -= len(todo)
+            self._count.open -= turn.n_open
 
-    async def _work(self, todo: _Todo, done: _Done) -> None:
+    async def _work(self, todo: _Todo, turn: _Turn, done: _Done) -> None:
         while todo:
-            position, key, question = todo.popleft()
-            self._count.waiting -= 1
-            verdict = await self._share(key, question)
+            async with self._limits.places:
+                if not todo:
+                    return
+                position, key, question = todo.popleft()
+                verdict = await self._share(key, question, turn)
+            turn.n_open -= 1
+            self._count.open -= 1
             if verdict is not None:
                 done.put_nowait((position, verdict))
 
-    async def _share(self, key: str, question: Question) -> Verdict | None:
+    async def _share(self, key: str, question: Question, turn: _Turn) -> Verdict | None:
         """Join the call that asks this already, or start it; the last to leave cancels it."""
         shared = self._asked.get(key)
         joined = shared is not None
         if shared is None:
-            shared = self._asked[key] = _Shared(asyncio.create_task(self._answer(key, question)))
+            answer = asyncio.create_task(self._answer(key, question, turn))
+            shared = self._asked[key] = _Shared(answer)
         shared.n_waiting += 1
         try:
             verdict = await asyncio.shield(shared.task)
@@ -239,66 +367,132 @@ class ValidatorPool:
                 await asyncio.wait([shared.task])
         return replace(verdict, requests=0) if joined and verdict else verdict
 
-    async def _answer(self, key: str, question: Question) -> Verdict | None:
-        """Take a slot, for as long as the question needs it, and look it up or ask."""
-        self._count.waiting += 1
-        try:
-            await self._slots.acquire()
-        finally:
-            self._count.waiting -= 1
-        self._count.in_flight += 1
-        try:
-            # Once more: another caller may have asked it since this one looked.
-            known = await self._in_thread(self._ledger.get_many, [key])
-            if key in known:
-                self._count.cached += 1
-                return known[key]
-            return await self._ask(key, question)
-        finally:
-            self._count.in_flight -= 1
-            self._slots.release()
+    async def _answer(self, key: str, question: Question, turn: _Turn) -> Verdict | None:
+        """What another caller got since this one looked, or ask."""
+        known = self._recent.get(key)
+        if known is None and self._n_kept - turn.n_kept > _N_RECENT:
+            known = (await self._writer.read(self._known, [question], turn))[0][1]
+        if known is not None:
+            self._count.cached += 1
+            return replace(known, requests=0)
+        return None if self.exhausted else await self._ask(key, question, turn.asked_in)
 
-    async def _ask(self, key: str, question: Question) -> Verdict | None:
+    async def _ask(self, key: str, question: Question, asked_in: str) -> Verdict | None:
         """Ask until there is an outcome, and store it; None where no request was left."""
-        attempts = Attempts(self._clock())
+        attempts = Attempts()
+        shown = presented(question, key, self._seed)
         try:
-            await self._retries.loop(attempts)(self._request, question, attempts)
-        except (JudgeRefused, asyncio.CancelledError) as error:
+            await self._retries.loop(attempts)(self._request, key, shown, attempts, asked_in)
+        except (JudgeRefused, JudgeAwayError, asyncio.CancelledError) as error:
             # What it has cost is kept; the next run may ask it again.
-            attempts.last = error if isinstance(error, JudgeError) else JudgeError("cancelled")
-            await self._keep(key, question, attempts)
+            with suppress(StorageError):  # the error that is on its way is the one to tell
+                await self._writer.write(*attempts.received)
+            if isinstance(error, JudgeAwayError):
+                raise JudgeUnavailable(str(error)) from error
             raise
-        except (JudgeError, _BudgetUsedUpError):
-            pass  # the outcome is what came of the last request
-        verdict = await self._keep(key, question, attempts)
-        self._silence.check(attempts)
-        return verdict
+        except JudgeError as error:
+            attempts.last = error  # the outcome is what came of the last request
+        except BudgetUsedUpError:
+            if attempts.last is None:
+                return None
+        return await self._keep(key, question, attempts, asked_in)
 
-    async def _request(self, question: Question, attempts: Attempts) -> Reply:
-        if self.exhausted:
-            raise _BudgetUsedUpError
+    async def _request(
+        self, key: str, question: Question, attempts: Attempts, asked_in: str
+    ) -> Reply:
+        """One request, when its turn comes: in the ledger before it leaves."""
+        entered_s = self._clock()
+        async with self._limits.slots, self._limits.breaker.passage() as is_probe:
+            sending = await self._take_leave(key, question, asked_in)
+            sent_s = self._clock()
+            if attempts.started_s is None:
+                attempts.started_s = sent_s
+            else:
+                attempts.paused_s += sent_s - entered_s
+            attempts.requests += 1
+            attempts.n_tries += not is_probe
+            came: Reply | JudgeError | None = None
+            self._count.in_flight += 1
+            try:
+                came = await self._judge.ask(question, attempts.complaint)
+            except JudgeError as error:
+                came = error
+            finally:
+                self._count.in_flight -= 1
+                self._settle(sending, came, attempts, sent_s)
+        if isinstance(came, Reply):
+            self._limits.breaker.answered()
+            self._estimate.learn(question, came.prompt_tokens, came.completion_tokens)
+            attempts.add(came)
+            return came
+        if came is not None:  # a cancellation has left already
+            attempts.last = came
+            self._limits.breaker.failed(came, key, sent_s)
+            raise came
+
+    async def _take_leave(self, key: str, question: Question, asked_in: str) -> _Sending:
+        """Wait for the rate, reserve the budget, and commit that the request leaves."""
+        tokens = self._estimate.tokens(question)
+        cost_usd = self._estimate.cost_usd(*tokens)
+        n_tokens = sum(tokens)
+        ticket = await self._limits.rate.admit(n_tokens)
+        await self._budget.take(n_tokens, cost_usd or 0.0)
+        now = datetime.now(UTC)
+        sent = Sent(uuid.uuid4().hex, key, self._judge.name, asked_in, now, n_tokens, cost_usd)
+        try:
+            await self._writer.write(sent)
+        except (asyncio.CancelledError, StorageError):
+            self._budget.give_back(n_tokens, cost_usd or 0.0)
+            with suppress(StorageError):
+                await self._writer.write(Unsent(sent.id))
+            raise
         # Counted before it leaves: whatever becomes of it, it may have been paid for.
         self._count.requests += 1
-        attempts.requests += 1
-        sent_s = self._clock()
-        try:
-            reply = await self._judge.ask(question)
-        except JudgeError as error:
-            attempts.last = error
-            self._silence.note(error, sent_s)
-            raise
-        self._silence.end()
-        attempts.add(reply)
-        return reply
+        return _Sending(sent, ticket)
 
-    async def _keep(self, key: str, question: Question, attempts: Attempts) -> Verdict | None:
-        """Commit the outcome, then count it; None where no request was made."""
-        if not attempts.requests:
-            return None
+    def _settle(
+        self,
+        sending: _Sending,
+        came: Reply | JudgeError | None,
+        attempts: Attempts,
+        sent_s: float,
+    ) -> None:
+        """Put what a request really took in place of what was reserved for it."""
+        sent = sending.sent
+        if came is None:  # cancelled: nobody will know, and the estimate stands
+            self._budget.settle(0, 0.0)
+            return
+        prompt = came.prompt_tokens if isinstance(came, Reply) else 0
+        answer = came.completion_tokens if isinstance(came, Reply) else 0
+        kept_estimate = not prompt + answer and _may_be_paid_for(came)
+        n_tokens = sent.tokens if kept_estimate else prompt + answer
+        cost_usd = sent.cost_usd if kept_estimate else self._estimate.cost_usd(prompt, answer)
+        self._limits.rate.correct(sending.ticket, n_tokens)
+        self._budget.settle(n_tokens - sent.tokens, (cost_usd or 0.0) - (sent.cost_usd or 0.0))
+        result = _result(came)
+        latency_ms = (self._clock() - sent_s) * 1000
+        attempts.received.append(
+            Received(sent.id, result, prompt, answer, cost_usd, latency_ms, kept_estimate)
+        )
+        if cost_usd is not None:
+            attempts.cost_usd = (attempts.cost_usd or 0.0) + cost_usd
+        self._count.results[result] += 1
+        self._count.tokens += n_tokens
+        self._count.cost_usd += cost_usd or 0.0
+
+    async def _keep(
+        self, key: str, question: Question, attempts: Attempts, asked_in: str
+    ) -> Verdict:
+        """Commit the outcome, then count it."""
         verdict = self._verdict(key, attempts)
-        await self._in_thread(self._ledger.add, verdict, question)
+        await self._writer.write(*attempts.received, Kept(verdict, question, asked_in))
+        self._n_kept += 1
         self._count.outcomes[verdict.outcome] += 1
         self._count.latencies_ms.append(verdict.latency_ms)
+        if verdict.outcome in _ANSWERS:
+            self._recent[key] = verdict
+            if len(self._recent) > _N_RECENT:
+                del self._recent[next(iter(self._recent))]
         return verdict
 
     def _verdict(self, key: str, attempts: Attempts) -> Verdict:
@@ -310,23 +504,38 @@ class ValidatorPool:
             label=reply.label,
             judge=self._judge.name,
             requests=attempts.requests,
-            latency_ms=(self._clock() - attempts.started_s) * 1000,
+            latency_ms=attempts.busy_s(self._clock()) * 1000,
             prompt_tokens=attempts.prompt_tokens,
             completion_tokens=attempts.completion_tokens,
-            error="" if last is reply else f"{type(last).__name__}: {last}",
+            error=reply.reason if last is reply else f"{type(last).__name__}: {last}",
+            cost_usd=attempts.cost_usd,
+            version=reply.version,
         )
 
-    async def _in_thread(self, call: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-        """Run a blocking call of the ledger to its end, cancelled or not."""
-        loop = asyncio.get_running_loop()
-        job = loop.run_in_executor(self._ledger_thread, call, *args)
-        try:
-            return await asyncio.shield(job)
-        except asyncio.CancelledError:
-            # A call not yet begun would be dropped, and with it an answer that was paid for.
-            await asyncio.wait([job])
-            raise
+
+def _by_a_person(key: str, question: Question, label: str | None) -> Verdict:
+    """What a person said of the text outranks any judge, and may be none of the candidates."""
+    if question.mode == "verify" and label != question.candidates[0].label:
+        label = None
+    outcome = Outcome.NONE if label is None else Outcome.LABEL
+    return Verdict(key, outcome, label, judge=HUMAN, requests=0, latency_ms=0.0)
 
 
 def _failed(error: JudgeError | None) -> Outcome:
     return Outcome.TIMEOUT if isinstance(error, JudgeTimeout) else Outcome.ERROR
+
+
+def _result(came: Reply | JudgeError) -> str:
+    """The word under which a request is counted."""
+    if isinstance(came, Reply):
+        return came.outcome.value
+    if isinstance(came, JudgeUnavailable):
+        return came.result
+    return _RESULTS.get(type(came), "error")
+
+
+def _may_be_paid_for(came: Reply | JudgeError) -> bool:
+    """Whether the server may have done the work: an answer, or none where one was on its way."""
+    if isinstance(came, JudgeUnavailable):
+        return came.result == "unreachable"
+    return isinstance(came, Reply | JudgeTimeout)

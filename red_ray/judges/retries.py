@@ -1,16 +1,17 @@
-"""When a question is asked again, how long it waits, and when nobody should ask any more."""
+"""When a question is asked again, and how long it waits."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_result
 
 from red_ray.config import JudgeConfig
-from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable
+from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable, SchemaRefused
+from red_ray.judges.ledger import Received
+from red_ray.judges.limits import Clock, Sleep
 from red_ray.types import Outcome, Reply
 
 _log = logging.getLogger(__name__)
@@ -19,29 +20,41 @@ _FIRST_WAIT_S = 1.0  # before the second try; doubles from there
 _LONGEST_WAIT_S = 60.0  # a minute is the window of most rate limits
 _ASKS_IF_UNREADABLE = 2
 
-Sleep = Callable[[float], Awaitable[None]]
-Clock = Callable[[], float]
-
 
 @dataclass(slots=True)
 class Attempts:
     """What one question has cost so far, and what came of its last request.
 
-    `gave_up_s`: when its next request would have left, on the clock of `started_s`.
+    Attributes:
+        started_s: when its first request left; None before.
+        paused_s: waited since then for a slot, the rate or a judge that is away.
+        n_tries: requests that count against `max_attempts`; those that look whether a judge is
+            back do not.
+        received: what came of each request, not yet in the ledger.
+        complaint: what the judge is told about its last answer.
     """
 
-    started_s: float
+    started_s: float | None = None
+    paused_s: float = 0.0
     requests: int = 0
-    unreadable: int = 0
+    n_tries: int = 0
+    n_unreadable: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cost_usd: float | None = None
+    complaint: str = ""
     last: Reply | JudgeError | None = None
-    gave_up_s: float = 0.0
+    received: list[Received] = field(default_factory=list)
+
+    def busy_s(self, now_s: float) -> float:
+        """Seconds from the first request to `now_s`, pauses left out."""
+        return 0.0 if self.started_s is None else now_s - self.started_s - self.paused_s
 
     def add(self, reply: Reply) -> None:
         """Take in a reply and its tokens."""
         self.last = reply
-        self.unreadable += reply.outcome is Outcome.UNREADABLE
+        self.n_unreadable += reply.outcome is Outcome.UNREADABLE
+        self.complaint = reply.reason
         self.prompt_tokens += reply.prompt_tokens
         self.completion_tokens += reply.completion_tokens
 
@@ -50,7 +63,7 @@ class RetryPolicy:
     """At most `max_attempts` requests and `total_time_s` for a question, whatever they are for.
 
     Time-outs and an unavailable judge are tried again after a wait; an answer that cannot be
-    read is asked for once more, at once.
+    read is asked for once more, at once, with the reason.
 
     Args:
         config: attempts and total time.
@@ -72,15 +85,15 @@ class RetryPolicy:
 
         def asks_again(reply: Reply) -> bool:
             unread = reply.outcome is Outcome.UNREADABLE
-            return unread and attempts.unreadable < _ASKS_IF_UNREADABLE
+            return unread and attempts.n_unreadable < _ASKS_IF_UNREADABLE
 
         def stops(state: RetryCallState) -> bool:
-            attempts.gave_up_s = self._clock() + state.upcoming_sleep
-            late = attempts.gave_up_s - attempts.started_s >= self._config.total_time_s
-            return late or state.attempt_number >= self._config.max_attempts
+            busy_s = attempts.busy_s(self._clock() + state.upcoming_sleep)
+            late = busy_s >= self._config.total_time_s
+            return late or attempts.n_tries >= self._config.max_attempts
 
         return AsyncRetrying(
-            retry=retry_if_exception_type((JudgeTimeout, JudgeUnavailable))
+            retry=retry_if_exception_type((JudgeTimeout, JudgeUnavailable, SchemaRefused))
             | retry_if_result(asks_again),
             wait=self._wait_s,
             stop=stops,
@@ -92,55 +105,12 @@ class RetryPolicy:
     def _wait_s(self, state: RetryCallState) -> float:
         """Doubling, drawn from the upper half so that callers spread; after `Retry-After`."""
         error = state.outcome.exception() if state.outcome else None
-        if error is None:
-            return 0.0  # unreadable: the judge is there
+        if error is None or isinstance(error, SchemaRefused):
+            return 0.0  # the judge is there
         longest_s = min(_FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
         wait_s = float(self._rng.uniform(longest_s / 2, longest_s))
         asked_s = error.retry_after_s if isinstance(error, JudgeUnavailable) else None
         return wait_s if asked_s is None else max(asked_s, 0.0) + wait_s
-
-
-class Silence:
-    """How long no question at all has had an answer.
-
-    Args:
-        limit_s: when to stop asking.
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._since_s: float | None = None
-        self._n_given_up = 0
-
-    def end(self) -> None:
-        """The judge answered."""
-        self._since_s = None
-        self._n_given_up = 0
-
-    def note(self, error: JudgeError, sent_s: float) -> None:
-        """A request that was sent at `sent_s` failed; not every error is a silence."""
-        if not isinstance(error, JudgeTimeout | JudgeUnavailable):
-            self.end()
-        elif self._since_s is None:
-            self._since_s = sent_s
-
-    def check(self, attempts: Attempts) -> None:
-        """Take note of a question that was given up.
-
-        Raises:
-            JudgeUnavailable: nobody has had an answer for longer than the limit.
-        """
-        last = attempts.last
-        if self._since_s is None or not isinstance(last, JudgeTimeout | JudgeUnavailable):
-            return
-        self._n_given_up += 1
-        # One text may be too hard for a model that is there: a time-out needs a second witness.
-        heard = isinstance(last, JudgeUnavailable) or self._n_given_up > 1
-        if heard and attempts.gave_up_s - self._since_s >= self._limit_s:
-            raise JudgeUnavailable(
-                f"no answer from the judge for {self._limit_s!r} s ({last}); "
-                "what it answered before is kept: mend it, then run the same command again"
-            )
 
 
 def _log_retry(state: RetryCallState) -> None:

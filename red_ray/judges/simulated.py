@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from red_ray.judges.base import question_key
+from red_ray.judges.base import question_key, refuse_to_describe
 from red_ray.types import Outcome, Question, Reply
 
 
@@ -30,8 +30,17 @@ class SimulatedJudge:
         """Kind, accuracy and seed."""
         return f"simulated:{self._accuracy!r}?seed={self._seed}"
 
-    async def ask(self, question: Question) -> Reply:
-        """Draw the answer."""
+    async def ask(
+        self,
+        question: Question,
+        complaint: str = "",  # noqa: ARG002 (for those who can read)
+    ) -> Reply:
+        """Draw the answer.
+
+        Raises:
+            JudgeError: it has no words to describe a label with.
+        """
+        refuse_to_describe(question, self.name)
         labels = sorted({candidate.label for candidate in question.candidates})
         truth = self._hidden(question.text)
         right = truth if truth in labels else None

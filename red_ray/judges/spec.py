@@ -9,17 +9,20 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import SecretStr
 
-from red_ray.config import JudgeConfig
+from red_ray.config import JudgeConfig, Price
 from red_ray.errors import ConfigError
 from red_ray.judges.base import Judge
+from red_ray.judges.language import LanguageJudge
 from red_ray.judges.neighbours import NeighboursJudge, Votes
-from red_ray.judges.ollama import OllamaJudge
-from red_ray.judges.openai import OpenAIJudge
+from red_ray.judges.ollama import OllamaTransport
+from red_ray.judges.openai import OpenAITransport
 from red_ray.judges.simulated import SimulatedJudge
 
 FORMS = "ollama:MODEL, ollama:MODEL@URL, openai:MODEL@BASE_URL, simulated:ACCURACY, neighbours"
 _LOCAL = "127.0.0.1"
 _OLLAMA_PORT = 11434
+_WITHOUT_WORDS = ("simulated", "neighbours")
+_FREE = Price(input_usd=0, output_usd=0)
 
 
 def make_judge(
@@ -33,7 +36,7 @@ def make_judge(
     """Make the judge that `config.spec` names.
 
     Args:
-        config: spec, temperature, time-out and the name of the key's variable.
+        config: spec, temperature, limits of a request and the name of the key's variable.
         seed: of the simulated judge's draws.
         hidden: true label of a pool text, None where no label is true; for `simulated`.
         votes: nearest labelled examples of a text; for `neighbours`.
@@ -45,9 +48,14 @@ def make_judge(
     spec = config.spec or ""
     kind, _, rest = spec.partition(":")
     if kind == "ollama" and rest:
-        return _ollama(config, rest, environ)
+        return LanguageJudge(_ollama(config, rest, environ))
     if kind == "openai" and rest:
-        return _openai(config, rest, environ)
+        return LanguageJudge(_openai(config, rest, environ))
+    if config.describe_labels and kind in _WITHOUT_WORDS:
+        raise ConfigError(
+            f"judge {spec!r} cannot describe labels: unset judge.describe_labels, "
+            "or use a language model (ollama:MODEL)"
+        )
     if kind == "simulated" and rest:
         return SimulatedJudge(_accuracy(spec, rest), seed=seed, hidden=_needed(spec, hidden))
     if spec == "neighbours":
@@ -55,19 +63,41 @@ def make_judge(
     raise ConfigError(f"unknown judge {spec!r}; use one of: {FORMS}")
 
 
-def _ollama(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OllamaJudge:
+def price_of(config: JudgeConfig) -> Price | None:
+    """What the judge of `config.spec` costs; None where nobody said.
+
+    Ollama's models are free unless `prices` names them.
+
+    Raises:
+        ConfigError: the budget is in USD and the price is not known.
+    """
+    kind, _, rest = (config.spec or "").partition(":")
+    if kind in _WITHOUT_WORDS:
+        return _FREE
+    model, _ = _split_address(rest)
+    price = config.prices.get(model, _FREE if kind == "ollama" else None)
+    if price is None and config.budget_usd is not None:
+        raise ConfigError(
+            f"judge.budget_usd is {config.budget_usd!r} but the price of {model!r} is not known; "
+            f"set input_usd and output_usd of judge.prices under {model!r}"
+        )
+    return price
+
+
+def _ollama(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OllamaTransport:
     model, address = _split_address(rest)
     if not model:
         raise ConfigError(f"judge {config.spec!r} names no model; use ollama:MODEL@URL")
-    return OllamaJudge(
+    return OllamaTransport(
         model,
         base_url=_ollama_url(address or environ.get("OLLAMA_HOST", "").strip()),
         temperature=config.temperature,
         timeout_s=config.timeout_s,
+        max_answer_tokens=config.max_answer_tokens,
     )
 
 
-def _openai(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OpenAIJudge:
+def _openai(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OpenAITransport:
     model, address = _split_address(rest)
     if not model or not address:
         raise ConfigError(f"judge {config.spec!r} is not complete; use openai:MODEL@BASE_URL")
@@ -80,11 +110,12 @@ def _openai(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OpenA
         )
     if not (key.isascii() and key.isprintable()):
         raise ConfigError(f"the key in {config.key_variable} holds characters no header can carry")
-    return OpenAIJudge(
+    return OpenAITransport(
         model,
         base_url=url.geturl().rstrip("/"),
         temperature=config.temperature,
         timeout_s=config.timeout_s,
+        max_answer_tokens=config.max_answer_tokens,
         api_key=SecretStr(key) if key else None,
         key_variable=config.key_variable,
     )

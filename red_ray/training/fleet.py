@@ -15,8 +15,9 @@ from red_ray.core.partition import Subsets
 from red_ray.core.router import Router
 from red_ray.encoding import EncoderSpec
 from red_ray.experts import Expert, ExpertSpec, FitRows
+from red_ray.judges import PoolStats
 from red_ray.training.job import Estimate
-from red_ray.training.router_host import PoolView, Scores
+from red_ray.training.router_host import CandidateView, Contradiction, PoolView, Scores
 from red_ray.types import Question, Verdict
 
 Floats = NDArray[np.float32]
@@ -43,6 +44,8 @@ class RouterHandle(Protocol):
     def view_pool(
         self, left: NDArray[np.bool_], scores: Scores, phase: str, draw: int
     ) -> Awaitable[PoolView]: ...
+    def gold(self, rows: Ints) -> Awaitable[tuple[CandidateView, ...]]: ...
+    def contradicted(self) -> Awaitable[tuple[Contradiction, ...]]: ...
     def export(self) -> Awaitable[tuple[Router, LexicalSpace | None]]: ...
 
 
@@ -84,8 +87,11 @@ class Validator(Protocol):
 
     judge_name: str
 
-    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
-        """Verdicts in any order; a question that the budget left unasked has none."""
+    async def validate(self, questions: Sequence[Question], round_number: int) -> Sequence[Verdict]:
+        """Verdicts in any order; a question that the budget left unasked has none.
 
-    async def exhausted(self) -> bool:
-        """Whether the budget is used up."""
+        The same round of a run that was cut short gets what it got before, failures too.
+        """
+
+    async def stats(self) -> PoolStats | None:
+        """How far it is; None where that cannot be said just now."""

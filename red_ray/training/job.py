@@ -48,6 +48,27 @@ class Estimate:
 
 
 @dataclass(frozen=True, slots=True)
+class Dispute:
+    """A label that a person should look at.
+
+    Attributes:
+        text: the text.
+        label: as given by the user, or by the judge in the loop.
+        by_judge: whether the judge gave it.
+        judge_says: what the judge says of a label that the user gave; None for none of these.
+        model_says: the label of a model that had not seen the row.
+        confidence: of the model in it, 0 to 1.
+    """
+
+    text: str
+    label: str
+    by_judge: bool
+    judge_says: str | None
+    model_says: str
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What a run ends with.
 
@@ -59,6 +80,7 @@ class Trained:
         stop_reason: why the loop stopped, empty without one.
         timing_s: wall seconds by stage.
         strategy: the partition strategy used, where `auto` had to choose.
+        disputes: labels that a person should look at, those the model is surest about first.
     """
 
     model: RedModel
@@ -68,3 +90,4 @@ class Trained:
     stop_reason: str
     timing_s: dict[str, float]
     strategy: str
+    disputes: tuple[Dispute, ...] = ()

@@ -15,7 +15,7 @@ from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
 from red_ray.encoding import EncoderSpec
 from red_ray.experts import ExpertHost, ExpertSpec
-from red_ray.judges import ValidatorPool
+from red_ray.judges import PoolStats, ValidatorPool
 from red_ray.model import TextEncoder
 from red_ray.training.fleet import Crew, ExpertHandle, RouterHandle
 from red_ray.training.reduction import umap_reduce
@@ -44,19 +44,27 @@ class Threaded:
 
 
 class PoolValidator:
-    """A validator pool of this process, as the loop asks it."""
+    """A validator pool of this process, as the loop asks it.
 
-    def __init__(self, pool: ValidatorPool, judge_name: str) -> None:
+    Args:
+        pool: asks the judge.
+        judge_name: part of every question's key.
+        run: names the run in the ledger; empty where none goes on after a stop.
+    """
+
+    def __init__(self, pool: ValidatorPool, judge_name: str, run: str = "") -> None:
         self._pool = pool
+        self._run = run
         self.judge_name = judge_name
 
-    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+    async def validate(self, questions: Sequence[Question], round_number: int) -> Sequence[Verdict]:
         """See `ValidatorPool.validate`."""
-        return await self._pool.validate(questions)
+        asked_in = f"{self._run}/{round_number}" if self._run else ""
+        return await self._pool.validate(questions, asked_in=asked_in)
 
-    async def exhausted(self) -> bool:
-        """Whether the budget is used up."""
-        return self._pool.exhausted
+    async def stats(self) -> PoolStats:
+        """See `ValidatorPool.stats`."""
+        return self._pool.stats()
 
 
 class LocalFleet:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -17,6 +18,7 @@ from red_ray.errors import JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.training.ensemble import Ensemble, as_scores, nothing
 from red_ray.training.fleet import Validator
+from red_ray.training.gold import GoldRows
 from red_ray.training.job import Estimate, TrainingJob
 from red_ray.training.router_host import CandidateView, PoolView, Scores
 from red_ray.types import Candidate, Iteration, Outcome, Progress, Question, Verdict
@@ -33,6 +35,15 @@ FEW = 5
 """So many questions may all fail by themselves; more of them mean that the judge is away."""
 
 
+N_DESCRIBED = 5
+"""Examples from which the judge writes a label's description."""
+
+BACK = "the judge is back"
+
+POLL_S = 1.0
+"""How often a round looks how far the judge is."""
+
+
 @dataclass(slots=True)
 class _Tally:
     """What an iteration's verdicts came to."""
@@ -40,6 +51,17 @@ class _Tally:
     rows: list[int] = field(default_factory=list)
     labels: list[int] = field(default_factory=list)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
+    n_gold: int = 0
+    n_gold_right: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """The questions of a round, the planted ones last, by their keys."""
+
+    chosen: dict[str, CandidateView]
+    gold: dict[str, CandidateView]
+    questions: tuple[Question, ...]
 
 
 class ActiveLoop:
@@ -48,6 +70,8 @@ class ActiveLoop:
     Attributes:
         stop_reason: why it stopped, empty while it runs.
         judge_s: wall seconds spent waiting for verdicts.
+        gold: rows with a known label that the judge was asked about.
+        descriptions: of the labels, given ones and those that the judge wrote.
     """
 
     def __init__(
@@ -65,6 +89,14 @@ class ActiveLoop:
         self._validator = validator
         self._clock = clock
         self._names = job.label_names
+        self._index = {name: position for position, name in enumerate(self._names)}
+        self.descriptions = dict(job.descriptions)
+        self.gold = GoldRows(
+            ensemble.labels[: ensemble.n_seed],
+            job.config.judge.gold_share,
+            np.random.default_rng([job.config.seed, 4]),
+        )
+        self._verdicts: Sequence[Verdict] = ()
         self._texts = (*job.texts, *job.pool)
         self._pool = np.arange(len(job.texts), len(self._texts))
         self._left = np.ones(len(job.pool), dtype=bool)
@@ -79,23 +111,97 @@ class ActiveLoop:
         self._scores: list[NDArray[np.float32] | None] = [None] * len(self._stale)
         self._rule = _stop_rule(job.config.loop)
 
-    async def run(self) -> AsyncIterator[Progress]:
+    async def run(self) -> AsyncGenerator[Progress, None]:
         """Iterate to the end; each iteration comes as an event."""
         ensemble, limit = self._ensemble, self._rule.max_iterations
         if ensemble.estimate is None:
             raise RuntimeError("fit the ensemble before the loop starts")
         self._likelihoods.append(ensemble.estimate.log_likelihood)
         await ensemble.crew.router.follow_pool(self._pool, ensemble.rows, ensemble.labels)
+        async with aclosing(self._describe()) as steps:
+            async for step in steps:
+                yield step
         while True:
             score_s, scores = await self._measured(self._score_pool())
             acquire_s, view = await self._measured(self._view(scores))
-            self.stop_reason = await self._stop_before_next(view) or ""
+            self.stop_reason = self._rule.reason(self._state(view)) or ""
+            if not self.stop_reason:
+                asked = await self._questions(view)
+                judge_s = self.judge_s
+                async with aclosing(self._ask(asked.questions, self._n_done + 1)) as steps:
+                    async for step in steps:
+                        yield step
+                judge_s = self.judge_s - judge_s
+                # Not before they are put: what the ledger knows is there without a budget.
+                self.stop_reason = "" if self._verdicts else "budget"
             if self.stop_reason:
                 yield Progress("loop", self._n_done, limit, f"stopped: {self.stop_reason}")
                 return
-            yield Progress("judge", 0, len(view.chosen))
-            iteration, gained = await self._iterate(view, score_s, acquire_s)
+            iteration, gained = await self._learn(view, asked)
+            iteration = replace(iteration, score_s=score_s, acquire_s=acquire_s, judge_s=judge_s)
             yield Progress("loop", iteration.iteration, limit, "", iteration, gained)
+
+    async def _describe(self) -> AsyncGenerator[Progress, None]:
+        """Have the judge describe the labels that nobody described; once, by the ledger."""
+        missing = [name for name in self._names if name not in self.descriptions]
+        if not self._job.config.judge.describe_labels or not missing:
+            return
+        examples: dict[str, list[str]] = {name: [] for name in missing}
+        for text, label in zip(self._job.texts, self._job.labels, strict=True):
+            if label in examples and len(examples[label]) < N_DESCRIBED:
+                examples[label].append(text)
+        questions = [
+            Question(name, (Candidate(name, "", tuple(examples[name])),), "describe")
+            for name in missing
+        ]
+        async with aclosing(self._ask(questions, 0)) as steps:
+            async for step in steps:
+                yield step
+        written = {verdict.key: verdict.label for verdict in self._verdicts}
+        for question in questions:
+            description = written.get(question_key(question, self._validator.judge_name))
+            if description:
+                self.descriptions[question.text] = description
+
+    async def _ask(
+        self, questions: Sequence[Question], round_number: int
+    ) -> AsyncGenerator[Progress, None]:
+        """Put the questions of a round, telling how far it is; leaves `_verdicts`."""
+        start, told = self._clock(), Progress("judge", 0, len(questions))
+        yield told
+        asking = asyncio.ensure_future(self._validator.validate(questions, round_number))
+        try:
+            while not (await asyncio.wait({asking}, timeout=POLL_S))[0]:
+                step = await self._how_far(len(questions), told)
+                if step != told:
+                    yield step
+                told = step
+            self._verdicts = await asking
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
+        self.judge_s += self._clock() - start
+
+    async def _how_far(self, n_asked: int, told: Progress) -> Progress:
+        stats = await self._validator.stats()
+        if stats is None:
+            return told
+        n_done = max(0, n_asked - stats.waiting - stats.in_flight)
+        back = BACK if told.message not in ("", BACK) else ""
+        return Progress("judge", n_done, n_asked, stats.notice or back)
+
+    async def _questions(self, view: PoolView) -> _Asked:
+        """Of the chosen texts, and of some rows whose label is known."""
+        gold = self.gold.take(len(view.chosen))
+        planted = await self._ensemble.crew.router.gold(gold) if len(gold) else ()
+        questions = [self._question(one) for one in (*view.chosen, *planted)]
+        keys = [question_key(one, self._validator.judge_name) for one in questions]
+        n_chosen = len(view.chosen)
+        return _Asked(
+            chosen=dict(zip(keys, view.chosen, strict=False)),
+            gold=dict(zip(keys[n_chosen:], planted, strict=True)),
+            questions=tuple(questions),
+        )
 
     async def _score_pool(self) -> Scores:
         """Scores of the whole pool; of the experts, only those that changed are asked again."""
@@ -112,35 +218,28 @@ class ActiveLoop:
     async def _view(self, scores: Scores) -> PoolView:
         router = self._ensemble.crew.router
         view = await router.view_pool(self._left, scores, self._phase, self._n_done)
-        phase = self._rule.next_phase(self._state(view, budget_left=True))
+        phase = self._rule.next_phase(self._state(view))
         if phase == self._phase:
             return view
         self._phase, self._n_in_phase = phase, 0
         return await router.view_pool(self._left, scores, phase, self._n_done)
 
-    def _state(self, view: PoolView, *, budget_left: bool) -> LoopState:
+    def _state(self, view: PoolView) -> LoopState:
         return LoopState(
             iteration=self._n_done,
             phase=self._phase,
             iterations_in_phase=self._n_in_phase,
             n_informative=view.n_informative,
             n_predicted=view.n_predicted,
-            budget_left=budget_left,
             log_likelihoods=self._likelihoods,
         )
 
-    async def _stop_before_next(self, view: PoolView) -> str | None:
-        exhausted = await self._validator.exhausted()
-        return self._rule.reason(self._state(view, budget_left=not exhausted))
-
-    async def _iterate(
-        self, view: PoolView, score_s: float, acquire_s: float
+    async def _learn(
+        self, view: PoolView, asked: _Asked
     ) -> tuple[Iteration, tuple[tuple[int, str], ...]]:
-        questions = [self._question(chosen) for chosen in view.chosen]
-        judge_s, verdicts = await self._measured(self._validator.validate(questions))
-        self._check_alive(verdicts)
-        self.judge_s += judge_s
-        tally = self._apply(view, questions, verdicts)
+        """Take in the verdicts, and refit; the times of what went before are not filled in."""
+        self._check_alive(self._verdicts)
+        tally = self._apply(asked)
         fit_s, touched = await self._measured(self._refit(tally))
         self._n_done += 1
         self._n_in_phase += 1
@@ -148,13 +247,13 @@ class ActiveLoop:
         iteration = Iteration(
             iteration=self._n_done,
             phase=self._phase,
-            n_asked=len(questions),
+            n_asked=len(asked.chosen),
             n_labelled=len(tally.rows),
             n_none=tally.outcomes[Outcome.NONE],
             n_unreadable=tally.outcomes[Outcome.UNREADABLE],
             n_failed=sum(tally.outcomes[outcome] for outcome in FAILURES),
-            n_requests=sum(verdict.requests for verdict in verdicts),
-            n_cached=sum(verdict.requests == 0 for verdict in verdicts),
+            n_requests=sum(verdict.requests for verdict in self._verdicts),
+            n_cached=sum(verdict.requests == 0 for verdict in self._verdicts),
             n_train=len(self._ensemble.rows),
             n_pool=int(self._left.sum()),
             experts_refitted=touched,
@@ -163,10 +262,12 @@ class ActiveLoop:
             estimated_accuracy=estimate.accuracy if estimate else None,
             label_precision=None,
             fit_s=fit_s,
-            score_s=score_s,
-            acquire_s=acquire_s,
-            judge_s=judge_s,
+            score_s=0.0,
+            acquire_s=0.0,
+            judge_s=0.0,
             recalibrate_s=recalibrate_s,
+            n_gold=tally.n_gold,
+            n_gold_right=tally.n_gold_right,
         )
         n_seed = self._ensemble.n_seed
         pairs = zip(tally.rows, tally.labels, strict=True)
@@ -181,48 +282,48 @@ class ActiveLoop:
         if not self._answered or len(failed) > FEW:
             raise JudgeUnavailable(
                 f"the judge gave no answer to any of {len(failed)} questions ({failed[0].error}); "
-                "what it answered before is kept: run the same command again when it is back"
+                "what it answered before is kept: `red-ray resume` goes on when it is back"
             )
 
     def _question(self, chosen: CandidateView) -> Question:
-        descriptions = self._job.descriptions
         candidates = tuple(
             Candidate(
                 label=self._names[label],
-                description=descriptions.get(self._names[label], ""),
+                description=self.descriptions.get(self._names[label], ""),
                 examples=tuple(self._texts[row] for row in rows),
             )
             for label, rows in zip(chosen.labels, chosen.examples, strict=True)
         )
         return Question(self._texts[chosen.row], candidates, self._job.config.judge.question)
 
-    def _apply(
-        self, view: PoolView, questions: Sequence[Question], verdicts: Sequence[Verdict]
-    ) -> _Tally:
+    def _apply(self, asked: _Asked) -> _Tally:
         """Take in the verdicts in the order of their keys, so that timing changes nothing.
 
         A failure says nothing about its text, which stays in the pool for another try; a second
         one, or an answer that cannot be read, takes it out without a label.
         """
-        judge_name = self._validator.judge_name
-        keys = [question_key(question, judge_name) for question in questions]
-        asked = dict(zip(keys, view.chosen, strict=True))
-        index = {name: position for position, name in enumerate(self._names)}
         tally = _Tally()
-        for verdict in sorted(verdicts, key=lambda verdict: verdict.key):
-            chosen = asked[verdict.key]
-            tally.outcomes[verdict.outcome] += 1
-            if verdict.outcome in FAILURES:
-                self._failures[chosen.row] += 1
-                if self._failures[chosen.row] < MAX_FAILURES:
-                    continue
-            self._left[chosen.row - self._ensemble.n_seed] = False
-            if verdict.outcome is Outcome.LABEL and verdict.label is not None:
-                tally.rows.append(chosen.row)
-                tally.labels.append(index[verdict.label])
-            elif verdict.outcome is Outcome.NONE:
-                self._ensemble.refuse(chosen.row, chosen.labels)
+        verdicts = {verdict.key: verdict for verdict in self._verdicts}
+        tally.n_gold, tally.n_gold_right = self.gold.count(
+            list(asked.gold.values()), [verdicts.get(key) for key in asked.gold], self._index
+        )
+        for key in sorted(verdicts.keys() & asked.chosen.keys()):
+            self._take_in(verdicts[key], asked.chosen[key], tally)
         return tally
+
+    def _take_in(self, verdict: Verdict, chosen: CandidateView, tally: _Tally) -> None:
+        tally.outcomes[verdict.outcome] += 1
+        if verdict.outcome in FAILURES:
+            self._failures[chosen.row] += 1
+            if self._failures[chosen.row] < MAX_FAILURES:
+                return
+        self._left[chosen.row - self._ensemble.n_seed] = False
+        if verdict.label is not None and verdict.label in self._index:
+            tally.rows.append(chosen.row)
+            tally.labels.append(self._index[verdict.label])
+        elif verdict.outcome in (Outcome.NONE, Outcome.LABEL):
+            # A person may name a label that the model does not know: none of ours fits.
+            self._ensemble.refuse(chosen.row, chosen.labels)
 
     async def _refit(self, tally: _Tally) -> tuple[int, ...]:
         """Refit the gate and only the experts whose own labels gained a row."""

@@ -50,6 +50,25 @@ class CandidateView:
 
 
 @dataclass(frozen=True, slots=True)
+class Contradiction:
+    """A labelled row for which the model, not having seen it, names another label."""
+
+    row: int
+    label: int
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Crossfitted:
+    """Best labels of labelled rows by models that had not seen them, shape (n_rows, top_k)."""
+
+    rows: Ints
+    labels: Ints
+    best: Ints
+    confidence: Doubles
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
     """What the router sees in the pool before an iteration.
 
@@ -78,6 +97,7 @@ class RouterHost:
         )
         self._subsets: Subsets = ()
         self._router: Router | None = None
+        self._crossfitted: _Crossfitted | None = None
         self._texts = Texts(np.zeros((0, 0), np.float32), None)
         self._space: LexicalSpace | None = None
 
@@ -117,7 +137,27 @@ class RouterHost:
             columns=self._columns,
             none_prior=self._config.router.none_prior,
         )
+        proba = np.exp(self._router.label_log_proba(evidence[held]))
+        best = top_labels(proba, self._config.judge.top_k)
+        self._crossfitted = _Crossfitted(rows[held], labels[held], best, proba.max(axis=1))
         return _estimate(self._router, evidence[trusted], labels[trusted])
+
+    def gold(self, rows: Ints) -> tuple[CandidateView, ...]:
+        """Questions about labelled rows, as their text would be asked about in the pool.
+
+        Args:
+            rows: labelled rows that the last calibration held back once, shape (n_rows,).
+        """
+        position = {int(row): at for at, row in enumerate(self._the_crossfitted.rows)}
+        best = self._the_crossfitted.best[[position[int(row)] for row in rows]]
+        return self._candidates(rows, best)
+
+    def contradicted(self) -> tuple[Contradiction, ...]:
+        """The labelled rows of the last calibration that the model contradicts."""
+        seen = self._the_crossfitted
+        at = np.flatnonzero(seen.best[:, 0] != seen.labels)
+        named = zip(seen.rows[at], seen.best[at, 0], seen.confidence[at], strict=True)
+        return tuple(Contradiction(int(row), int(best), float(sure)) for row, best, sure in named)
 
     def follow_pool(self, pool: Ints, rows: Ints, labels: Ints) -> None:
         """Start to keep the pool's evidence, given the rows labelled so far."""
@@ -154,7 +194,9 @@ class RouterHost:
             n_informative=int(informative.sum()),
             n_predicted=int(predicted.sum()),
             mean_uncertainty=float(unsure[left].mean()) if left.any() else 0.0,
-            chosen=self._candidates(chosen, distribution[chosen, :-1]),
+            chosen=self._candidates(
+                self._pool[chosen], top_labels(distribution[chosen, :-1], self._config.judge.top_k)
+            ),
         )
 
     def export(self) -> tuple[Router, LexicalSpace | None]:
@@ -166,6 +208,12 @@ class RouterHost:
         if self._router is None:
             raise RuntimeError("calibrate the router before it is used")
         return self._router
+
+    @property
+    def _the_crossfitted(self) -> _Crossfitted:
+        if self._crossfitted is None:
+            raise RuntimeError("calibrate the router before its rows are asked about")
+        return self._crossfitted
 
     def _examples(self, rows: Ints, labels: Ints) -> Examples:
         return Examples(self._texts.take(rows), labels, self._n_labels)
@@ -208,20 +256,19 @@ class RouterHost:
             unsure[eligible], vectors, loop.samples_per_iteration, diversity=loop.diversity
         )
 
-    def _candidates(self, chosen: Ints, label_proba: Doubles) -> tuple[CandidateView, ...]:
-        best = top_labels(label_proba, self._config.judge.top_k)
-        similarity = self._texts.vectors[self._pool[chosen]] @ self._texts.vectors[self._rows].T
+    def _candidates(self, rows: Ints, best: Ints) -> tuple[CandidateView, ...]:
+        similarity = self._texts.vectors[rows] @ self._texts.vectors[self._rows].T
         return tuple(
             CandidateView(
-                row=int(self._pool[position]),
+                row=int(row),
                 labels=tuple(int(label) for label in labels),
-                examples=tuple(self._nearest_of(label, near) for label in labels),
+                examples=tuple(self._nearest_of(label, int(row), near) for label in labels),
             )
-            for position, labels, near in zip(chosen, best, similarity, strict=True)
+            for row, labels, near in zip(rows, best, similarity, strict=True)
         )
 
-    def _nearest_of(self, label: int, similarity: Floats) -> tuple[int, ...]:
-        positions = np.flatnonzero(self._labels == label)
+    def _nearest_of(self, label: int, row: int, similarity: Floats) -> tuple[int, ...]:
+        positions = np.flatnonzero((self._labels == label) & (self._rows != row))
         order = np.argsort(-similarity[positions], kind="stable")
         wanted = self._config.judge.examples_per_candidate
         return tuple(int(row) for row in self._rows[positions[order[:wanted]]])

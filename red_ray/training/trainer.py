@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from time import perf_counter
 from typing import Literal, TypeVar
 
@@ -23,6 +24,7 @@ from red_ray.core.partition import (
 )
 from red_ray.experts import ExpertSpec
 from red_ray.model import RedModel, expert_name
+from red_ray.training.disputes import disputed
 from red_ray.training.ensemble import Ensemble
 from red_ray.training.fleet import Fleet, Validator
 from red_ray.training.job import Estimate, Trained, TrainingJob
@@ -78,7 +80,7 @@ class Trainer:
         yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
         first = estimate = await self._timed("fit", ensemble.full_fit())
         yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
-        stop_reason = ""
+        stop_reason, loop = "", None
         if self._validator is not None and self._job.pool:
             loop = ActiveLoop(self._job, ensemble, self._validator, clock=self._clock)
             async for event in loop.run():
@@ -89,7 +91,10 @@ class Trainer:
             self._timing["judge_wait"] = loop.judge_s
             yield Progress("final", 0, 1, "full refit with new noise")
             estimate = await self._timed("fit", ensemble.full_fit())
-        self._trained = await self._export(ensemble, (first, estimate), strategy, stop_reason)
+        trained = await self._export(ensemble, (first, estimate), strategy, stop_reason)
+        if loop is not None:
+            trained = await self._with_what_the_loop_found(trained, ensemble, loop)
+        self._trained = trained
         yield Progress("final", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
 
     def result(self) -> Trained:
@@ -212,6 +217,16 @@ class Trainer:
             timing_s=self._timing,
             strategy=strategy,
         )
+
+    async def _with_what_the_loop_found(
+        self, trained: Trained, ensemble: Ensemble, loop: ActiveLoop
+    ) -> Trained:
+        """Add the descriptions that the judge wrote, and the labels that a person should see."""
+        described = tuple(loop.descriptions.get(name, "") for name in self._names)
+        model = replace(trained.model, descriptions=described)
+        contradicted = await ensemble.crew.router.contradicted()
+        disputes = disputed(contradicted, loop.gold.answers, ensemble, self._names, self._texts)
+        return replace(trained, model=model, disputes=disputes)
 
     async def _timed(self, stage: str, work: Awaitable[T]) -> T:
         start = self._clock()

@@ -16,7 +16,7 @@ from red_ray.data.demo import load_demo
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.encoding import open_encoder
 from red_ray.judges import Ledger, ValidatorPool, make_judge
-from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
+from red_ray.training import LocalFleet, PoolValidator, Trained, Trainer, TrainingJob
 from red_ray.types import Progress
 
 N_LABELS = 12
@@ -72,10 +72,12 @@ def bundle_id(trained: Trained, folder: Path) -> str:
 def on_actors(
     job: TrainingJob, ledger: Path, *, on_progress: Callable[[Progress], None] = lambda _: None
 ) -> Trained:
-    from red_ray.actors.run import train_on_cluster
+    from red_ray.actors.run import LedgerOfRun, train_on_cluster
 
     hidden = sample().hidden
-    done = train_on_cluster(job, ledger=str(ledger), hidden=hidden, on_progress=on_progress)
+    done = train_on_cluster(
+        job, ledger=LedgerOfRun(str(ledger)), hidden=hidden, on_progress=on_progress
+    )
     return done.trained
 
 
@@ -84,12 +86,12 @@ def in_process(job: TrainingJob, ledger: Path, *, n_threads: int = 2) -> Trained
 
 
 async def _in_process(job: TrainingJob, ledger: Path, n_threads: int) -> Trained:
-    hidden = sample().hidden
+    hidden = sample().hidden.joined(sample().train)
     judge = make_judge(job.config.judge, seed=job.config.seed, hidden=hidden.of)
     encoder = open_encoder(job.config.encoder)
     fleet, kept = LocalFleet(encoder, n_threads=n_threads), Ledger(ledger)
-    pool = ValidatorPool(judge, kept, job.config.judge)
-    trainer = Trainer(job, fleet, _Named(pool, judge.name))
+    pool = ValidatorPool(judge, kept, job.config.judge, seed=job.config.seed)
+    trainer = Trainer(job, fleet, PoolValidator(pool, judge.name))
     async for _ in trainer.run():
         pass
     await pool.close()
@@ -97,18 +99,6 @@ async def _in_process(job: TrainingJob, ledger: Path, n_threads: int) -> Trained
     fleet.close()
     encoder.close()
     return trainer.result()
-
-
-class _Named:
-    """A pool of this process, as the loop asks it."""
-
-    def __init__(self, pool: ValidatorPool, judge_name: str) -> None:
-        self.judge_name = judge_name
-        self.validate = pool.validate
-        self._pool = pool
-
-    async def exhausted(self) -> bool:
-        return self._pool.exhausted
 
 
 def actor_names() -> list[str]:

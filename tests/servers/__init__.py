@@ -2,34 +2,58 @@
 
 from tests.servers.ollama import OllamaServer
 from tests.servers.openai import OpenAIServer
-from tests.servers.scripted import (
+from tests.servers.process import ServerProcess
+from tests.servers.scripted import ScriptedServer
+from tests.servers.steps import (
+    FAULTS,
     Received,
-    ScriptedServer,
+    Script,
     Step,
+    by_text,
+    costs,
     garbage,
     hang,
+    hash_of,
+    lie,
+    loading,
+    mixed,
     ok,
     raw,
     reset,
+    right_option,
     says,
     status,
     steps,
+    trickle,
+    two_labels,
     wrong_type,
 )
 
 __all__ = [
+    "FAULTS",
     "OllamaServer",
     "OpenAIServer",
     "Received",
+    "Script",
     "ScriptedServer",
+    "ServerProcess",
     "Step",
+    "by_text",
+    "costs",
     "garbage",
     "hang",
+    "hash_of",
+    "lie",
+    "loading",
+    "mixed",
     "ok",
     "raw",
     "reset",
+    "right_option",
     "says",
     "status",
     "steps",
+    "trickle",
+    "two_labels",
     "wrong_type",
 ]

@@ -5,19 +5,31 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
 # Test modules share helpers by `tests.…`, and `tests` is not installed.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
+from tests.services import postgres
 from tests.services.chromium import Browser
 
 REQUIRED = "RED_RAY_REQUIRE_SERVICES"
+SERVER = "RED_RAY_TEST_POSTGRES"
+"""URL of a server to use in place of a private one."""
 
 Program = Callable[[str], str]
+
+
+def missing(reason: str) -> NoReturn:
+    """End the test."""
+    if os.environ.get(REQUIRED) == "1":
+        pytest.fail(f"{reason}, and {REQUIRED}=1 lets no test skip", pytrace=False)
+    pytest.skip(reason)
 
 
 @pytest.fixture
@@ -28,10 +40,7 @@ def program() -> Program:
         found = shutil.which(name)
         if found is not None:
             return found
-        reason = f"{name!r} is not on the PATH; scripts/install_services.sh installs it"
-        if os.environ.get(REQUIRED) == "1":
-            pytest.fail(f"{reason}, and {REQUIRED}=1 lets no test skip", pytrace=False)
-        pytest.skip(reason)
+        missing(f"{name!r} is not on the PATH; scripts/install_services.sh installs it")
 
     return find
 
@@ -41,3 +50,24 @@ async def browser(program: Program, tmp_path: Path) -> AsyncIterator[Browser]:
     """A Chromium of this test alone, with an empty profile."""
     async with Browser.start(program("chromium"), tmp_path / "profile") as browser:
         yield browser
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL database that the tests share."""
+    with ExitStack() as stack:
+        url = os.environ.get(SERVER)
+        if url is None:
+            try:
+                # What a power cut would lose is no matter here.
+                url = stack.enter_context(postgres.server("fsync=off"))
+            except postgres.Unavailable as error:
+                missing(str(error))
+        yield url
+
+
+@pytest.fixture
+def postgres_place(postgres_server: str) -> Iterator[str]:
+    """The URL of a ledger of this test alone."""
+    with postgres.place(postgres_server) as url:
+        yield url

@@ -18,7 +18,6 @@ GOING = LoopState(
     iterations_in_phase=2,
     n_informative=50,
     n_predicted=80,
-    budget_left=True,
     log_likelihoods=[-1.0],
 )
 
@@ -75,11 +74,6 @@ def test_all_predicted_takes_a_few_iterations(n_done, reason):
 def test_it_ends_with_the_pool():
     empty = state(phase="all_predicted", n_informative=0, n_predicted=0, iterations_in_phase=0)
     assert rule(THEN_ALL).reason(empty) == "pool_exhausted"
-
-
-@pytest.mark.parametrize("mode", [ONLY, THEN_ALL])
-def test_it_ends_with_the_budget(mode):
-    assert rule(mode).reason(state(budget_left=False)) == "budget"
 
 
 @pytest.mark.parametrize(("iteration", "reason"), [(9, None), (10, "max_iterations")])

@@ -29,7 +29,7 @@ def label(name: str = "card_arrival") -> Reply:
     return Reply(Outcome.LABEL, name, prompt_tokens=10, completion_tokens=2)
 
 
-UNREADABLE = Reply(Outcome.UNREADABLE, prompt_tokens=10, completion_tokens=2)
+UNREADABLE = Reply(Outcome.UNREADABLE, prompt_tokens=10, completion_tokens=2, reason="it was empty")
 
 Act = Reply | JudgeError
 Script = Callable[[int, Question], Act]
@@ -49,13 +49,15 @@ class FakeJudge:
         self.acts = acts or script()
         self.gate = gate
         self.asked: list[str] = []
+        self.complaints: list[str] = []
         self.in_flight = 0
         self.max_in_flight = 0
         self.closed = 0
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, question: Question, complaint: str = "") -> Reply:
         number = len(self.asked)
         self.asked.append(question.text)
+        self.complaints.append(complaint)
         self.in_flight += 1
         self.max_in_flight = max(self.max_in_flight, self.in_flight)
         try:

@@ -7,8 +7,9 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import pytest
 
 from red_ray.config import JudgeConfig
+from red_ray.errors import JudgeError
 from red_ray.judges import Judge, make_judge
-from red_ray.types import Outcome, Question, Reply
+from red_ray.types import Candidate, Outcome, Question, Reply
 from tests.servers import OllamaServer, OpenAIServer, ScriptedServer
 from tests.unit.judges.fakes import LABELS, question, verify
 
@@ -62,7 +63,9 @@ def well_formed(reply: Reply, asked: Question) -> bool:
     offered = {candidate.label for candidate in asked.candidates}
     if reply.outcome is Outcome.LABEL:
         return reply.label in offered
-    return reply.label is None and reply.outcome in (Outcome.NONE, Outcome.UNREADABLE)
+    if reply.outcome is Outcome.UNREADABLE:
+        return reply.label is None and reply.reason != ""
+    return reply.label is None and reply.outcome is Outcome.NONE
 
 
 @pytest.mark.parametrize(
@@ -74,16 +77,33 @@ def well_formed(reply: Reply, asked: Question) -> bool:
         question("long " * 5_000),
         question(labels=["one"]),
         question(labels=["none_of_these", "b"]),
+        question("half a pair \ud83d", ["half \ud83d", "b"]),
         question(labels=[f"label {i}" for i in range(300)]),
         verify(),
     ],
-    ids=lambda asked: asked.text[:12],
+    ids=lambda asked: ascii(asked.text[:12]),
 )
 async def test_a_reply_names_an_offered_label_or_none(judge: Judge, asked: Question) -> None:
     reply = await judge.ask(asked)
     assert well_formed(reply, asked)
     assert reply.prompt_tokens >= 0
     assert reply.completion_tokens >= 0
+
+
+async def test_a_complaint_changes_no_rule(judge: Judge) -> None:
+    assert well_formed(await judge.ask(question(), "it was empty"), question())
+    assert well_formed(await judge.ask(question(), complaint="it was empty"), question())
+
+
+async def test_a_label_is_described_or_the_question_is_refused(
+    judge: Judge, request: pytest.FixtureRequest
+) -> None:
+    asked = Question("card_lost", (Candidate("card_lost", "", ("one",)),), mode="describe")
+    if request.node.callspec.id.split(",")[0] in ("simulated", "neighbours"):
+        with pytest.raises(JudgeError, match="cannot describe labels; use a language model"):
+            await judge.ask(asked)
+    else:
+        assert str((await judge.ask(asked)).label).startswith("Texts about")
 
 
 async def test_it_is_a_judge_with_a_name_of_its_kind(

@@ -13,27 +13,33 @@ import aiohttp
 import pytest
 
 from red_ray.config import JudgeConfig
-from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable
-from red_ray.judges import Judge, make_judge
+from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable, SchemaRefused
+from red_ray.judges import Judge, make_judge, ollama
 from red_ray.judges.faults import retry_after_s
-from red_ray.judges.prompts import NONE_OPTION, render
-from red_ray.types import Outcome, Reply
+from red_ray.judges.prompts import CUT, NO_BODY, NONE_OPTION, render
+from red_ray.types import Candidate, Outcome, Question, Reply
 from tests.servers import (
     OllamaServer,
     OpenAIServer,
     Received,
     ScriptedServer,
     Step,
+    costs,
     garbage,
     hang,
+    lie,
+    loading,
     ok,
     raw,
     reset,
     says,
     status,
     steps,
+    trickle,
+    two_labels,
     wrong_type,
 )
+from tests.servers.ollama import DIGEST
 from tests.unit.judges.fakes import question, verify
 
 KEY = "sk-very-secret"
@@ -75,8 +81,9 @@ async def ask(server: ScriptedServer, judge: Judge, *script: Step) -> Reply:
 
 
 async def test_an_answer_comes_with_its_tokens(server: ScriptedServer, connect: Connect) -> None:
-    reply = await ask(server, connect(), ok("card_lost"))
-    assert reply == Reply(Outcome.LABEL, "card_lost", prompt_tokens=100, completion_tokens=7)
+    reply = await ask(server, connect(), costs(321, 12, "card_lost"))
+    assert (reply.outcome, reply.label) == (Outcome.LABEL, "card_lost")
+    assert (reply.prompt_tokens, reply.completion_tokens, reply.reason) == (321, 12, "")
 
 
 async def test_the_server_gets_the_prompt_the_options_and_the_temperature(
@@ -102,7 +109,8 @@ async def test_none_and_verify_are_read(server: ScriptedServer, connect: Connect
 @pytest.mark.parametrize(
     "step",
     [
-        ok("pin_blocked"),
+        lie(),
+        two_labels(),
         says(""),
         says("It is card_lost, I think."),
         says("card_lost or top_up"),
@@ -119,6 +127,31 @@ async def test_what_cannot_be_read_is_unreadable(
 ) -> None:
     reply = await ask(server, connect(), step)
     assert (reply.outcome, reply.label) == (Outcome.UNREADABLE, None)
+    assert reply.reason
+
+
+@pytest.mark.parametrize(
+    ("step", "reason"),
+    [
+        (says("card_lost", finish="length"), CUT),
+        (garbage(), NO_BODY),
+        (wrong_type(), NO_BODY),
+        (says(""), "it was empty"),
+        (two_labels(), "it named more than one option"),
+    ],
+    ids=str,
+)
+async def test_the_reason_is_told_and_the_next_request_carries_it(
+    server: ScriptedServer, connect: Connect, step: Step, reason: str
+) -> None:
+    judge = connect()
+    reply = await ask(server, judge, step)
+    assert reply.reason == reason
+    await judge.ask(question(), reply.reason)
+    first, second = server.received
+    assert second.messages == render(question(), reason)
+    assert second.messages[:2] == first.messages
+    assert reason in second.messages[-1]["content"]
 
 
 async def test_an_unreadable_answer_still_tells_its_tokens(
@@ -131,7 +164,7 @@ async def test_an_unreadable_answer_still_tells_its_tokens(
 async def test_a_body_of_another_shape_is_unreadable(
     server: ScriptedServer, connect: Connect, body: bytes
 ) -> None:
-    assert await ask(server, connect(), raw(body)) == Reply(Outcome.UNREADABLE)
+    assert await ask(server, connect(), raw(body)) == Reply(Outcome.UNREADABLE, reason=NO_BODY)
 
 
 @pytest.mark.parametrize("code", [408, 429, 500, 502, 503, 504])
@@ -143,6 +176,179 @@ async def test_overload_and_failures_are_worth_another_try(
         await ask(server, judge, status(code))
     assert caught.value.retry_after_s is None
     assert server.n_requests == 1
+
+
+async def test_a_model_that_is_still_loading_is_worth_another_try(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    with pytest.raises(JudgeUnavailable, match="HTTP 503"):
+        await ask(server, connect(), loading())
+
+
+@pytest.mark.parametrize("code", [400, 422, 501])
+async def test_a_refused_schema_is_left_out_from_then_on(
+    server: ScriptedServer, connect: Connect, code: int
+) -> None:
+    judge = connect()
+    with pytest.raises(SchemaRefused, match="takes no answer schema") as caught:
+        await ask(server, judge, status(code, message="this model has no json_schema mode"))
+    assert "\n" not in str(caught.value)
+    assert (await judge.ask(question())).label == "card_arrival"
+    assert (await judge.ask(question())).label == "card_arrival"
+    assert [received.schema is None for received in server.received] == [False, True, True]
+
+
+async def test_a_server_that_takes_no_schema_is_read_as_strictly(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.takes_schema = False
+    judge = connect()
+    with pytest.raises(SchemaRefused):
+        await judge.ask(question())
+    assert (await ask(server, judge, *[says("card_lost")] * 9)).label == "card_lost"
+    server.script = steps(then=says("card_lost or top_up"))
+    assert (await judge.ask(question())).outcome is Outcome.UNREADABLE
+    assert server.served["schema refused"] == 1
+
+
+async def test_without_a_schema_the_same_words_refuse_the_request(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    judge = connect()
+    server.script = steps(then=status(400, message="this format is not supported"))
+    with pytest.raises(SchemaRefused):
+        await judge.ask(question())
+    with pytest.raises(JudgeRefused):
+        await judge.ask(question())
+
+
+@pytest.mark.parametrize(
+    "message", ["see the docs for more information", "context is too long for this format"]
+)
+async def test_other_faults_of_a_request_leave_the_schema_alone(
+    server: ScriptedServer, connect: Connect, message: str
+) -> None:
+    judge = connect()
+    with pytest.raises(JudgeError) as caught:
+        await ask(server, judge, status(400, message=message))
+    assert not isinstance(caught.value, SchemaRefused)
+    await judge.ask(question())
+    assert server.received[-1].schema is not None
+
+
+async def test_requests_in_flight_may_all_find_the_schema_refused(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    server.takes_schema = False
+    judge = connect()
+    asked = [judge.ask(question(f"text {i}")) for i in range(5)]
+    errors = await asyncio.gather(*asked, return_exceptions=True)
+    assert {type(error) for error in errors} == {SchemaRefused}
+    assert (await judge.ask(question())).outcome is Outcome.LABEL
+
+
+async def test_the_length_of_an_answer_is_limited_where_the_user_says_so(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    await connect().ask(question())
+    await connect(max_answer_tokens=64).ask(question())
+    assert [received.max_tokens for received in server.received] == [None, 64]
+
+
+async def test_openai_limits_newer_models_by_the_other_name() -> None:
+    async with OpenAIServer() as server:
+        server.newer = True
+        config = JudgeConfig(spec=f"openai:m@{server.base_url}", max_answer_tokens=64)
+        judge = make_judge(config, seed=0, environ={})
+        with pytest.raises(SchemaRefused, match="max_completion_tokens"):
+            await judge.ask(question())
+        assert (await judge.ask(question())).outcome is Outcome.LABEL
+        await judge.close()
+    told = [(r.limit_field, r.max_tokens, r.schema is not None) for r in server.received]
+    assert told == [("max_tokens", 64, True), ("max_completion_tokens", 64, True)]
+
+
+@pytest.mark.parametrize(("fingerprint", "version"), [("fp_1", "m@fp_1"), (None, "m")])
+async def test_openai_tells_the_version_of_the_model(fingerprint: str | None, version: str) -> None:
+    async with OpenAIServer(steps(then=Step(fingerprint=fingerprint))) as server:
+        judge = make_judge(JudgeConfig(spec=f"openai:m@{server.base_url}"), seed=0, environ={})
+        assert (await judge.ask(question())).version == version
+        await judge.close()
+
+
+async def test_an_odd_version_or_count_does_not_spoil_an_answer() -> None:
+    body = b"""{"model": 7, "system_fingerprint": [], "usage": {"prompt_tokens": null},
+        "choices": [{"message": {"content": "card_lost"}}]}"""
+    async with OpenAIServer(steps(raw(body))) as server:
+        judge = make_judge(JudgeConfig(spec=f"openai:m@{server.base_url}"), seed=0, environ={})
+        assert await judge.ask(question()) == Reply(Outcome.LABEL, "card_lost")
+        await judge.close()
+
+
+async def ask_ollama(server: OllamaServer, *, times: int = 1) -> list[Reply]:
+    judge = make_judge(JudgeConfig(spec=f"ollama:m@{server.base_url}"), seed=0, environ={})
+    replies = await asyncio.gather(*(judge.ask(question()) for _ in range(times)))
+    await judge.close()
+    return replies
+
+
+async def test_ollama_tells_the_version_and_asks_for_the_digest_once() -> None:
+    async with OllamaServer() as server:
+        replies = await ask_ollama(server, times=5)
+    assert {reply.version for reply in replies} == {f"m@{DIGEST[:12]}"}
+    assert (server.n_tags, server.n_requests) == (1, 5)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [status(404), status(500), raw(b"<html>"), raw(b"[]"), raw(b'{"models": []}'), hang()],
+    ids=str,
+)
+async def test_a_digest_that_is_not_to_be_had_changes_nothing(
+    tags: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ollama, "_TAGS_TIMEOUT_S", 0.01)
+    async with OllamaServer() as server:
+        server.tags = tags
+        (reply,) = await ask_ollama(server)
+    assert (reply.label, reply.version) == ("card_arrival", "m")
+
+
+async def test_closing_while_the_digest_is_awaited_leaves_the_answer() -> None:
+    async with OllamaServer() as server:
+        server.tags = hang()
+        judge = make_judge(JudgeConfig(spec=f"ollama:m@{server.base_url}"), seed=0, environ={})
+        asked = asyncio.create_task(judge.ask(question()))
+        await server.tags_came.wait()
+        await judge.close()
+        assert (await asked).version == "m"
+
+
+async def test_a_label_that_cannot_be_sent_as_it_is_can_be_answered(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    reply = await connect().ask(question(labels=["half \ud83d", "b"]))
+    assert (reply.outcome, reply.label) == (Outcome.LABEL, "half \ud83d")
+
+
+async def test_a_label_is_described(server: ScriptedServer, connect: Connect) -> None:
+    label = Candidate("card_lost", "", ("I lost my card",))
+    asked = Question("card_lost", (label,), mode="describe")
+    said = says('{"description": "The card is gone."}')
+    server.script = steps(said, says("It is about cards."))
+    judge = connect()
+    assert (await judge.ask(asked)).label == "The card is gone."
+    assert (await judge.ask(asked)).outcome is Outcome.UNREADABLE
+    assert server.received[0].schema["required"] == ["description"]
+    assert server.received[0].text == "card_lost"
+
+
+async def test_a_trickling_server_is_read_to_its_end_or_to_the_time_out(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    assert (await ask(server, connect(), trickle(0.0))).outcome is Outcome.LABEL
+    with pytest.raises(JudgeTimeout):
+        await ask(server, connect(timeout_s=0.05), *[trickle(0.01)] * 2)
 
 
 async def test_retry_after_is_told_in_seconds(server: ScriptedServer, connect: Connect) -> None:
@@ -188,6 +394,7 @@ def test_both_forms_of_retry_after(value: str | None, seconds: float | None) -> 
         (404, "ollama pull m", "model 'm'"),
         (400, "check that", "check that"),
         (302, "check that", "check that"),
+        (422, "check that", "check that"),
     ],
 )
 async def test_a_refusal_names_the_remedy_in_one_line(

@@ -1,27 +1,29 @@
 """The ledger: an answer is never paid for twice, a failure is never an answer."""
 
+from __future__ import annotations
+
+import builtins
+import os
 import pickle
 import sqlite3
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from datetime import UTC, datetime
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from red_ray.errors import ConfigError, OutputError, StorageError
-from red_ray.judges.ledger import Ledger
-from red_ray.types import Outcome, Verdict
-from tests.unit.judges.fakes import question, verify
-
-NOON = datetime(2025, 1, 1, 12, tzinfo=UTC)
-FAILED = [Outcome.UNREADABLE, Outcome.TIMEOUT, Outcome.ERROR]
+from red_ray.judges.ledger import Kept, Ledger, Spent
+from red_ray.judges.prompts import PROMPT_VERSION
+from tests.ledger_suite import NOON, LedgerSuite, kept, question, received, sent, verdict
 
 
-def verdict(key: str = "k", outcome: Outcome = Outcome.LABEL, *, requests: int = 1) -> Verdict:
-    label = "card_lost" if outcome is Outcome.LABEL else None
-    return Verdict(key, outcome, label, "fake", requests, 12.5, 100, 7, error="")
+class TestSqliteLedger(LedgerSuite):
+    @pytest.fixture
+    def place(self, path: Path) -> Path:
+        return path
 
 
 @pytest.fixture
@@ -36,97 +38,50 @@ def ledger(path: Path) -> Iterator[Ledger]:
     opened.close()
 
 
-@pytest.mark.parametrize("outcome", [Outcome.LABEL, Outcome.NONE])
-def test_an_answer_comes_back_for_free(ledger: Ledger, outcome: Outcome) -> None:
-    ledger.add(verdict(outcome=outcome, requests=3), question())
-    assert ledger.get_many(["k", "other"]) == {"k": verdict(outcome=outcome, requests=0)}
-
-
-@pytest.mark.parametrize("outcome", FAILED)
-def test_a_failure_counts_but_does_not_come_back(ledger: Ledger, outcome: Outcome) -> None:
-    ledger.add(verdict(outcome=outcome, requests=3), question())
-    assert ledger.get_many(["k"]) == {}
-    assert ledger.count_requests() == 3
-    assert [kept.outcome for kept in ledger.verdicts()] == [outcome]
-
-
-@pytest.mark.parametrize("outcome", FAILED)
-def test_an_answer_after_a_failure_adds_up(ledger: Ledger, outcome: Outcome) -> None:
-    ledger.add(replace(verdict(outcome=outcome, requests=3), error="why"), question())
-    ledger.add(verdict(requests=2), question())
-    (kept,) = ledger.verdicts()
-    summed = {"requests": 5, "prompt_tokens": 200, "completion_tokens": 14}
-    assert kept == replace(verdict(), **summed)
-
-
-@pytest.mark.parametrize("outcome", list(Outcome))
-def test_nothing_replaces_an_answer(ledger: Ledger, outcome: Outcome) -> None:
-    ledger.add(verdict(), question())
-    ledger.add(replace(verdict(outcome=outcome), label=None, error="later"), question())
-    assert ledger.get_many(["k"])["k"].label == "card_lost"
-    assert ledger.count_requests() == 2
-
-
-def test_what_was_added_is_on_disk_at_once(ledger: Ledger, path: Path) -> None:
-    ledger.add(verdict(), verify("Ünïcode 🙂"))
+def test_what_was_written_is_on_disk_at_once(ledger: Ledger, path: Path) -> None:
+    ledger.write([Kept(verdict(), question("Ünïcode 🙂", mode="verify"))])
     other = sqlite3.connect(path)
     row = other.execute("SELECT text, candidates, mode, prompt_version, created_at FROM verdicts")
     assert row.fetchone() == (
         "Ünïcode 🙂",
-        '["card_arrival"]',
+        '["card_arrival", "card_lost", "top_up"]',
         "verify",
-        "1",
+        PROMPT_VERSION,
         "2025-01-01 12:00:00.000000",
     )
     other.close()
 
 
-def test_it_opens_again_with_everything(ledger: Ledger, path: Path) -> None:
-    ledger.add(verdict(), question())
-    again = Ledger(path)
-    assert again.count_requests() == 1
-    assert list(again.get_many(["k"])) == ["k"]
-    again.close()
+def test_every_commit_waits_for_the_disk(ledger: Ledger) -> None:
+    with ledger._engine.connect() as connection:
+        told = [connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in PRAGMAS]
+    assert told == list(PRAGMAS.values())
 
 
-def test_many_are_one_commit_and_looked_up_in_chunks(ledger: Ledger) -> None:
-    ledger.add_many((verdict(f"{i:04d}"), question(f"text {i}")) for i in range(2_000))
-    ledger.add_many([])
-    keys = [f"{i:04d}" for i in range(2_500)]
-    assert list(ledger.get_many(keys)) == keys[:2_000]
-    assert [kept.key for kept in ledger.verdicts()] == keys[:2_000]
-    assert ledger.get_many([]) == {}
+PRAGMAS = {"journal_mode": "wal", "synchronous": 2}  # 2 is FULL
 
 
-def test_many_are_all_or_none(ledger: Ledger) -> None:
-    broken = replace(verdict("b"), judge=None)  # type: ignore[arg-type]
-    with pytest.raises(StorageError, match="NOT NULL"):
-        ledger.add_many([(verdict("a"), question()), (broken, question())])
-    assert ledger.count_requests() == 0
-
-
-def test_an_empty_ledger_has_made_no_request(ledger: Ledger) -> None:
-    assert ledger.count_requests() == 0
-    assert list(ledger.verdicts()) == []
-
-
-def test_it_serves_other_threads(ledger: Ledger) -> None:
-    with ThreadPoolExecutor(4) as threads:
-        list(threads.map(lambda i: ledger.add(verdict(f"k{i}"), question()), range(40)))
-    assert ledger.count_requests() == 40
-
-
-def test_two_openers_see_each_other(ledger: Ledger, path: Path) -> None:
+def test_leases_of_one_process_do_not_end_each_other(ledger: Ledger, path: Path) -> None:
+    """Closing a locked file anywhere in a process drops all of its locks on it."""
+    try_lease = (
+        "import sys; from red_ray.judges.ledger import Ledger; Ledger(sys.argv[1]).lease('a')"
+    )
     other = Ledger(path)
-    other.add(verdict(), question())
-    ledger.add(verdict("k2"), question())
-    assert ledger.count_requests() == other.count_requests() == 2
+    first, second = ledger.lease("a"), other.lease("a")
+    ledger.lease("b").release()
+    second.release()
+    command = [sys.executable, "-c", try_lease, str(path)]
+    refused = subprocess.run(command, capture_output=True, text=True)
+    assert "another process asks the judge 'a'" in refused.stderr
+    first.release()
+    assert subprocess.run(command, capture_output=True, text=True).stderr == ""
     other.close()
 
 
-def test_a_text_that_is_no_unicode_is_stored(ledger: Ledger) -> None:
-    ledger.add(verdict(), question("half a pair \ud83d and \x00"))
-    assert list(ledger.get_many(["k"])) == ["k"]
+def test_a_lock_that_cannot_be_made_is_told(ledger: Ledger, path: Path) -> None:
+    path.with_name("ledger.sqlite.lock").mkdir()
+    with pytest.raises(OutputError, match=r"cannot lock .*ledger\.sqlite\.lock.*directory"):
+        ledger.lease("fake")
 
 
 def fill_disk(ledger: Ledger) -> None:
@@ -136,14 +91,77 @@ def fill_disk(ledger: Ledger) -> None:
 
 
 def test_a_full_disk_is_a_storage_error_without_the_text(ledger: Ledger) -> None:
-    ledger.add(verdict("before"), question())
+    ledger.write([kept(verdict("before"))])
     fill_disk(ledger)
     with pytest.raises(StorageError, match=r"ledger\.sqlite.*full") as caught:
-        ledger.add_many((verdict(f"{i}"), question("private " * 500)) for i in range(50))
+        ledger.write([kept(verdict(f"{i}"), text="private " * 500) for i in range(50)])
     assert "private" not in f"{caught.value} {caught.value.__cause__}"
     assert "\n" not in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
     assert list(ledger.get_many(["before"])) == ["before"]
+
+
+def test_the_reserve_is_there_while_requests_are_made(ledger: Ledger, path: Path) -> None:
+    reserve = path.with_name("ledger.sqlite.reserve")
+    ledger.write([kept(verdict())])
+    assert not reserve.exists(), "who only reads or imports needs none"
+    ledger.write([sent()])
+    assert reserve.stat().st_blocks * 512 >= 4 << 20
+    ledger.close()
+    assert not reserve.exists()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 8 MiB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True)
+    except FileNotFoundError:
+        pytest.skip("there is no `mount` here to make a small disk with")
+    if done.returncode:
+        pytest.skip(f"a small disk needs the right to mount: {done.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", str(place)], check=True)
+
+
+def fill(place: Path) -> None:
+    """Take all the room there is."""
+    with (place / "others").open("wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 9, 1):
+            try:
+                while True:
+                    file.write(bytes(size))
+            except OSError:
+                continue
+
+
+def test_answers_that_were_paid_for_are_kept_on_a_full_disk(small_disk: Path) -> None:
+    ledger = Ledger(small_disk / "ledger.sqlite")
+    ledger.write([sent(i) for i in range(20)])
+    fill(small_disk)
+    keys = [f"{i}" for i in range(20)]
+    for i, key in enumerate(keys):
+        answer = kept(verdict(key), text="long " * 2000)
+        ledger.write([received(i, prompt_tokens=10, cost_usd=0.1), answer])
+    with pytest.raises(StorageError, match="its disk is full, and what was paid for is kept"):
+        ledger.write([sent(20)])
+    ledger.close()
+    again = Ledger(small_disk / "ledger.sqlite")
+    assert list(again.get_many(keys)) == keys
+    assert again.spent("fake") == Spent(20, 200, pytest.approx(2.0))
+    again.close()
+
+
+def test_a_disk_without_room_for_the_reserve_still_takes_verdicts(small_disk: Path) -> None:
+    ledger = Ledger(small_disk / "ledger.sqlite")
+    (small_disk / "others").write_bytes(bytes(5 << 20))
+    ledger.write([sent()])
+    assert not (small_disk / "ledger.sqlite.reserve").exists()
+    assert ledger.spent("fake").requests == 1
+    ledger.close()
 
 
 def test_a_place_that_cannot_be_opened_is_said(tmp_path: Path) -> None:
@@ -162,12 +180,66 @@ def test_a_file_that_is_no_ledger_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text().startswith("important")
 
 
-@pytest.mark.parametrize("url", ["mysql://h/x", "nonsense://x", "sqlite:///x.db"])
+def test_a_ledger_of_another_version_is_one_clear_line(path: Path) -> None:
+    path.parent.mkdir()
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE verdicts (key TEXT PRIMARY KEY, text TEXT)")
+    connection.close()
+    with pytest.raises(OutputError, match="another version of red_ray wrote it: move it") as caught:
+        Ledger(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://h/x", "nonsense://x", "sqlite:///x.db", "postgresql+x://h/x"]
+)
 def test_an_unsupported_database_is_refused(url: str) -> None:
-    with pytest.raises(ConfigError, match="ledger"):
+    with pytest.raises(ConfigError, match=r"ledger.*postgresql://"):
         Ledger(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://me:hunter2@h/x",
+        "postgresql://h/x?password=hunter2",
+        "postgresql://me:hunter2@h:port/x",
+    ],
+)
+def test_a_password_is_neither_taken_nor_shown(url: str) -> None:
+    with pytest.raises(ConfigError, match=r"ledger's URL") as caught:
+        Ledger(url)
+    assert "hunter2" not in f"{caught.value} {caught.value.__cause__}"
+
+
+def test_where_to_put_a_password_is_told() -> None:
+    with pytest.raises(ConfigError, match=r"PGPASSWORD or write ~/\.pgpass"):
+        Ledger("postgresql://me:secret@h/x")
+
+
+def test_without_its_driver_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real: Callable[..., Any] = builtins.__import__
+
+    def no_psycopg(name: str, *args: Any) -> Any:
+        if name.split(".")[0] == "psycopg":
+            raise ModuleNotFoundError(f"No module named {name!r}")
+        return real(name, *args)
+
+    monkeypatch.setattr(builtins, "__import__", no_psycopg)
+    with pytest.raises(ConfigError, match=r"pip install 'red-ray\[postgres\]'"):
+        Ledger("postgresql://h/x")
 
 
 def test_it_closes_twice(ledger: Ledger) -> None:
     ledger.close()
     ledger.close()
+
+
+def test_two_that_share_a_file_see_the_same_disk(path: Path) -> None:
+    """Whoever closes first takes the reserve along; the next request makes it anew."""
+    one, other = Ledger(path), Ledger(path)
+    one.write([sent(0)])
+    other.close()
+    one.write([sent(1)])
+    assert os.path.exists(f"{path}.reserve")
+    one.close()

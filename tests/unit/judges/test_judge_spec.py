@@ -2,9 +2,10 @@
 
 import pytest
 
-from red_ray.config import JudgeConfig
+from red_ray.config import JudgeConfig, Price
 from red_ray.errors import ConfigError
 from red_ray.judges import Judge, make_judge
+from red_ray.judges.spec import price_of
 
 
 def make(spec: str | None, *, hidden: bool = True, votes: bool = True, **environ: str) -> Judge:
@@ -121,3 +122,45 @@ def test_a_password_in_the_address_is_refused_unseen(spec: str) -> None:
 def test_temperature_is_part_of_the_identity() -> None:
     config = JudgeConfig(spec="ollama:m", temperature=0.5)
     assert make_judge(config, seed=0, environ={}).name.endswith("?temperature=0.5")
+
+
+@pytest.mark.parametrize("spec", ["simulated:0.9", "neighbours"])
+def test_labels_are_described_by_a_language_model_only(spec: str) -> None:
+    config = JudgeConfig(spec=spec, describe_labels=True)
+    with pytest.raises(ConfigError, match=f"{spec!r} cannot describe labels.*ollama:") as caught:
+        make_judge(config, seed=0, hidden=lambda _: None, votes=lambda _: [], environ={})
+    assert "\n" not in str(caught.value)
+    make_judge(JudgeConfig(spec="ollama:m", describe_labels=True), seed=0, environ={})
+
+
+PRICES = {
+    "user/m@v2": Price(input_usd=1, output_usd=2),
+    "qwen3:8b": Price(input_usd=3, output_usd=4),
+}
+FREE = Price(input_usd=0, output_usd=0)
+
+
+@pytest.mark.parametrize(
+    ("spec", "price"),
+    [
+        ("simulated:0.9", FREE),
+        ("neighbours", FREE),
+        ("ollama:other", FREE),
+        ("ollama:qwen3:8b", PRICES["qwen3:8b"]),
+        ("ollama:qwen3:8b@http://h:1", PRICES["qwen3:8b"]),
+        ("openai:user/m@v2@https://h/v1", PRICES["user/m@v2"]),
+        ("openai:other@https://h/v1", None),
+        (None, None),
+    ],
+)
+def test_a_price_is_that_of_the_model_and_local_judges_are_free(
+    spec: str | None, price: Price | None
+) -> None:
+    assert price_of(JudgeConfig(spec=spec, prices=PRICES)) == price
+
+
+def test_a_budget_in_usd_needs_a_price_and_says_where_to_put_it() -> None:
+    with pytest.raises(ConfigError, match=r"budget_usd is 5\.0.*judge\.prices under 'm'") as caught:
+        price_of(JudgeConfig(spec="openai:m@https://h/v1", budget_usd=5, prices=PRICES))
+    assert "\n" not in str(caught.value)
+    assert price_of(JudgeConfig(spec="ollama:m", budget_usd=5)) == FREE

@@ -113,4 +113,11 @@ async def test_a_dissimilar_example_does_not_vote_against_its_label() -> None:
 
 
 async def test_no_neighbour_is_no_answer() -> None:
-    assert (await voting().ask(question())).outcome is Outcome.UNREADABLE
+    reply = await voting().ask(question())
+    assert reply == Reply(Outcome.UNREADABLE, reason="no labelled example is near the text")
+
+
+async def test_a_complaint_changes_no_draw() -> None:
+    for number in range(20):
+        asked = question(f"text {number}")
+        assert await judge(0.5).ask(asked, "it was empty") == await judge(0.5).ask(asked)

@@ -3,7 +3,7 @@
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ import pytest
 
 from red_ray.config import JudgeConfig
 from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable, StorageError
-from red_ray.judges import Ledger, ValidatorPool, make_judge
+from red_ray.judges import Ledger, Limits, ValidatorPool, make_judge
+from red_ray.judges.ledger import Entry, Kept, Sent
 from red_ray.types import Outcome, Question, Reply, Verdict
 from tests.servers import OpenAIServer, Received, Step, garbage, ok, reset, status
 from tests.unit.judges.fakes import (
@@ -49,16 +50,18 @@ async def make_pool(ledger: Ledger, time: FakeTime) -> AsyncIterator[MakePool]:
     made: list[ValidatorPool] = []
 
     def make(judge: Any, **settings: Any) -> ValidatorPool:
-        rng = np.random.default_rng(0)
         config = JudgeConfig(**settings)
-        made.append(
-            ValidatorPool(judge, ledger, config, sleep=time.sleep, clock=time.clock, rng=rng)
-        )
+        made.append(ValidatorPool(judge, ledger, config, limits=limits(config, time)))
         return made[-1]
 
     yield make
     for pool in made:
         await pool.close()
+
+
+def limits(config: JudgeConfig, time: FakeTime) -> Limits:
+    rng = np.random.default_rng(0)
+    return Limits(config, sleep=time.sleep, clock=time.clock, rng=rng)
 
 
 async def only(pool: ValidatorPool, asked: Question | None = None) -> Verdict:
@@ -198,7 +201,7 @@ async def test_after_all_tries_the_failure_is_the_outcome(
     assert (verdict.outcome, verdict.label, verdict.requests) == (outcome, None, 3)
     assert verdict.error == f"{type(error).__name__}: {error}"
     assert ledger.get_many([verdict.key]) == {}
-    assert ledger.count_requests() == 3
+    assert ledger.spent("fake").requests == 3
 
 
 async def test_a_failed_question_may_be_asked_again_and_adds_up(
@@ -207,7 +210,7 @@ async def test_a_failed_question_may_be_asked_again_and_adds_up(
     await only(make_pool(FakeJudge(script(then=DOWN)), max_attempts=2))
     again = await only(make_pool(FakeJudge()))
     assert (again.outcome, again.requests) == (Outcome.LABEL, 1)
-    assert ledger.count_requests() == 3
+    assert ledger.spent("fake").requests == 3
 
 
 async def test_retry_after_is_honoured(make_pool: MakePool, time: FakeTime) -> None:
@@ -225,14 +228,18 @@ async def test_total_time_bounds_the_tries(make_pool: MakePool, time: FakeTime) 
     assert len(judge.asked) < 8
 
 
-async def test_a_judge_that_asks_for_too_long_a_wait_is_given_up_at_once(
+async def test_a_wait_longer_than_the_total_time_is_not_waited_for(
     make_pool: MakePool, time: FakeTime
 ) -> None:
-    judge = FakeJudge(lambda _, q: JudgeUnavailable("b", 9e9) if q.text == "text 0" else label())
-    pool = make_pool(judge, total_time_s=20.0, concurrency=1)
-    time.now_s -= 1
-    with pytest.raises(JudgeUnavailable, match=r"no answer from the judge for 20\.0 s"):
-        await pool.validate(questions(3))
+    """One question that is told so fails; a judge that tells everybody so stops the run."""
+    too_long = JudgeUnavailable("b", 9e9)
+    judge = FakeJudge(lambda _, q: too_long if q.text == "text 0" else label())
+    verdicts = await make_pool(judge, total_time_s=20.0).validate(questions(3))
+    assert [v.outcome for v in verdicts] == [Outcome.ERROR, Outcome.LABEL, Outcome.LABEL]
+    everybody = FakeJudge(script(then=too_long))
+    with pytest.raises(JudgeUnavailable, match="no answer from the judge for 0 s"):
+        await make_pool(everybody, total_time_s=20.0).validate(questions(100))
+    assert len(everybody.asked) < 25
     assert time.slept_s == []
 
 
@@ -284,12 +291,12 @@ async def test_a_silence_longer_than_the_total_time_stops_the_run(
 ) -> None:
     judge = FakeJudge(script(*[label()] * 5, then=error))
     pool = make_pool(judge, concurrency=2, total_time_s=30.0)
-    with pytest.raises(JudgeUnavailable, match=r"no answer from the judge for 30\.0 s") as caught:
+    with pytest.raises(JudgeUnavailable, match=r"no answer from the judge for 30 s") as caught:
         await pool.validate(questions(200))
     assert "\n" not in str(caught.value)
     assert len(judge.asked) < 60
     assert len(ledger.get_many([pool.key(q) for q in questions(200)])) == 5
-    assert ledger.count_requests() == len(judge.asked)
+    assert ledger.spent("fake").requests == len(judge.asked)
 
 
 async def test_one_text_that_times_out_does_not_stop_the_run(make_pool: MakePool) -> None:
@@ -314,7 +321,7 @@ async def test_a_refusal_stops_at_once_and_keeps_what_was_answered(
         await pool.validate(questions(100))
     assert len(judge.asked) <= 12
     assert len(ledger.get_many([pool.key(q) for q in questions(100)])) == 10
-    assert ledger.count_requests() == len(judge.asked)
+    assert ledger.spent("fake").requests == len(judge.asked)
     assert time.slept_s == []
 
 
@@ -333,11 +340,11 @@ async def test_a_stream_gives_what_came_before_the_refusal(make_pool: MakePool) 
 
 async def test_a_refusal_cancels_what_is_in_flight(make_pool: MakePool) -> None:
     class Refuses(FakeJudge):
-        async def ask(self, question: Question) -> Reply:
+        async def ask(self, question: Question, complaint: str = "") -> Reply:
             if question.text == "text 0":
                 await settle(lambda: self.in_flight == 7)
                 raise REFUSED
-            return await super().ask(question)
+            return await super().ask(question, complaint)
 
     judge = Refuses(gate=asyncio.Event())
     pool = make_pool(judge, concurrency=8)
@@ -354,18 +361,21 @@ def idle(pool: ValidatorPool) -> bool:
 async def test_a_refusal_is_told_before_the_faults_it_brings(
     make_pool: MakePool, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail_for_cancelled(verdict: Verdict, _: Question) -> None:
-        if "cancelled" in verdict.error:
-            raise StorageError("disk full")
+    write = ledger.write
 
-    monkeypatch.setattr(ledger, "add", fail_for_cancelled)
+    def fail_at_the_end(entries: Sequence[Entry]) -> None:
+        if not any(isinstance(entry, Sent) for entry in entries):
+            raise StorageError("disk full")
+        write(entries)
+
+    monkeypatch.setattr(ledger, "write", fail_at_the_end)
 
     class Refuses(FakeJudge):
-        async def ask(self, question: Question) -> Reply:
+        async def ask(self, question: Question, complaint: str = "") -> Reply:
             if question.text == "text 1":
                 await settle(lambda: self.in_flight == 1)
                 raise REFUSED
-            return await super().ask(question)
+            return await super().ask(question, complaint)
 
     pool = make_pool(Refuses(gate=asyncio.Event()))
     with pytest.raises(JudgeRefused):
@@ -385,7 +395,7 @@ async def test_cancellation_passes_through_and_gives_the_slots_back(
         await task
     assert idle(pool)
     assert judge.in_flight == 0
-    assert ledger.count_requests() == 4, "what left may have been paid for"
+    assert ledger.spent("fake").requests == 4, "what left may have been paid for"
     judge.gate.set()
     assert len(await pool.validate(questions(20))) == 20
 
@@ -418,14 +428,15 @@ async def test_a_commit_under_way_is_not_cancelled(
 ) -> None:
     """An answer that has arrived is stored, even where its caller goes before it is."""
     began, may_go = threading.Event(), threading.Event()
-    add = ledger.add
+    write = ledger.write
 
-    def slow_add(*args: Any) -> None:
-        began.set()
-        may_go.wait(5)
-        add(*args)
+    def slow_write(entries: Sequence[Entry]) -> None:
+        if any(isinstance(entry, Kept) for entry in entries):
+            began.set()
+            may_go.wait(5)
+        write(entries)
 
-    monkeypatch.setattr(ledger, "add", slow_add)
+    monkeypatch.setattr(ledger, "write", slow_write)
     pool = make_pool(FakeJudge())
     task = asyncio.create_task(pool.validate([question()]))
     await settle(began.is_set)
@@ -444,7 +455,7 @@ async def test_a_full_disk_stops_the_run(
     def full(*_: object) -> None:
         raise StorageError("disk full")
 
-    monkeypatch.setattr(ledger, "add", full)
+    monkeypatch.setattr(ledger, "write", full)
     judge = FakeJudge()
     pool = make_pool(judge, concurrency=2)
     with pytest.raises(StorageError, match="disk full"):
@@ -457,7 +468,7 @@ async def test_close_cancels_what_is_under_way_and_closes_the_judge(
     ledger: Ledger, time: FakeTime
 ) -> None:
     judge = FakeJudge(gate=asyncio.Event())
-    pool = ValidatorPool(judge, ledger, JudgeConfig(), sleep=time.sleep, clock=time.clock)
+    pool = ValidatorPool(judge, ledger, JudgeConfig(), limits=limits(JudgeConfig(), time))
     task = asyncio.create_task(pool.validate(questions(3)))
     await settle(lambda: judge.in_flight == 3)
     await pool.close()
@@ -471,7 +482,7 @@ async def test_the_budget_is_exact(make_pool: MakePool, ledger: Ledger, budget: 
     judge = FakeJudge()
     pool = make_pool(judge, budget_calls=budget, concurrency=8)
     verdicts = await pool.validate(questions(50))
-    assert len(judge.asked) == len(verdicts) == ledger.count_requests() == budget
+    assert len(judge.asked) == len(verdicts) == ledger.spent("fake").requests == budget
     assert pool.exhausted
 
 
@@ -479,7 +490,7 @@ async def test_the_budget_holds_retries(make_pool: MakePool, ledger: Ledger) -> 
     judge = FakeJudge(lambda number, _: [DOWN, UNREADABLE, LATE, label()][number % 4])
     pool = make_pool(judge, budget_calls=41, concurrency=8)
     verdicts = await pool.validate(questions(100))
-    assert len(judge.asked) == ledger.count_requests() == 41
+    assert len(judge.asked) == ledger.spent("fake").requests == 41
     assert sum(verdict.requests for verdict in verdicts) == 41
 
 
@@ -509,7 +520,7 @@ async def test_a_budget_that_is_not_used_up_is_not_exhausted(make_pool: MakePool
 
 async def test_the_counters_tell_everything_apart(make_pool: MakePool) -> None:
     acts = script(label(), Reply(Outcome.NONE), UNREADABLE, UNREADABLE, LATE, LATE, DOWN, DOWN)
-    pool = make_pool(FakeJudge(acts), concurrency=1, max_attempts=2)
+    pool = make_pool(FakeJudge(acts), concurrency=1, queue=1, max_attempts=2)
     await pool.validate([*questions(5), question("text 0")])
     stats = pool.stats()
     assert stats.requests == 8
@@ -530,19 +541,20 @@ async def test_over_http_the_server_s_count_is_ours(make_pool: MakePool, ledger:
 
     def once_each(_: int, received: Received) -> Step:
         """Every kind of fault at the first request for one of the texts."""
-        text = received.messages[-1]["content"].splitlines()[-1]
+        text = received.messages[1]["content"].splitlines()[-1]
         seen[text] += 1
         number = int(text.strip('"').split()[1])
         return faults[number] if number < len(faults) and seen[text] == 1 else ok()
 
     async with OpenAIServer(once_each) as server:
         config = JudgeConfig(spec=f"openai:m@{server.base_url}")
-        pool = make_pool(make_judge(config, seed=0, environ={}), concurrency=4)
+        judge = make_judge(config, seed=0, environ={})
+        pool = make_pool(judge, concurrency=4)
         verdicts = await pool.validate(questions(40))
         again = await pool.validate(questions(40))
         await pool.close()
     assert {verdict.outcome for verdict in verdicts} == {Outcome.LABEL}
-    assert server.n_requests == pool.stats().requests == ledger.count_requests()
+    assert server.n_requests == pool.stats().requests == ledger.spent(judge.name).requests
     assert server.n_requests == 40 + len(faults)
     assert [v.label for v in again] == [v.label for v in verdicts]
 

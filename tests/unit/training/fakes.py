@@ -102,6 +102,7 @@ def run_config(**overrides: object) -> RunConfig:
     sections: dict[str, dict[str, object]] = {
         "partition": {"subset_size": 4},
         "router": {"folds": 3},
+        "judge": {"gold_share": 0.0},
         "loop": {"samples_per_iteration": 12, "max_iterations": 3, "uncertainty_threshold": 0.0},
     }
     for name, section in overrides.items():
@@ -114,11 +115,12 @@ Answer = Callable[[Question], str | Outcome | None]
 
 
 def truth(corpus: Corpus) -> Answer:
-    """Names the hidden label where it is offered, else none."""
+    """Names the hidden label, or a seed row's own, where it is offered, else none."""
+    known = corpus.hidden | dict(zip(corpus.texts, corpus.labels, strict=True))
 
     def answer(question: Question) -> str | None:
         offered = {candidate.label for candidate in question.candidates}
-        hidden = corpus.hidden[question.text]
+        hidden = known[question.text]
         return hidden if hidden in offered else None
 
     return answer
@@ -148,13 +150,13 @@ class FakeValidator:
     def asked(self) -> list[str]:
         return [question.text for questions in self.rounds for question in questions]
 
-    async def validate(self, questions: Sequence[Question]) -> Sequence[Verdict]:
+    async def validate(self, questions: Sequence[Question], round_number: int) -> Sequence[Verdict]:
         left = None if self._budget is None else self._budget - len(self.asked)
         self.rounds.append(list(questions)[:left])
         return self._arrival([self._verdict(question) for question in self.rounds[-1]])
 
-    async def exhausted(self) -> bool:
-        return self._budget is not None and len(self.asked) >= self._budget
+    async def stats(self) -> None:
+        return None
 
     def _verdict(self, question: Question) -> Verdict:
         said = self._answer(question)

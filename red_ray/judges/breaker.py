@@ -1,0 +1,141 @@
+"""Notices that a judge is away, and lets one request at a time look whether it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import numpy as np
+
+from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable
+from red_ray.judges.limits import Clock, Sleep
+
+_log = logging.getLogger(__name__)
+
+_FAILURES = 5
+"""So many in a row may be chance where three requests in ten fail: one time in four hundred."""
+
+_FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
+
+
+class JudgeAwayError(Exception):
+    """Nobody had an answer for too long; stays inside the pool, which stops."""
+
+
+class Breaker:
+    """Pauses all requests to a judge that gives no answer, until it does.
+
+    Opens when several requests in a row failed, with no answer between them; then one request at
+    a time is let through, ever more seldom. What the server asks for in `Retry-After` pauses all
+    requests: the limit it speaks of is everybody's.
+
+    Attributes:
+        notice: one line about a pause, empty while requests pass.
+
+    Args:
+        limit_s: how long nobody may have had an answer before the judge is given up.
+        concurrency: of the requests; a quarter of them may fail at once.
+        sleep: waits between probes.
+        clock: monotonic seconds.
+        rng: draws the jitter.
+    """
+
+    def __init__(
+        self,
+        limit_s: float,
+        concurrency: int,
+        *,
+        sleep: Sleep,
+        clock: Clock,
+        rng: np.random.Generator,
+    ) -> None:
+        self.notice = ""
+        self._limit_s = limit_s
+        self._threshold = max(_FAILURES, concurrency // 4)
+        self._sleep = sleep
+        self._clock = clock
+        self._rng = rng
+        self._turn = asyncio.Lock()
+        self._since_s: float | None = None
+        self._until_s = 0.0
+        self._n_failed = 0
+        self._n_probes = 0
+        self._witnesses: set[str] = set()  # questions that timed out; "" is any other failure
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the judge is taken to be away.
+
+        Time-outs need a second witness: one text may be too hard for a model that is there.
+        """
+        heard = "" in self._witnesses or len(self._witnesses) > 1
+        return heard and self._n_failed >= self._threshold
+
+    @asynccontextmanager
+    async def passage(self) -> AsyncIterator[bool]:
+        """Around one request: waits out a pause; yields whether the request is a probe."""
+        await self._pause()
+        if not self.is_open:
+            yield False
+            return
+        await self._turn.acquire()
+        try:
+            await self._pause()
+            if self.is_open:
+                yield True
+                return
+        finally:
+            self._turn.release()
+        yield False
+
+    def answered(self) -> None:
+        """The judge answered, if only with an error of its own."""
+        if self._n_probes:
+            _log.warning("judge_back", extra={"n_probes": self._n_probes})
+        self.notice = ""
+        self._since_s = None
+        self._n_failed = self._n_probes = 0
+        self._witnesses.clear()
+
+    def failed(self, error: JudgeError, key: str, sent_s: float) -> None:
+        """A request about the question `key`, sent at `sent_s`, had no answer.
+
+        Raises:
+            JudgeAwayError: nobody has had one for longer than the limit.
+        """
+        if not isinstance(error, JudgeTimeout | JudgeUnavailable):
+            self.answered()
+            return
+        self._n_failed += 1
+        self._since_s = sent_s if self._since_s is None else self._since_s
+        self._witnesses.add(key if isinstance(error, JudgeTimeout) else "")
+        asked_s = getattr(error, "retry_after_s", None) or 0.0
+        if self.is_open:
+            self._stay_open(error, self._since_s, asked_s)
+        elif 0 < asked_s <= self._limit_s:
+            self._until_s = max(self._until_s, self._clock() + asked_s)
+            self.notice = f"the judge asks to wait {asked_s:.0f} s"
+
+    def _stay_open(self, error: JudgeError, since_s: float, asked_s: float) -> None:
+        now_s = self._clock()
+        left_s = since_s + self._limit_s - now_s
+        if left_s <= 0 or asked_s > left_s:
+            raise JudgeAwayError(
+                f"no answer from the judge for {now_s - since_s:.0f} s ({error}); all that it "
+                "answered is kept: `red-ray resume` goes on from there when it is back"
+            )
+        longest_s = min(_FIRST_PROBE_S * 2.0**self._n_probes, _LONGEST_PROBE_S)
+        wait_s = max(asked_s, min(float(self._rng.uniform(longest_s / 2, longest_s)), left_s))
+        self._until_s = max(self._until_s, now_s + wait_s)
+        self._n_probes += 1
+        if self._n_probes == 1:
+            _log.warning("judge_away", extra={"reason": type(error).__name__})
+        self.notice = (
+            f"the judge is away ({error}); asking again in {wait_s:.0f} s, for {left_s:.0f} s more"
+        )
+
+    async def _pause(self) -> None:
+        while (wait_s := self._until_s - self._clock()) > 0:
+            await self._sleep(wait_s)

@@ -1,0 +1,33 @@
+"""The ledger: every request and every verdict, kept before anyone sees it."""
+
+from red_ray.judges.ledger.database import is_url
+from red_ray.judges.ledger.entries import (
+    UNKNOWN,
+    HumanVerdict,
+    Kept,
+    Received,
+    Record,
+    RequestCounts,
+    Sent,
+    Spent,
+    Unsent,
+)
+from red_ray.judges.ledger.lease import Lease
+from red_ray.judges.ledger.store import Entry, Ledger, utc_now
+
+__all__ = [
+    "UNKNOWN",
+    "Entry",
+    "HumanVerdict",
+    "Kept",
+    "Lease",
+    "Ledger",
+    "Received",
+    "Record",
+    "RequestCounts",
+    "Sent",
+    "Spent",
+    "Unsent",
+    "is_url",
+    "utc_now",
+]

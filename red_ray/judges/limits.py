@@ -1,0 +1,254 @@
+"""What may be sent to a judge: how much at once, in a minute, and in all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+
+from red_ray.config import JudgeConfig, Price
+from red_ray.errors import JudgeError
+from red_ray.types import Question
+
+WINDOW_S = 60.0
+MARGIN_S = 1.0
+"""By so much one request may take longer to arrive than another; the limit holds at the server."""
+
+_TOKENS_PER_BYTE = 0.5
+_ANSWER_TOKENS = 64
+_INSTRUCTIONS_BYTES = 700
+"""Above what is usual: the first answers put the real figures in their place."""
+
+Sleep = Callable[[float], Awaitable[None]]
+Clock = Callable[[], float]
+
+
+class BudgetUsedUpError(Exception):
+    """No request is left; stays inside the pool."""
+
+
+@dataclass(slots=True)
+class Ticket:
+    """A request that the rate let pass: when, and its tokens as far as they are known."""
+
+    sent_s: float
+    tokens: int
+    counted: bool = True
+
+
+class RateLimit:
+    """At most so many requests and tokens in any 60 s, first come first served.
+
+    Counts the sends themselves: a leaky bucket of the same rate lets a burst of its whole size
+    pass on top of what leaks.
+
+    Args:
+        requests: in any 60 s; None for no limit.
+        tokens: in any 60 s; None for no limit.
+        sleep: waits.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, requests: int | None, tokens: int | None, *, sleep: Sleep, clock: Clock
+    ) -> None:
+        self._max_requests = requests
+        self._max_tokens = tokens
+        self._sleep = sleep
+        self._clock = clock
+        self._sent: deque[Ticket] = deque()
+        self._tokens = 0
+        self._turn = asyncio.Lock()
+
+    def restore(self, sends: Iterable[tuple[float, int]]) -> None:
+        """Count requests of an earlier process: their age in seconds, and their tokens."""
+        now_s = self._clock()
+        earlier = [Ticket(now_s - age_s, tokens) for age_s, tokens in sends]
+        self._sent = deque(sorted([*earlier, *self._sent], key=lambda one: one.sent_s))
+        self._tokens += sum(one.tokens for one in earlier)
+
+    async def admit(self, tokens: int) -> Ticket:
+        """Wait until a request of about `tokens` may leave.
+
+        Raises:
+            JudgeError: it never may, having more tokens than a minute has.
+        """
+        if self._max_tokens is not None and tokens > self._max_tokens:
+            raise JudgeError(
+                f"a question of about {tokens!r} tokens is over judge.tokens_per_minute="
+                f"{self._max_tokens!r}; raise the limit or lower max_chars"
+            )
+        if self._max_requests is None and self._max_tokens is None:
+            return Ticket(0.0, tokens, counted=False)
+        async with self._turn:
+            while (wait_s := self._wait_s(tokens)) > 0:
+                await self._sleep(wait_s)
+            ticket = Ticket(self._clock(), tokens)
+            self._sent.append(ticket)
+            self._tokens += tokens
+        return ticket
+
+    def correct(self, ticket: Ticket, tokens: int) -> None:
+        """Put the tokens that a request really took in place of the estimate."""
+        if ticket.counted:
+            self._tokens += tokens - ticket.tokens
+        ticket.tokens = tokens
+
+    def _wait_s(self, tokens: int) -> float:
+        """How long until enough of the sends have left the window."""
+        now_s = self._clock()
+        self._forget(now_s - WINDOW_S - MARGIN_S)
+        wait_s, n_left, tokens_left = 0.0, len(self._sent), self._tokens
+        for oldest in self._sent:
+            if self._fits(n_left + 1, tokens_left + tokens):
+                break
+            wait_s = oldest.sent_s + WINDOW_S + MARGIN_S - now_s
+            n_left, tokens_left = n_left - 1, tokens_left - oldest.tokens
+        return wait_s
+
+    def _forget(self, until_s: float) -> None:
+        while self._sent and self._sent[0].sent_s <= until_s:
+            oldest = self._sent.popleft()
+            oldest.counted = False
+            self._tokens -= oldest.tokens
+
+    def _fits(self, requests: int, tokens: int) -> bool:
+        in_requests = self._max_requests is None or requests <= self._max_requests
+        return in_requests and (self._max_tokens is None or tokens <= self._max_tokens)
+
+
+@dataclass(slots=True)
+class Spent:
+    """Requests, tokens and USD; both as far as known, else as estimated."""
+
+    requests: int = 0
+    tokens: int = 0
+    cost_usd: float = 0.0
+
+    def add(self, requests: int, tokens: int, cost_usd: float) -> None:
+        """Add up; negative numbers give back."""
+        self.requests += requests
+        self.tokens += tokens
+        self.cost_usd += cost_usd
+
+
+class Budget:
+    """What a judge may cost in all: reserved before a request leaves, settled when it is over.
+
+    Args:
+        config: the budget.
+        spent: by earlier processes.
+    """
+
+    def __init__(self, config: JudgeConfig, spent: Spent) -> None:
+        self._config = config
+        self._spent = spent
+        self._n_open = 0
+        self._settled = asyncio.Event()
+
+    @property
+    def is_used_up(self) -> bool:
+        """Whether no request can follow, however small."""
+        config, spent = self._config, self._spent
+        return self._n_open == 0 and not (
+            _below(spent.requests, config.budget_calls)
+            and _below(spent.tokens, config.budget_tokens)
+            and _below(spent.cost_usd, config.budget_usd)
+        )
+
+    async def take(self, tokens: int, cost_usd: float) -> None:
+        """Reserve a request; waits where one under way may turn out cheaper than reserved.
+
+        Raises:
+            BudgetUsedUpError: it does not fit any more.
+        """
+        while not self._fits(tokens, cost_usd):
+            if self._n_open == 0 or not _below(self._spent.requests, self._config.budget_calls):
+                raise BudgetUsedUpError
+            self._settled.clear()
+            await self._settled.wait()
+        self._n_open += 1
+        self._spent.add(1, tokens, cost_usd)
+
+    def settle(self, tokens: int, cost_usd: float) -> None:
+        """A request is over; add what it took beyond its reservation (below 0: gives back)."""
+        self._n_open -= 1
+        self._spent.add(0, tokens, cost_usd)
+        self._settled.set()
+
+    def give_back(self, tokens: int, cost_usd: float) -> None:
+        """A request did not leave after all."""
+        self._spent.add(-1, 0, 0.0)
+        self.settle(-tokens, -cost_usd)
+
+    def _fits(self, tokens: int, cost_usd: float) -> bool:
+        config, spent = self._config, self._spent
+        return (
+            _below(spent.requests, config.budget_calls)
+            and _within(spent.tokens + tokens, config.budget_tokens)
+            and _within(spent.cost_usd + cost_usd, config.budget_usd)
+        )
+
+
+class Estimate:
+    """Tokens and price of a request before it leaves, learned from those that came back.
+
+    As many tokens per byte, and as long an answer, as the largest seen: a limit in tokens or money
+    is held if no answer is larger than all before it.
+
+    Args:
+        price: of the model; None where it is not known.
+        max_answer_tokens: where the server is told to stop.
+        counts: whether the judge counts tokens at all.
+    """
+
+    def __init__(
+        self, price: Price | None, *, max_answer_tokens: int | None, counts: bool = True
+    ) -> None:
+        self._price = price
+        self._counts = counts
+        self._per_byte = _TOKENS_PER_BYTE
+        self._longest = max_answer_tokens
+        self._answer = max_answer_tokens or _ANSWER_TOKENS
+        self._learned = False
+
+    def tokens(self, question: Question) -> tuple[int, int]:
+        """Of the prompt and of the answer."""
+        if not self._counts:
+            return 0, 0
+        return round(self._per_byte * _n_bytes(question)) + 1, self._answer
+
+    def learn(self, question: Question, prompt_tokens: int, answer_tokens: int) -> None:
+        """Take in what a request came to; the first one replaces what was assumed."""
+        if not prompt_tokens:
+            return
+        per_byte = prompt_tokens / _n_bytes(question)
+        if not self._learned:
+            self._learned, self._per_byte = True, per_byte
+            self._answer = self._longest or answer_tokens
+        self._per_byte = max(self._per_byte, per_byte)
+        self._answer = max(self._answer, answer_tokens)
+
+    def cost_usd(self, prompt_tokens: int, answer_tokens: int) -> float | None:
+        """The price of so many tokens; None where it is not known."""
+        if self._price is None:
+            return None
+        price = self._price
+        return (prompt_tokens * price.input_usd + answer_tokens * price.output_usd) / 1e6
+
+
+def _n_bytes(question: Question) -> int:
+    n_chars = len(question.text.encode("utf-8", "replace")) + _INSTRUCTIONS_BYTES
+    for candidate in question.candidates:
+        for part in (candidate.label, candidate.description, *candidate.examples):
+            n_chars += len(part.encode("utf-8", "replace"))
+    return n_chars
+
+
+def _below(spent: float, budget: float | None) -> bool:
+    return budget is None or spent < budget
+
+
+def _within(spent: float, budget: float | None) -> bool:
+    return budget is None or spent <= budget

@@ -1,0 +1,51 @@
+"""The criteria of an audit: stated before, in order, and of a size that can be met."""
+
+from __future__ import annotations
+
+import pytest
+
+from red_ray.config import Limits, parse_config
+from red_ray.errors import ConfigError
+
+
+def criteria(**stated):
+    return parse_config({"audit": {"criteria": stated}}).audit.criteria
+
+
+def test_accuracy_and_readability_have_criteria_by_default():
+    stated = parse_config({}).audit.criteria.stated
+    assert set(stated) == {"accuracy", "success_rate", "unreadable_rate"}
+    assert (stated["accuracy"].go, stated["accuracy"].abort) == (0.85, 0.7)
+
+
+def test_a_criterion_can_be_added_and_another_dropped():
+    stated = criteria(accuracy=None, p95_latency_s={"go": 2, "abort": 5}).stated
+    assert "accuracy" not in stated
+    assert stated["p95_latency_s"] == Limits(go=2, abort=5)
+
+
+@pytest.mark.parametrize(
+    ("stated", "words"),
+    [
+        ({"accuracy": {"go": 0.5, "abort": 0.7}}, "accuracy.go must not be below accuracy.abort"),
+        (
+            {"p95_latency_s": {"go": 5, "abort": 2}},
+            "p95_latency_s.go must not be above p95_latency_s.abort",
+        ),
+        ({"accuracy": {"go": 85, "abort": 0.7}}, "less than or equal to 1"),
+        ({"accuracy": {"go": 0.9}}, "accuracy.abort: Field required"),
+        (
+            dict.fromkeys(("accuracy", "success_rate", "unreadable_rate")),
+            "an audit needs at least one criterion",
+        ),
+        ({"speed": {"go": 1, "abort": 2}}, "unknown configuration key"),
+    ],
+)
+def test_criteria_that_cannot_be_meant_are_refused(stated, words):
+    with pytest.raises(ConfigError, match=words) as refused:
+        criteria(**stated)
+    assert len(str(refused.value).splitlines()) == 1
+
+
+def test_go_and_abort_may_meet():
+    assert criteria(accuracy={"go": 0.8, "abort": 0.8}).accuracy.go == 0.8
