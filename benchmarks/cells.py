@@ -15,7 +15,7 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
-ALGORITHM = (
+ALGORITHM: tuple[str, ...] = (
     "core",
     "encoding",
     "experts",
@@ -28,7 +28,7 @@ ALGORITHM = (
     "judges/base.py",
     "judges/simulated.py",
 )
-"""Parts of red_ray that a result depends on: a change in them makes a kept result stale."""
+"""Parts of red_ray that most results depend on: a change in them makes a kept result stale."""
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 """Student's t for a 95 % interval of a mean over so many seeds."""
@@ -45,6 +45,7 @@ class Benchmark:
     cells: Sequence[Cell]
     run: Callable[[Cell], Result]
     table: Callable[[Sequence[tuple[Cell, Result]]], str]
+    sources: tuple[str, ...] = ALGORITHM
 
 
 def main(benchmark: Benchmark) -> None:
@@ -55,7 +56,7 @@ def main(benchmark: Benchmark) -> None:
     arguments = parser.parse_args()
     done = []
     for cell in benchmark.cells:
-        path = _path(benchmark.name, cell)
+        path = _path(benchmark, cell)
         wanted = not arguments.only or arguments.only in cell_name(cell)
         if not path.exists() and wanted and not arguments.table:
             start = perf_counter()
@@ -87,14 +88,15 @@ def mean_interval(values: Sequence[float], scale: float = 100.0, digits: int = 2
     return f"{scaled.mean():.{digits}f} ± {half:.{digits}f}"
 
 
-def _path(name: str, cell: Cell) -> Path:
-    digest = hashlib.sha256(json.dumps(cell, sort_keys=True).encode() + _source_hash()).hexdigest()
-    return RESULTS / name / f"{cell_name(cell)}-{digest[:12]}.json"
+def _path(benchmark: Benchmark, cell: Cell) -> Path:
+    named = json.dumps(cell, sort_keys=True).encode()
+    digest = hashlib.sha256(named + _source_hash(benchmark.sources)).hexdigest()
+    return RESULTS / benchmark.name / f"{cell_name(cell)}-{digest[:12]}.json"
 
 
-def _source_hash() -> bytes:
+def _source_hash(sources: tuple[str, ...]) -> bytes:
     digest = hashlib.sha256()
-    for part in ALGORITHM:
+    for part in sources:
         place = ROOT / "red_ray" / part
         files = [place] if place.is_file() else sorted(place.rglob("*.py"))
         for file in files:

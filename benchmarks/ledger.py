@@ -44,10 +44,8 @@ def run(cell: Cell) -> Result:
             counts = take_records(ledger, file)
         import_s = perf_counter() - start
         assert counts.new == N_VERDICTS, counts
-        n_bytes = os.path.getsize(place) if isinstance(place, Path) else None
         return {
             "import_s": import_s,
-            "import_bytes": n_bytes,
             "look_up_ms": look_ups(ledger, ""),
             "look_up_in_round_ms": look_ups(ledger, ROUND),
             "commit_ms": commits(ledger),
@@ -111,10 +109,8 @@ def new_place(database: str, folder: Path) -> Iterator[str | Path]:
 
 def table(done: Sequence[tuple[Cell, Result]]) -> str:
     """Medians, with the 99th percentile in brackets."""
-    lines = [
-        f"| {N_VERDICTS:,} verdicts | import s | look-up ms | look-up in its round ms | commit ms |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ("import s", "look-up ms", "look-up in its round ms", "commit ms")
+    lines = [f"| {N_VERDICTS:,} verdicts | " + " | ".join(columns) + " |", "|---" * 5 + "|"]
     for cell, result in done:
         names = ("look_up_ms", "look_up_in_round_ms", "commit_ms")
         spans = ("{:.2f} ({:.2f})".format(*result[name]) for name in names)

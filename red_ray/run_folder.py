@@ -3,7 +3,8 @@
 config.yaml       the resolved configuration
 bundle/           the trained model
 iterations.jsonl  the loop's history, one line per iteration
-ledger.sqlite     every verdict
+ledger.sqlite     every request and verdict; beside it a lock and, while requests are made, 4 MiB
+                  that make room for what was paid for should the disk fill up
 inputs.parquet    its rows, so that it can go on wherever the folder is
 run.json          its id in the ledger, and whether it is finished
 seen.txt          keys of the training and pool texts, so that no test row is one of them
@@ -22,7 +23,7 @@ import shutil
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,13 @@ RESULTS = ("details.json", "scorecard.json", "report.html", "disputed.csv")
 
 OF_A_RUN = (STATE, "config.yaml", "iterations.jsonl", "seen.txt", "inputs.parquet", "bundle")
 """What else belongs to one run and not to the next in the same folder, as the ledger does."""
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    id: str
+    finished: bool = False
+    n_done: int = 0
 
 
 class RunFolder:
@@ -64,28 +72,37 @@ class RunFolder:
             OutputError: it cannot be written, holds something else, or a finished run.
         """
         run = cls(path)
-        if not (run.bundle / MANIFEST).exists():
-            run._put_back()  # what a killed run had set aside
-        if (run.bundle / MANIFEST).exists() and not overwrite:
-            if run.is_cut_short:
-                raise OutputError(
-                    f"{str(path)!r} holds a run that was cut short: `red-ray resume {path}` goes "
-                    "on with it; or choose another --out, or add --overwrite"
-                )
-            raise OutputError(
-                f"{str(path)!r} holds a finished run; choose another --out or add --overwrite"
-            )
         if path.exists() and (not path.is_dir() or run._is_foreign()):
             raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
-        run._hold()
-        with writing(path):
-            run._set_aside()
-        # One that was cut short keeps its id, under which the ledger counts what it cost.
-        run_id = run.run_id or uuid.uuid4().hex
-        run._write(STATE, json.dumps({"id": run_id, "finished": False}) + "\n")
-        run._write("config.yaml", dump_config(config))
-        run._write("iterations.jsonl", "")
+        with run._holding():
+            run._begin(config, overwrite=overwrite)
         return run
+
+    def _begin(self, config: RunConfig, *, overwrite: bool) -> None:
+        with writing(self.path):
+            if not (self.bundle / MANIFEST).exists():
+                self._put_back()  # what a killed run had set aside
+            if not overwrite:
+                self._refuse_finished()
+            self._set_aside()
+        # One that was cut short keeps its id, under which the ledger counts what it cost.
+        run_id = self.run_id or uuid.uuid4().hex
+        self._write("config.yaml", dump_config(config))
+        self._write("iterations.jsonl", "")
+        self._write_state(_State(run_id))  # last: what has it can be gone on with
+
+    def _refuse_finished(self) -> None:
+        if not (self.bundle / MANIFEST).exists():
+            return
+        where = str(self.path)
+        if self.is_cut_short:
+            raise OutputError(
+                f"{where!r} holds a run that was cut short: `red-ray resume {where}` goes "
+                "on with it; or choose another --out, or add --overwrite"
+            )
+        raise OutputError(
+            f"{where!r} holds a finished run; choose another --out or add --overwrite"
+        )
 
     @classmethod
     def resume(cls, path: Path) -> tuple[RunFolder, int]:
@@ -100,21 +117,62 @@ class RunFolder:
             ConfigError: it is finished.
         """
         run = cls(path)
-        state = run._state()
-        if state is None:
+        if run._state() is None:
             raise DataError(
                 f"{str(path)!r} is no run: it has no {STATE}; `red-ray train` makes one"
             )
-        if state["finished"]:
-            raise ConfigError(f"{str(path)!r} is finished: there is nothing to go on with")
-        run._hold()
-        n_done = len(run.iterations())
-        with writing(path):
-            shutil.rmtree(run.bundle, ignore_errors=True)
+        with run._holding():
+            return run, run._go_on()
+
+    def _go_on(self) -> int:
+        state = self._state()
+        if state is None or state.finished:
+            raise ConfigError(f"{str(self.path)!r} is finished: there is nothing to go on with")
+        # A line without an end is of an iteration that was not finished. What an earlier resumed
+        # run had finished stays so, even where this one is cut short before it.
+        n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))
+        self._write_state(replace(state, n_done=n_done))
+        with writing(self.path):
+            shutil.rmtree(self.bundle, ignore_errors=True)
             for name in RESULTS:
-                (path / name).unlink(missing_ok=True)
-        run._write("iterations.jsonl", "")
-        return run, n_done
+                (self.path / name).unlink(missing_ok=True)
+        self._write("iterations.jsonl", "")
+        return n_done
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in the ledger; empty where there is none."""
+        state = self._state()
+        return "" if state is None else state.id
+
+    @property
+    def is_cut_short(self) -> bool:
+        """Whether a run was begun here and not finished."""
+        state = self._state()
+        return state is not None and not state.finished
+
+    def finish(self) -> None:
+        """Say that nothing is left to do."""
+        self._write_state(_State(self.run_id, finished=True))
+
+    def _state(self) -> _State | None:
+        if not (self.path / STATE).exists():
+            return None
+        with _parsing(self.path / STATE):
+            return _State(**json.loads(self._read(STATE)))
+
+    def _write_state(self, state: _State) -> None:
+        self._write(STATE, json.dumps(asdict(state)) + "\n")
+
+    @contextmanager
+    def _holding(self) -> Iterator[None]:
+        """Take the lock, and give it back where what follows fails."""
+        self._hold()
+        try:
+            yield
+        except BaseException:
+            self._release()
+            raise
 
     def _hold(self) -> None:
         """Keep other processes from training here, until this one ends, however it ends."""
@@ -124,32 +182,15 @@ class RunFolder:
             try:
                 fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError) as error:
+                self._release()
                 raise OutputError(
                     f"another process is training in {str(self.path)!r}; wait for it, or stop it"
                 ) from error
 
-    @property
-    def run_id(self) -> str:
-        """Names the run in the ledger; empty where there is none."""
-        state = self._state()
-        return "" if state is None else str(state["id"])
-
-    @property
-    def is_cut_short(self) -> bool:
-        """Whether a run was begun here and not finished."""
-        state = self._state()
-        return state is not None and not state["finished"]
-
-    def finish(self) -> None:
-        """Say that nothing is left to do."""
-        self._write(STATE, json.dumps({"id": self.run_id, "finished": True}) + "\n")
-
-    def _state(self) -> dict[str, Any] | None:
-        if not (self.path / STATE).exists():
-            return None
-        with _parsing(self.path / STATE):
-            state = dict(json.loads(self._read(STATE)))
-            return {"id": state["id"], "finished": state["finished"]}
+    def _release(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     @contextmanager
     def replacing(self) -> Iterator[None]:
@@ -162,9 +203,7 @@ class RunFolder:
         else:
             shutil.rmtree(self._previous, ignore_errors=True)
         finally:
-            if self._lock is not None:
-                os.close(self._lock)
-                self._lock = None
+            self._release()
 
     def _set_aside(self) -> None:
         shutil.rmtree(self._previous, ignore_errors=True)
@@ -233,7 +272,8 @@ class RunFolder:
 
     def _is_foreign(self) -> bool:
         others = [one for one in self.path.iterdir() if one.name != LOCK]
-        return bool(others) and not (self.path / "config.yaml").exists()
+        ours = (self.path / "config.yaml", self._previous)
+        return bool(others) and not any(path.exists() for path in ours)
 
     def _read(self, name: str) -> str:
         try:

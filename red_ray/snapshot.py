@@ -52,7 +52,7 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     table = table.replace_schema_metadata({_ABOUT: json.dumps(about)})
     new = folder / f".{ROWS}.new"
     with writing(folder / ROWS):
-        pq.write_table(table, new)
+        pq.write_table(table, new, write_page_checksum=True)
         new.replace(folder / ROWS)
 
 
@@ -68,14 +68,17 @@ def read_snapshot(folder: Path) -> Snapshot:
             f"{str(folder)!r} has no {ROWS}: it was stopped before it began; run the training again"
         )
     try:
-        table = pq.read_table(path)
-        about = json.loads(table.schema.metadata[_ABOUT])
+        return _snapshot(pq.read_table(path, page_checksum_verification=True))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
             f"{str(path)!r} is damaged ({type(error).__name__}); train again"
         ) from error
+
+
+def _snapshot(table: pa.Table) -> Snapshot:
+    about = json.loads(table.schema.metadata[_ABOUT])
+    columns = [[_decoded(value) for value in table[name].to_pylist()] for name in _COLUMNS]
     parts: _Parts = {}
-    columns = [[_decoded(value) for value in column.to_pylist()] for column in table]
     for part, text, label in zip(*columns, strict=True):
         parts.setdefault(str(part), []).append((str(text), label))
     return Snapshot(_inputs(parts, about), _test(parts, about))

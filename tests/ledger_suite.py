@@ -117,6 +117,14 @@ class LedgerSuite:
         assert ledger.get_many(["k"], asked_in="run/1") == {"k": failed}
         assert ledger.get_many(["k"], asked_in="run/2") == {"k": verdict(requests=2)}
 
+    def test_what_failed_in_a_round_may_be_asked_anew_in_it(self, ledger: Ledger) -> None:
+        ledger.write([kept(verdict(outcome=Outcome.TIMEOUT, requests=4), "run/1")])
+        assert ledger.get_many(["k"], asked_in="run/1", replay=False) == {}
+        ledger.write([kept(verdict(requests=2), "run/1")])
+        for replay in (True, False):
+            found = ledger.get_many(["k"], asked_in="run/1", replay=replay)
+            assert found == {"k": verdict(requests=2)}
+
     @pytest.mark.parametrize("outcome", FAILED)
     def test_a_failure_counts_but_does_not_come_back(
         self, ledger: Ledger, outcome: Outcome
@@ -216,16 +224,16 @@ class LedgerSuite:
         other.close()
 
     def test_many_open_an_empty_place_at_once(self, place: str | Path) -> None:
-        together = threading.Barrier(4)
+        together = threading.Barrier(8)
 
         def open_one(_: int) -> Ledger:
             together.wait(10)
             return Ledger(place)
 
-        with ThreadPoolExecutor(4) as threads:
-            opened = list(threads.map(open_one, range(4)))
+        with ThreadPoolExecutor(8) as threads:
+            opened = list(threads.map(open_one, range(8)))
         opened[0].write([kept(verdict())])
-        assert [list(one.get_many(["k"])) for one in opened] == [["k"]] * 4
+        assert [list(one.get_many(["k"])) for one in opened] == [["k"]] * 8
         for one in opened:
             one.close()
 

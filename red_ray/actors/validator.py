@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +73,7 @@ class RayValidator:
 
     def open(self) -> None:
         """Open the judge and the ledger, for code that is not asynchronous."""
-        self.judge_name = fetch(self._actor.open.remote(self._account))
+        self.judge_name = self._fetch("open")
 
     async def validate(self, questions: Sequence[Question], round_number: int) -> Sequence[Verdict]:
         """See `ValidatorPool.validate`."""
@@ -100,8 +101,8 @@ class RayValidator:
 
     def close(self) -> PoolStats:
         """Close the account, for code that is not asynchronous; what the pool did."""
-        stats: PoolStats = fetch(self._actor.stats.remote(self._account))
-        fetch(self._actor.close.remote(self._account))
+        stats: PoolStats = self._fetch("stats")
+        self._fetch("close")
         return stats
 
     def end(self) -> None:
@@ -110,16 +111,25 @@ class RayValidator:
         if self._own:
             ray.kill(self._actor)
 
+    def _fetch(self, name: str) -> Any:
+        """Have the pool do `name`, once more where it died meanwhile."""
+        for _ in range(RESTARTS):
+            try:
+                return fetch(getattr(self._actor, name).remote(self._account))
+            except ActorDiedError as error:
+                self._start_again(error)
+            except RayActorError:
+                time.sleep(RESTART_S)
+        return fetch(getattr(self._actor, name).remote(self._account))
+
     async def _call(self, places: asyncio.Semaphore, *call: Any) -> list[Verdict]:
         """Have the pool validate a share, once more where it died meanwhile."""
         async with places:
             for _ in range(RESTARTS):
                 try:
                     return await self._validate(*call)
-                except ActorDiedError:
-                    if self._own:
-                        raise
-                    self._actor = self._started()
+                except ActorDiedError as error:
+                    self._start_again(error)
                 except RayActorError:
                     await asyncio.sleep(RESTART_S)
             return await self._validate(*call)
@@ -127,6 +137,12 @@ class RayValidator:
     async def _validate(self, *call: Any) -> list[Verdict]:
         verdicts: list[Verdict] = await Remote(self._actor, self._account).validate(*call)
         return verdicts
+
+    def _start_again(self, error: ActorDiedError) -> None:
+        """In place of a pool that died for good; nobody has the rows of one of our own."""
+        if self._own:
+            raise error
+        self._actor = self._started()
 
     def _started(self, *rows: object) -> Any:
         rows = rows or (LabelledRows((), ()), None)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+from contextlib import redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -85,7 +87,12 @@ def _train_and_score(
 
     start = perf_counter()
     output.note("starting Ray")
-    with ray_session(dashboard=dashboard) as url, output.steps() as steps:
+    # Ray tells of a worker's death on stdout, where the result stands alone.
+    with (
+        redirect_stdout(sys.stderr),
+        ray_session(dashboard=dashboard) as url,
+        output.steps() as steps,
+    ):
         if url:
             token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
             output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")

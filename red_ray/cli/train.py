@@ -11,6 +11,7 @@ from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
 from red_ray.cli.running import listen_to_people, run_training
 from red_ray.cli.show import show_run
+from red_ray.cli.show_plan import show_plan
 from red_ray.data.holdout import hold_out
 from red_ray.data.inputs import read_inputs, read_test
 from red_ray.errors import ConfigError
@@ -40,6 +41,9 @@ def train(
     seed: Seed = None,
     config: ConfigFile = None,
     assignments: Set = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only say what the judge would be asked and cost.")
+    ] = False,
     overwrite: Overwrite = False,
     dashboard: Dashboard = False,
     as_json: Json = False,
@@ -60,7 +64,7 @@ def train(
             raise ConfigError("--oos says which test texts fit no label; give --test too")
         inputs = read_inputs(settings, train_file, pool, descriptions)
         inputs = listen_to_people(settings, inputs, out)
-        if settings.judge.spec and not inputs.pool:
+        if settings.judge.spec and not inputs.pool and not dry_run:
             output.note("no pool: the judge has nothing to be asked about")
         labels = frozenset(inputs.train.labels)
         rows = (
@@ -70,6 +74,9 @@ def train(
         )
         if test_fraction is not None:
             inputs, rows = hold_out(inputs, test_fraction, settings.seed)
+        if dry_run:
+            show_plan(output, settings, inputs, out)
+            return
         result = run_training(
             output, settings, inputs, rows, out, overwrite=overwrite, dashboard=dashboard
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -59,6 +60,7 @@ class Breaker:
         self._rng = rng
         self._turn = asyncio.Lock()
         self._since_s: float | None = None
+        self._heard_s = -math.inf
         self._until_s = 0.0
         self._n_failed = 0
         self._n_probes = 0
@@ -95,6 +97,7 @@ class Breaker:
         if self._n_probes:
             _log.warning("judge_back", extra={"n_probes": self._n_probes})
         self.notice = ""
+        self._heard_s = self._clock()
         self._since_s = None
         self._n_failed = self._n_probes = 0
         self._witnesses.clear()
@@ -109,32 +112,41 @@ class Breaker:
             self.answered()
             return
         self._n_failed += 1
-        self._since_s = sent_s if self._since_s is None else self._since_s
+        if self._since_s is None:
+            self._since_s = max(sent_s, self._heard_s)
         self._witnesses.add(key if isinstance(error, JudgeTimeout) else "")
         asked_s = getattr(error, "retry_after_s", None) or 0.0
         if self.is_open:
-            self._stay_open(error, self._since_s, asked_s)
+            left_s = self._left_s(error, self._since_s, asked_s)
+            # One that left before the pause, as many do when a judge goes away, is no probe.
+            wait_s = self._next_wait_s(error, left_s) if sent_s >= self._until_s else 0.0
+            self._pause_all(error, max(asked_s, wait_s))
         elif 0 < asked_s <= self._limit_s:
-            self._until_s = max(self._until_s, self._clock() + asked_s)
-            self.notice = f"the judge asks to wait {asked_s:.0f} s"
+            self._pause_all(error, asked_s)
 
-    def _stay_open(self, error: JudgeError, since_s: float, asked_s: float) -> None:
-        now_s = self._clock()
-        left_s = since_s + self._limit_s - now_s
+    def _left_s(self, error: JudgeError, since_s: float, asked_s: float) -> float:
+        """How long until the judge is given up, if that is not now."""
+        silent_s = self._clock() - since_s
+        left_s = self._limit_s - silent_s
         if left_s <= 0 or asked_s > left_s:
             raise JudgeAwayError(
-                f"no answer from the judge for {now_s - since_s:.0f} s ({error}); all that it "
+                f"no answer from the judge for {silent_s:.0f} s ({error}); all that it "
                 "answered is kept: `red-ray resume` goes on from there when it is back"
             )
-        longest_s = min(_FIRST_PROBE_S * 2.0**self._n_probes, _LONGEST_PROBE_S)
-        wait_s = max(asked_s, min(float(self._rng.uniform(longest_s / 2, longest_s)), left_s))
-        self._until_s = max(self._until_s, now_s + wait_s)
-        self._n_probes += 1
-        if self._n_probes == 1:
+        return left_s
+
+    def _next_wait_s(self, error: JudgeError, left_s: float) -> float:
+        """Doubling up to the longest, but not past the moment at which the judge is given up."""
+        if not self._n_probes:
             _log.warning("judge_away", extra={"reason": type(error).__name__})
-        self.notice = (
-            f"the judge is away ({error}); asking again in {wait_s:.0f} s, for {left_s:.0f} s more"
-        )
+        longest_s = min(_FIRST_PROBE_S * 2.0**self._n_probes, _LONGEST_PROBE_S)
+        self._n_probes += 1
+        return min(float(self._rng.uniform(longest_s / 2, longest_s)), left_s)
+
+    def _pause_all(self, error: JudgeError, wait_s: float) -> None:
+        self._until_s = max(self._until_s, self._clock() + wait_s)
+        # The same from the first failure to the next answer: a run prints it when it changes.
+        self.notice = self.notice or f"pausing for up to {self._limit_s:.0f} s: {error}"
 
     async def _pause(self) -> None:
         while (wait_s := self._until_s - self._clock()) > 0:

@@ -58,7 +58,7 @@ def status_error(
         return SchemaRefused(f"{told}: it takes no answer schema; asked without one from now on")
     if status in (408, 429) or status >= 500:
         wait_s = retry_after_s(failure.headers.get("Retry-After"), now or datetime.now(UTC))
-        return JudgeUnavailable(told, wait_s)
+        return JudgeUnavailable(told, wait_s, f"http_{status}")
     if status in (401, 403):
         return JudgeRefused(f"{told}: {remedies.denied}")
     if status == 404:

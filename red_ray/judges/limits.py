@@ -15,10 +15,15 @@ WINDOW_S = 60.0
 MARGIN_S = 1.0
 """By so much one request may take longer to arrive than another; the limit holds at the server."""
 
+_LOOK_AGAIN_S = 1.0
+"""An answer that was shorter than reserved makes room before the oldest send leaves the window."""
+
 _TOKENS_PER_BYTE = 0.5
 _ANSWER_TOKENS = 64
 _INSTRUCTIONS_BYTES = 700
 """Above what is usual: the first answers put the real figures in their place."""
+
+_ROUNDING_USD = 1e-9  # what a sum of prices may be off by
 
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
@@ -64,7 +69,8 @@ class RateLimit:
     def restore(self, sends: Iterable[tuple[float, int]]) -> None:
         """Count requests of an earlier process: their age in seconds, and their tokens."""
         now_s = self._clock()
-        earlier = [Ticket(now_s - age_s, tokens) for age_s, tokens in sends]
+        # A clock that was set back makes an age negative; nobody waits for it to catch up.
+        earlier = [Ticket(now_s - max(age_s, 0.0), tokens) for age_s, tokens in sends]
         self._sent = deque(sorted([*earlier, *self._sent], key=lambda one: one.sent_s))
         self._tokens += sum(one.tokens for one in earlier)
 
@@ -77,13 +83,13 @@ class RateLimit:
         if self._max_tokens is not None and tokens > self._max_tokens:
             raise JudgeError(
                 f"a question of about {tokens!r} tokens is over judge.tokens_per_minute="
-                f"{self._max_tokens!r}; raise the limit or lower max_chars"
+                f"{self._max_tokens!r}; raise it, or lower max_chars or judge.max_answer_tokens"
             )
         if self._max_requests is None and self._max_tokens is None:
             return Ticket(0.0, tokens, counted=False)
         async with self._turn:
             while (wait_s := self._wait_s(tokens)) > 0:
-                await self._sleep(wait_s)
+                await self._sleep(min(wait_s, _LOOK_AGAIN_S))
             ticket = Ticket(self._clock(), tokens)
             self._sent.append(ticket)
             self._tokens += tokens
@@ -154,7 +160,7 @@ class Budget:
         return self._n_open == 0 and not (
             _below(spent.requests, config.budget_calls)
             and _below(spent.tokens, config.budget_tokens)
-            and _below(spent.cost_usd, config.budget_usd)
+            and _below(spent.cost_usd + _ROUNDING_USD, config.budget_usd)
         )
 
     async def take(self, tokens: int, cost_usd: float) -> None:
@@ -187,7 +193,7 @@ class Budget:
         return (
             _below(spent.requests, config.budget_calls)
             and _within(spent.tokens + tokens, config.budget_tokens)
-            and _within(spent.cost_usd + cost_usd, config.budget_usd)
+            and _within(spent.cost_usd + cost_usd - _ROUNDING_USD, config.budget_usd)
         )
 
 
@@ -239,11 +245,11 @@ class Estimate:
 
 
 def _n_bytes(question: Question) -> int:
-    n_chars = len(question.text.encode("utf-8", "replace")) + _INSTRUCTIONS_BYTES
+    n_bytes = len(question.text.encode("utf-8", "replace")) + _INSTRUCTIONS_BYTES
     for candidate in question.candidates:
         for part in (candidate.label, candidate.description, *candidate.examples):
-            n_chars += len(part.encode("utf-8", "replace"))
-    return n_chars
+            n_bytes += len(part.encode("utf-8", "replace"))
+    return n_bytes
 
 
 def _below(spent: float, budget: float | None) -> bool:

@@ -184,9 +184,7 @@ class ValidatorPool:
         self._seed = seed
         self._limits = limits or Limits(config)
         self._clock = self._limits.clock
-        self._retries = RetryPolicy(
-            config, sleep=self._limits.sleep, clock=self._clock, rng=self._limits.rng
-        )
+        self._retries = RetryPolicy(config, clock=self._clock, rng=self._limits.rng)
         self._price = price_of(config)
         self._estimate = Estimate(
             self._price,
@@ -196,6 +194,8 @@ class ValidatorPool:
         self._writer = LedgerWriter(ledger)
         self._asked: dict[str, _Shared] = {}
         self._runners: set[asyncio.Task[None]] = set()
+        self._id = uuid.uuid4().hex
+        self._n_sent = 0
         self._recent: dict[str, Verdict] = {}
         self._n_kept = 0
         self._count = _Counters()
@@ -272,7 +272,7 @@ class ValidatorPool:
             runner.cancel()
         await asyncio.gather(*self._runners, return_exceptions=True)
         await self._judge.close()
-        self._writer.close()
+        await self._writer.close()
 
     async def _numbered(
         self, questions: Iterable[Question], turn: _Turn
@@ -382,16 +382,17 @@ class ValidatorPool:
         attempts = Attempts()
         shown = presented(question, key, self._seed)
         try:
-            await self._retries.loop(attempts)(self._request, key, shown, attempts, asked_in)
+            await self._request(key, shown, attempts, asked_in)
+            while (wait_s := self._retries.wait_s(attempts)) is not None:
+                await self._limits.sleep(wait_s)
+                await self._request(key, shown, attempts, asked_in)
         except (JudgeRefused, JudgeAwayError, asyncio.CancelledError) as error:
-            # What it has cost is kept; the next run may ask it again.
-            with suppress(StorageError):  # the error that is on its way is the one to tell
-                await self._writer.write(*attempts.received)
+            # What it has cost is kept, and the next run may ask it again. Not waited for: until
+            # the error is out the others go on asking.
+            self._writer.put(*attempts.received)
             if isinstance(error, JudgeAwayError):
                 raise JudgeUnavailable(str(error)) from error
             raise
-        except JudgeError as error:
-            attempts.last = error  # the outcome is what came of the last request
         except BudgetUsedUpError:
             if attempts.last is None:
                 return None
@@ -399,11 +400,18 @@ class ValidatorPool:
 
     async def _request(
         self, key: str, question: Question, attempts: Attempts, asked_in: str
-    ) -> Reply:
-        """One request, when its turn comes: in the ledger before it leaves."""
+    ) -> None:
+        """One request, when its turn comes: in the ledger before it leaves.
+
+        What came of it is `attempts.last`; only what stops the run is raised.
+        """
         entered_s = self._clock()
         async with self._limits.slots, self._limits.breaker.passage() as is_probe:
-            sending = await self._take_leave(key, question, asked_in)
+            try:
+                sending = await self._take_leave(key, question, asked_in)
+            except JudgeError as error:  # it never may
+                attempts.last = error
+                return
             sent_s = self._clock()
             if attempts.started_s is None:
                 attempts.started_s = sent_s
@@ -424,11 +432,11 @@ class ValidatorPool:
             self._limits.breaker.answered()
             self._estimate.learn(question, came.prompt_tokens, came.completion_tokens)
             attempts.add(came)
-            return came
-        if came is not None:  # a cancellation has left already
+        elif came is not None:  # a cancellation has left already
             attempts.last = came
             self._limits.breaker.failed(came, key, sent_s)
-            raise came
+            if isinstance(came, JudgeRefused):
+                raise came
 
     async def _take_leave(self, key: str, question: Question, asked_in: str) -> _Sending:
         """Wait for the rate, reserve the budget, and commit that the request leaves."""
@@ -438,7 +446,9 @@ class ValidatorPool:
         ticket = await self._limits.rate.admit(n_tokens)
         await self._budget.take(n_tokens, cost_usd or 0.0)
         now = datetime.now(UTC)
-        sent = Sent(uuid.uuid4().hex, key, self._judge.name, asked_in, now, n_tokens, cost_usd)
+        self._n_sent += 1
+        number = f"{self._id}-{self._n_sent:x}"
+        sent = Sent(number, key, self._judge.name, asked_in, now, n_tokens, cost_usd)
         try:
             await self._writer.write(sent)
         except (asyncio.CancelledError, StorageError):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, field
 
 import numpy as np
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, retry_if_result
 
 from red_ray.config import JudgeConfig
 from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable, SchemaRefused
 from red_ray.judges.ledger import Received
-from red_ray.judges.limits import Clock, Sleep
+from red_ray.judges.limits import Clock
 from red_ray.types import Outcome, Reply
-
-_log = logging.getLogger(__name__)
 
 _FIRST_WAIT_S = 1.0  # before the second try; doubles from there
 _LONGEST_WAIT_S = 60.0  # a minute is the window of most rate limits
@@ -67,54 +63,34 @@ class RetryPolicy:
 
     Args:
         config: attempts and total time.
-        sleep: waits between attempts.
         clock: monotonic seconds.
         rng: draws the jitter.
     """
 
-    def __init__(
-        self, config: JudgeConfig, *, sleep: Sleep, clock: Clock, rng: np.random.Generator
-    ) -> None:
+    def __init__(self, config: JudgeConfig, *, clock: Clock, rng: np.random.Generator) -> None:
         self._config = config
-        self._sleep = sleep
         self._clock = clock
         self._rng = rng
 
-    def loop(self, attempts: Attempts) -> AsyncRetrying:
-        """The retry loop of one question; it returns the last reply or raises the last error."""
+    def wait_s(self, attempts: Attempts) -> float | None:
+        """How long to wait before the next request of a question; None where there is none."""
+        last = attempts.last
+        if isinstance(last, Reply):
+            unread = last.outcome is Outcome.UNREADABLE
+            wait_s = 0.0 if unread and attempts.n_unreadable < _ASKS_IF_UNREADABLE else None
+        elif isinstance(last, SchemaRefused):
+            wait_s = 0.0
+        elif isinstance(last, JudgeTimeout | JudgeUnavailable):
+            wait_s = self._backoff_s(attempts, getattr(last, "retry_after_s", None))
+        else:
+            wait_s = None
+        if wait_s is None or attempts.n_tries >= self._config.max_attempts:
+            return None
+        late = attempts.busy_s(self._clock() + wait_s) >= self._config.total_time_s
+        return None if late else wait_s
 
-        def asks_again(reply: Reply) -> bool:
-            unread = reply.outcome is Outcome.UNREADABLE
-            return unread and attempts.n_unreadable < _ASKS_IF_UNREADABLE
-
-        def stops(state: RetryCallState) -> bool:
-            busy_s = attempts.busy_s(self._clock() + state.upcoming_sleep)
-            late = busy_s >= self._config.total_time_s
-            return late or attempts.n_tries >= self._config.max_attempts
-
-        return AsyncRetrying(
-            retry=retry_if_exception_type((JudgeTimeout, JudgeUnavailable, SchemaRefused))
-            | retry_if_result(asks_again),
-            wait=self._wait_s,
-            stop=stops,
-            sleep=self._sleep,
-            before_sleep=_log_retry,
-            retry_error_callback=lambda state: state.outcome and state.outcome.result(),
-        )
-
-    def _wait_s(self, state: RetryCallState) -> float:
+    def _backoff_s(self, attempts: Attempts, asked_s: float | None) -> float:
         """Doubling, drawn from the upper half so that callers spread; after `Retry-After`."""
-        error = state.outcome.exception() if state.outcome else None
-        if error is None or isinstance(error, SchemaRefused):
-            return 0.0  # the judge is there
-        longest_s = min(_FIRST_WAIT_S * 2.0 ** (state.attempt_number - 1), _LONGEST_WAIT_S)
+        longest_s = min(_FIRST_WAIT_S * 2.0 ** (attempts.requests - 1), _LONGEST_WAIT_S)
         wait_s = float(self._rng.uniform(longest_s / 2, longest_s))
-        asked_s = error.retry_after_s if isinstance(error, JudgeUnavailable) else None
         return wait_s if asked_s is None else max(asked_s, 0.0) + wait_s
-
-
-def _log_retry(state: RetryCallState) -> None:
-    error = state.outcome.exception() if state.outcome else None
-    reason = type(error).__name__ if error else "unreadable"
-    fields = {"reason": reason, "attempt": state.attempt_number, "wait_s": state.upcoming_sleep}
-    _log.info("judge_retry", extra=fields)

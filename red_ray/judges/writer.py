@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from typing import TypeVar, TypeVarTuple
 
 from red_ray.errors import StorageError
@@ -13,8 +15,8 @@ from red_ray.judges.ledger import Entry, Ledger, Sent
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
-_SPACING_S = 0.005
-"""Between the starts of two commits: one at a time costs a processor at 500 questions a second."""
+_LINGER_S = 0.01
+"""How long an outcome waits for others; a request that wants to leave takes it along at once."""
 
 _Waiting = tuple[tuple[Entry, ...], asyncio.Future[None]]
 
@@ -22,7 +24,8 @@ _Waiting = tuple[tuple[Entry, ...], asyncio.Future[None]]
 class LedgerWriter:
     """One thread for the ledger; `write` returns when its entries are committed.
 
-    The first write after a pause is committed at once, those that come meanwhile together.
+    A request that wants to leave holds a slot: it is committed at once, with all that waits. What
+    comes during a commit goes together into the next one.
 
     Args:
         ledger: blocking; used from the thread alone.
@@ -32,7 +35,8 @@ class LedgerWriter:
         self._ledger = ledger
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._waiting: list[_Waiting] = []
-        self._committing: asyncio.Task[None] | None = None
+        self._is_busy = self._is_urgent = self._is_closed = False
+        self._planned: asyncio.TimerHandle | None = None
 
     async def write(self, *entries: Entry) -> None:
         """Commit `entries`, cancelled or not: an answer that has arrived was paid for.
@@ -40,52 +44,64 @@ class LedgerWriter:
         Raises:
             StorageError: they could not be stored.
         """
+        await to_the_end(self.put(*entries))
+
+    def put(self, *entries: Entry) -> asyncio.Future[None]:
+        """Have `entries` committed, without waiting for it."""
+        if self._is_closed:
+            raise RuntimeError("the writer of the ledger is closed")
         done = asyncio.get_running_loop().create_future()
         self._waiting.append((entries, done))
-        if self._committing is None:
-            self._committing = asyncio.create_task(self._commit_all())
-        await to_the_end(done)
+        self._plan(is_urgent=any(isinstance(entry, Sent) for entry in entries))
+        return done
 
     async def read(self, call: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
         """Run a blocking call of the ledger in its thread."""
         loop = asyncio.get_running_loop()
         return await to_the_end(loop.run_in_executor(self._thread, call, *args))
 
-    def close(self) -> None:
-        """End the thread; what was written is committed."""
-        self._thread.shutdown(wait=False)
+    async def close(self) -> None:
+        """Commit what waits, and end the thread; may be called twice."""
+        if self._waiting or self._is_busy:
+            with suppress(StorageError):  # those who wait for it were told
+                await self.write()
+        self._is_closed = True
+        await asyncio.to_thread(self._thread.shutdown)
 
-    async def _commit_all(self) -> None:
-        loop = asyncio.get_running_loop()
-        try:
-            while self._waiting:
-                next_s = loop.time() + _SPACING_S
-                group, self._waiting = self._waiting, []
-                await self._commit(group)
-                if self._waiting:
-                    await asyncio.sleep(next_s - loop.time())
-        finally:
-            self._committing = None
+    def _plan(self, *, is_urgent: bool) -> None:
+        """Commit in the next turn of the loop if a request waits to leave, else a little later."""
+        if self._is_busy:
+            self._is_urgent |= is_urgent
+            return
+        if self._planned is not None:
+            if not is_urgent or self._is_urgent:
+                return
+            self._planned.cancel()
+        self._is_urgent = is_urgent
+        wait_s = 0.0 if is_urgent else _LINGER_S
+        self._planned = asyncio.get_running_loop().call_later(wait_s, self._commit)
 
-    async def _commit(self, group: list[_Waiting]) -> None:
-        """Commit a group; where it fails, each entry apart: answers may fit where sends do not."""
-        try:
-            await self._store([entry for entries, _ in group for entry in entries])
-        except StorageError as error:
-            if len(group) > 1:
-                for one in sorted(group, key=_is_send):
-                    await self._commit([one])
-            else:
-                _resolve(group, error)
+    # Callbacks and no task: a loop that ends cancels its tasks, and with them the entries.
+    def _commit(self) -> None:
+        group, self._waiting, self._planned = self._waiting, [], None
+        stored = self._store([entry for entries, _ in group for entry in entries])
+        stored.add_done_callback(partial(self._committed, group))
+        self._is_busy, self._is_urgent = True, False
+
+    def _committed(self, group: list[_Waiting], stored: asyncio.Future[None]) -> None:
+        """Tell those who wait; of a group that failed each apart: answers may fit, sends not."""
+        if isinstance(stored.exception(), StorageError) and len(group) > 1:
+            for entries, done in sorted(group, key=_is_send):
+                self._store(entries).add_done_callback(partial(_tell, [done]))
         else:
-            _resolve(group, None)
-        finally:
-            for _, done in group:
-                done.cancel()  # no effect but where a fault of ours left it open: nobody may hang
+            _tell([done for _, done in group], stored)
+        self._is_busy = False
+        if self._waiting:
+            self._plan(is_urgent=self._is_urgent)
 
-    async def _store(self, entries: list[Entry]) -> None:
+    def _store(self, entries: Sequence[Entry]) -> asyncio.Future[None]:
         loop = asyncio.get_running_loop()
-        await loop.run_in_executor(self._thread, self._ledger.write, entries)
+        return loop.run_in_executor(self._thread, self._ledger.write, entries)
 
 
 async def to_the_end(work: asyncio.Future[_T]) -> _T:
@@ -101,8 +117,9 @@ def _is_send(waiting: _Waiting) -> bool:
     return any(isinstance(entry, Sent) for entry in waiting[0])
 
 
-def _resolve(group: list[_Waiting], error: StorageError | None) -> None:
-    for _, done in group:
+def _tell(waiting: Sequence[asyncio.Future[None]], stored: asyncio.Future[None]) -> None:
+    error = stored.exception()
+    for done in waiting:
         if error is None:
             done.set_result(None)
         else:

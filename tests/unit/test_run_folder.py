@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from red_ray.config import RunConfig, load_config
-from red_ray.errors import DataError, OutputError, StorageError
+from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.run_folder import RunFolder
 from red_ray.types import Iteration
 
@@ -30,6 +34,7 @@ def finish(run):
         run.write_json(name, {"accuracy": 1.0})
     (run.path / "report.html").write_text("old")
     run.ledger.write_bytes(b"verdicts")
+    run.finish()
 
 
 def test_it_keeps_the_resolved_configuration(tmp_path):
@@ -56,6 +61,138 @@ def test_a_run_that_was_cut_short_goes_on_with_its_ledger(run):
     assert again.iterations() == []  # they are run again, from the ledger
 
 
+def test_a_run_that_is_gone_on_with_keeps_its_id(run):
+    """Under it the ledger counts what the run has cost, and knows its rounds."""
+    assert RunFolder.create(run.path, RunConfig()).run_id == run.run_id
+    assert RunFolder.resume(run.path)[0].run_id == run.run_id
+
+
+def test_a_run_in_place_of_another_has_an_id_of_its_own(run):
+    finish(run)
+    before = run.run_id
+    again = RunFolder.create(run.path, RunConfig(), overwrite=True)
+    assert again.run_id not in ("", before)
+
+
+def test_resuming_says_how_many_iterations_were_finished(run):
+    run.append(ITERATION)
+    run.append(ITERATION)
+    again, n_done = RunFolder.resume(run.path)
+    assert n_done == 2
+    assert again.iterations() == []
+    assert again.is_cut_short
+
+
+def test_what_was_finished_stays_so_though_the_resumed_run_is_cut_short_before_it(run):
+    """Else its failed questions would be asked again, and the result be another."""
+    for n_rounds, n_done in ((3, 3), (1, 3), (0, 3), (4, 4)):
+        for _ in range(n_rounds):
+            run.append(ITERATION)
+        assert RunFolder.resume(run.path)[1] == n_done
+
+
+def test_an_iteration_whose_line_was_cut_short_was_not_finished(run):
+    run.append(ITERATION)
+    history = run.path / "iterations.jsonl"
+    history.write_text(history.read_text() + '{"iteration": 2, "pha')
+    assert RunFolder.resume(run.path)[1] == 1
+
+
+def test_resuming_leaves_no_result_but_the_ledger(run):
+    """Killed between its bundle and its end."""
+    finish(run)
+    state = json.loads((run.path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(state | {"finished": False}))
+    again, _ = RunFolder.resume(run.path)
+    assert sorted(path.name for path in run.path.iterdir()) == [
+        ".lock", "config.yaml", "iterations.jsonl", "ledger.sqlite", "run.json",
+    ]  # fmt: skip
+    assert again.ledger.read_bytes() == b"verdicts"
+
+
+def test_a_finished_run_is_not_gone_on_with(run):
+    finish(run)
+    with pytest.raises(ConfigError, match="is finished"):
+        RunFolder.resume(run.path)
+    assert run.read_json("scorecard.json") == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_where_no_run_was_begun_there_is_none_to_go_on_with(tmp_path, made):
+    folder = tmp_path / "run"
+    if made:
+        folder.mkdir()
+    with pytest.raises(DataError, match="is no run"):
+        RunFolder.resume(folder)
+    assert folder.exists() == made
+    assert list(tmp_path.rglob("*")) == ([folder] if made else [])
+
+
+@pytest.mark.parametrize("content", ["", "[]", "null", "{}", '{"id": "a", "x": 1}', "\x00"])
+def test_a_damaged_state_is_told_in_one_line(run, content):
+    (run.path / "run.json").write_text(content)
+    with pytest.raises(DataError, match=r"run\.json' is damaged.*run the training again"):
+        RunFolder.resume(run.path)
+
+
+def test_a_run_that_was_cut_short_after_its_bundle_is_for_resume(run):
+    run.bundle.mkdir()
+    (run.bundle / "manifest.json").write_text("{}")
+    with pytest.raises(OutputError, match="cut short: `red-ray resume"):
+        RunFolder.create(run.path, RunConfig())
+
+
+HOLDS = """
+import sys
+from pathlib import Path
+from red_ray.config import RunConfig
+from red_ray.run_folder import RunFolder
+run = RunFolder.create(Path(sys.argv[1]), RunConfig(seed=9), overwrite=True)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def held(run):
+    """Another process that overwrites a finished run, which it has set aside."""
+    with run.replacing():
+        finish(run)
+    command = [sys.executable, "-c", HOLDS, str(run.path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"held\n"
+        yield process
+        process.stdin.close()
+        process.wait(10)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(run, held):
+    """Neither what it wrote nor what it has set aside is touched."""
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    for overwrite in (False, True):
+        with pytest.raises(OutputError, match="another process is training"):
+            RunFolder.create(run.path, RunConfig(seed=8), overwrite=overwrite)
+    with pytest.raises(OutputError, match="another process is training"):
+        RunFolder.resume(run.path)
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_a_process_that_is_killed_holds_nothing(run, held):
+    held.kill()
+    held.wait(10)
+    with pytest.raises(OutputError, match="holds a finished run"):
+        RunFolder.create(run.path, RunConfig(seed=8))
+    assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
+
+
+def test_a_lock_that_was_refused_leaves_no_file_open(run, held):
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(5):
+        with pytest.raises(OutputError):
+            RunFolder.resume(run.path)
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
 def test_an_empty_folder_that_is_there_is_taken(tmp_path):
     assert load_config(RunFolder.create(tmp_path, RunConfig()).path / "config.yaml") == RunConfig()
 
@@ -74,7 +211,7 @@ def test_overwriting_leaves_no_result_of_the_run_before(run):
     with again.replacing(), pytest.raises(DataError, match="no finished run"):
         RunFolder.open(run.path)
     assert {path.name for path in run.path.iterdir()} == {
-        "config.yaml", "iterations.jsonl", "ledger.sqlite",
+        ".lock", "config.yaml", "iterations.jsonl", "ledger.sqlite", "run.json",
     }  # fmt: skip
     assert again.ledger.read_bytes() == b"verdicts"
 
@@ -96,6 +233,27 @@ def test_what_a_killed_overwrite_had_set_aside_is_found_again(run):
     with pytest.raises(OutputError, match="--overwrite"):
         RunFolder.create(run.path, RunConfig(seed=8))
     assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
+
+
+@pytest.mark.parametrize("n_written", range(4))
+def test_an_overwrite_killed_at_any_moment_gives_the_finished_run_back(run, n_written, monkeypatch):
+    finish(run)
+    write = RunFolder._write
+    left = iter(range(n_written))
+
+    def killed(self, name, text):
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        write(self, name, text)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "_write", killed)
+        with contextlib.suppress(KeyboardInterrupt):
+            RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
+    with pytest.raises(OutputError, match="holds a finished run"):
+        RunFolder.create(run.path, RunConfig(seed=8))
+    assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
+    assert load_config(run.path / "config.yaml") == RunConfig()
 
 
 @pytest.mark.parametrize("overwrite", [False, True])

@@ -15,6 +15,10 @@ MOST_ROWS = 1_000_000
 """A suite beyond this size is no advice."""
 
 
+ROWS_OF_P95 = 72
+"""Fewer rows put no upper end to the 95 % interval of a 95 % quantile."""
+
+
 class AuditOutcome(StrEnum):
     """What an audit concludes, the worst first."""
 
@@ -40,9 +44,19 @@ class Finding:
 
 def find(held: Figures, config: AuditConfig) -> tuple[Finding, ...]:
     """Hold the figures of the held part against the criteria."""
+    asked = config.criteria
+    limits = {
+        "accuracy": asked.accuracy,
+        "accuracy_offered": asked.accuracy_offered,
+        "success_rate": asked.success_rate,
+        "unreadable_rate": asked.unreadable_rate,
+        "p95_latency_s": asked.p95_latency_s,
+        "usd_per_correct": asked.usd_per_correct,
+    }
     return tuple(
-        _finding(name, held.rates[name], limits, config.held_share)
-        for name, limits in config.criteria.stated.items()
+        _finding(name, held.rates[name], one, config.held_share)
+        for name, one in limits.items()
+        if one is not None
     )
 
 
@@ -103,11 +117,26 @@ def _missing(name: str, figure: Figure) -> str:
 
 
 def _advice(figure: Figure, limits: Limits, held_share: float, *, less_is_better: bool) -> str:
+    needed = (
+        rows_needed(figure.value, limits, figure.n, less_is_better=less_is_better)
+        if figure.is_share and figure.value is not None
+        else _rows_by_width(figure, limits)
+    )
     few = f"{figure.n:,} held questions do not tell"
-    if not figure.is_share or figure.value is None:
-        return f"{few}; raise audit.size"
-    needed = rows_needed(figure.value, limits, figure.n, less_is_better=less_is_better)
     if needed is None:
-        return f"{few}; {figure.value:.1%} lies so near a limit that hardly any suite would"
-    size = math.ceil(needed / held_share)
-    return f"{few}; about {needed:,} would (audit.size: {size:,})"
+        return f"{few}, nor would any bearable number, so near is it to a limit"
+    return f"{few}; about {needed:,} would (audit.size: {math.ceil(needed / held_share):,})"
+
+
+def _rows_by_width(figure: Figure, limits: Limits) -> int | None:
+    """As `rows_needed` for a figure that is no share: a width shrinks with the root of the rows."""
+    if figure.value is None or figure.interval is None:
+        return None
+    low, high = figure.interval
+    if math.isinf(high):
+        return ROWS_OF_P95
+    off = min(abs(figure.value - limits.go), abs(figure.value - limits.abort))
+    widest = max(figure.value - low, high - figure.value)
+    if off * math.sqrt(MOST_ROWS) < widest * math.sqrt(figure.n):
+        return None
+    return max(figure.n + 1, math.ceil(figure.n * (widest / off) ** 2))

@@ -71,7 +71,13 @@ def findings(report: Json) -> Grid:
         for found in judge["findings"]
     ]
     header = ("judge", "criterion", "found", INTERVAL, "GO", "ABORT", "outcome")
-    return Grid("Criteria, on the held part", header, tuple(rows))
+    notes = tuple(
+        f"{name}: {CRITERIA[found['criterion']]}: {found['note']}"
+        for name, judge in named(report)
+        for found in judge["findings"]
+        if found["note"]
+    )
+    return Grid("Criteria, on the held part", header, tuple(rows), notes)
 
 
 def facts(report: Json) -> Iterator[str]:
@@ -124,10 +130,10 @@ def _ranking(report: Json) -> Grid:
 
 
 def _reasons(report: Json) -> Iterator[str]:
-    """One line for each criterion that is not met, or not known to be."""
+    """One line for each criterion that a judge's outcome rests on, but for GO."""
     for name, judge in named(report):
         for found in judge["findings"]:
-            if found["outcome"] != "GO":
+            if found["outcome"] == judge["outcome"] != "GO":
                 yield f"{name}: {found['outcome']}, {_reason(found)}"
 
 
@@ -141,7 +147,7 @@ def _reason(found: Json) -> str:
 def _particulars(report: Json) -> Iterator[str]:
     for name, judge in named(report):
         if not judge["simulated"] and not name.endswith(judge["judge"]):
-            yield f"{name}: {judge['judge']}"
+            yield f"{name}: asked as {judge['judge']}"
         if judge["model_versions"]:
             yield f"{name}: model {', '.join(judge['model_versions'])}"
         if judge["n_unasked"]:

@@ -35,6 +35,12 @@ from red_ray.types import Outcome, Verdict
 Entry = Sent | Unsent | Received | Kept
 _Rows = list[dict[str, Any]]
 
+# Made once: to put them together takes longer than the database needs.
+_KEYS: sa.BindParameter[str] = sa.bindparam("keys", expanding=True)
+_VERDICTS_OF = sa.select(VERDICTS).where(VERDICTS.c.key.in_(_KEYS))
+_FAILURES_OF = sa.select(FAILURES).where(
+    FAILURES.c.asked_in == sa.bindparam("asked_in"), FAILURES.c.key.in_(_KEYS)
+)
 _KEYS_PER_QUERY = 500  # SQLite builds before 3.32 take 999 variables at most
 _ROWS_AT_ONCE = 1000
 
@@ -66,6 +72,8 @@ class Ledger:
     def __init__(self, place: str | Path, *, now: Callable[[], datetime] = utc_now) -> None:
         self._now = now
         self._engine = open_database(place)
+        # Look-ups need no transaction: on a server its begin and end cost more than they do.
+        self._look_ups = self._engine.execution_options(isolation_level="AUTOCOMMIT")
         self._where = shown(self._engine)
         self._path = None if is_url(place) else Path(place)
         self._reserve = Reserve(self._path) if self._path else None
@@ -109,7 +117,7 @@ class Ledger:
             StorageError: the ledger cannot be read.
         """
         found: dict[str, Verdict] = {}
-        with self._connection() as connection:
+        with self._translated(), self._look_ups.connect() as connection:
             for chunk in _chunks(keys):
                 answers = _answers(connection, chunk, asked_in)
                 if asked_in and replay:
@@ -151,7 +159,7 @@ class Ledger:
         """
         keys = {text: schema.stored_text_key(text) for text in texts}
         found: dict[str, str | None] = {}
-        with self._connection() as connection:
+        with self._translated(), self._look_ups.connect() as connection:
             for chunk in _chunks(list(keys.values())):
                 query = sa.select(HUMANS.c.text_key, HUMANS.c.label)
                 rows = connection.execute(query.where(HUMANS.c.text_key.in_(chunk)))
@@ -380,19 +388,17 @@ def _chunks(keys: Sequence[str]) -> Iterator[Sequence[str]]:
 
 
 def _failures(connection: sa.Connection, keys: Sequence[str], asked_in: str) -> dict[str, Verdict]:
-    mine = (FAILURES.c.asked_in == asked_in, FAILURES.c.key.in_(keys))
-    rows = connection.execute(sa.select(FAILURES).where(*mine)).mappings()
+    rows = connection.execute(_FAILURES_OF, {"keys": keys, "asked_in": asked_in}).mappings()
     return {row["key"]: _verdict({**row, "label": None}) for row in rows}
 
 
 def _answers(connection: sa.Connection, keys: Sequence[str], asked_in: str) -> dict[str, Verdict]:
-    query = sa.select(VERDICTS).where(VERDICTS.c.key.in_(keys), VERDICTS.c.outcome.in_(ANSWERS))
-    rows = connection.execute(query).mappings()
-    return {row["key"]: _known(row, asked_in) for row in rows}
+    rows = connection.execute(_VERDICTS_OF, {"keys": keys}).mappings()
+    return {row["key"]: _known(row, asked_in) for row in rows if row["outcome"] in ANSWERS}
 
 
 def _is_own(answer: Verdict | None) -> bool:
-    """Whether the round that asks bought it, at the second try after the run was cut short."""
+    """Whether the round that asks has bought it: to any other it made no request."""
     return answer is not None and answer.requests > 0
 
 

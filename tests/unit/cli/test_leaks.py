@@ -15,7 +15,7 @@ from red_ray.data.inputs import read_inputs, read_test
 from red_ray.evaluation.predictions import predict_rows
 from red_ray.evaluation.scorecard import RunFacts, scorecard
 from red_ray.judges import Ledger, ValidatorPool
-from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
+from red_ray.training import LocalFleet, PoolValidator, Trained, Trainer, TrainingJob
 from red_ray.types import Outcome, Question, Reply
 from tests.unit.cli.running import write_rows
 from tests.unit.training.fakes import FakeEncoder, run_config
@@ -31,7 +31,7 @@ class HashJudge:
     def __init__(self) -> None:
         self.asked: list[Question] = []
 
-    async def ask(self, question: Question) -> Reply:
+    async def ask(self, question: Question, complaint: str = "") -> Reply:
         self.asked.append(question)
         options = [*sorted(candidate.label for candidate in question.candidates), None]
         digest = hashlib.sha256(question.text.encode()).digest()
@@ -42,21 +42,16 @@ class HashJudge:
         """Nothing to release."""
 
 
-class Validator:
+class Validator(PoolValidator):
     """The real pool over the real ledger; keeps the questions of each round in their order."""
 
-    judge_name = HashJudge.name
-
     def __init__(self, pool: ValidatorPool) -> None:
-        self._pool = pool
+        super().__init__(pool, HashJudge.name)
         self.rounds: list[list[Question]] = []
 
-    async def validate(self, questions):
+    async def validate(self, questions, round_number):
         self.rounds.append(list(questions))
-        return await self._pool.validate(questions)
-
-    async def exhausted(self):
-        return self._pool.exhausted
+        return await super().validate(questions, round_number)
 
 
 @dataclass(frozen=True)
@@ -160,7 +155,7 @@ def test_another_answer_does_show_in_the_bundle(run, corpus, monkeypatch):
     assert run().bundle != told.bundle
 
 
-async def nothing(self, question):
+async def nothing(self, question, complaint=""):
     return Reply(Outcome.NONE)
 
 

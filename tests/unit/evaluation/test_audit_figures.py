@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -171,6 +172,41 @@ def test_an_inconclusive_criterion_says_how_many_questions_it_takes():
     needed = rows_needed(0.9, SHARE, 10, less_is_better=False)
     assert f"10 held questions do not tell; about {needed:,} would" in found["accuracy"].note
     assert f"audit.size: {needed * 5:,}" in found["accuracy"].note
+
+
+def test_every_criterion_is_held_against_its_own_figure():
+    limits = {"go": 0.5, "abort": 0.5}
+    names = ("accuracy", "accuracy_offered", "success_rate", "unreadable_rate")
+    names += ("p95_latency_s", "usd_per_correct")
+    config = parse_config({"audit": {"criteria": dict.fromkeys(names, limits)}}).audit
+    figures = figures_of(mixed(), rng())
+    found = find(figures, config)
+    assert tuple(one.name for one in found) == names == tuple(dict(config.criteria))
+    assert all(one.figure is figures.rates[one.name] for one in found)
+
+
+def latency_note(latencies_ms, **limits):
+    config = parse_config({"audit": {"criteria": {"p95_latency_s": limits}}}).audit
+    answers = [answer(item(n), "a", latency_ms=one) for n, one in enumerate(latencies_ms)]
+    found = {one.name: one for one in find(figures_of(answers, rng()), config)}
+    return found["p95_latency_s"].outcome, found["p95_latency_s"].note
+
+
+def test_few_rows_leave_the_latency_open_and_72_do_not():
+    outcome, note = latency_note(range(71), go=0.5, abort=1)
+    assert outcome is AuditOutcome.INCONCLUSIVE
+    assert "71 held questions do not tell; about 72 would" in note
+    assert latency_note(range(72), go=0.5, abort=1) == (AuditOutcome.GO, "")
+
+
+def test_the_latency_near_a_limit_takes_rows_by_the_width_of_its_interval():
+    """p95 is 0.95 s of 1 to 1,000 ms; the interval reaches about 14 ms to either side."""
+    outcome, note = latency_note(range(1, 1001), go=0.955, abort=2)
+    assert outcome is AuditOutcome.INCONCLUSIVE
+    needed = int(re.search(r"about ([\d,]+) would", note)[1].replace(",", ""))
+    assert 5_000 < needed < 20_000
+    _, note = latency_note(range(1, 1001), go=0.95005, abort=2)
+    assert "nor would any bearable number" in note
 
 
 def test_a_criterion_without_a_figure_is_inconclusive_and_says_why():

@@ -12,12 +12,13 @@ import pytest
 from red_ray.errors import ConfigError, DataError, JudgeTimeout, OutputError
 from red_ray.evaluation.audit import AuditFolder
 from red_ray.evaluation.audit.figures import accuracy_of
+from red_ray.evaluation.audit.report import disputed
 from red_ray.evaluation.audit.suite import build_suite
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict
 from red_ray.judges.simulated import SimulatedJudge
 from red_ray.types import Outcome, Reply
-from tests.unit.evaluation.auditing import answer, audit_config, audit_job, big_corpus, run
+from tests.unit.evaluation.auditing import answer, audit_config, audit_job, big_corpus, item, run
 from tests.unit.training.fakes import FakeEncoder
 
 SEED = 1
@@ -296,6 +297,21 @@ def test_disputed_rows_are_those_that_model_and_judge_both_contradict(three):
         sum(row[f"{s} (SIMULATED)"] not in ("", row["label"]) for s in SPECS) for row in rows
     ]
     assert n_against == sorted(n_against, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "label", "n"),
+    [
+        ({}, "b", 1),
+        ({}, "a", 0),  # the judge agrees with the file
+        ({}, None, 0),  # none is no other label
+        ({"guess": "a"}, "b", 0),  # the model agrees with the file
+        ({"planted": True}, "b", 0),  # the judge could not name the label
+    ],
+)
+def test_a_row_is_disputed_where_both_name_another_label(changes, label, n):
+    one = replace(item(0), **({"guess": "c"} | changes))
+    assert len(disputed([one], {"neighbours": [answer(one, label)]})) == n
 
 
 def test_a_wrong_label_in_the_file_is_disputed(tmp_path, scripted):

@@ -11,7 +11,7 @@ import pytest
 
 from red_ray.evaluation.details import run_details, test_details
 from red_ray.evaluation.predictions import Predictions, predict_rows
-from red_ray.evaluation.scorecard import RunFacts, scorecard, versions
+from red_ray.evaluation.scorecard import JudgeBill, RunFacts, scorecard, versions
 from tests.unit.training.fakes import FakeEncoder, FakeValidator, train, truth
 
 details_of = test_details
@@ -121,7 +121,26 @@ def test_the_judges_part_is_what_the_history_says(card, facts):
     assert judge["labels_per_call"] == pytest.approx(labels / calls, abs=1e-6)
     assert judge["validation_rate"] == pytest.approx(labels / (labels + nones), abs=1e-6)
     assert judge["label_precision"] == 1.0
-    assert judge["cost_usd"] == 0.0
+    assert (judge["results"], judge["cost_usd"]) == (None, None), "nobody said what it cost"
+
+
+def test_the_judges_bill_is_what_the_ledger_says(model, rows, facts):
+    """A run that was cut short paid too, and its requests stand in the ledger alone."""
+    bill = JudgeBill({"label": 40, "timeout": 3, "unknown": 2}, 4_700, 0.25)
+    judge = scorecard(model, rows, replace(facts, bill=bill))["judge"]
+    assert judge["calls"] == 45
+    assert judge["results"] == {"label": 40, "timeout": 3, "unknown": 2}
+    assert (judge["tokens"], judge["cost_usd"]) == (4_700, 0.25)
+
+
+def test_planted_questions_estimate_the_judge(model, rows, facts):
+    one, two = (replace(facts.iterations[0], n_gold=n, n_gold_right=n - 1) for n in (4, 6))
+    judge = scorecard(model, rows, replace(facts, iterations=[one, two]))["judge"]
+    assert (judge["n_gold"], judge["gold_accuracy"]) == (10, 0.8)
+    low, high = judge["gold_accuracy_ci"]
+    assert low < 0.8 < high
+    none_asked = scorecard(model, rows, facts)["judge"]
+    assert (none_asked["n_gold"], none_asked["gold_accuracy"]) == (0, None)
 
 
 def test_unreadable_answers_stay_out_of_the_validation_rate(model, rows, facts):

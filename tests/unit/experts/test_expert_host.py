@@ -9,6 +9,7 @@ import pytest
 
 from red_ray.config import ExpertKind
 from red_ray.core.partition import unit_rows
+from red_ray.errors import ForgottenError
 from red_ray.experts import ExpertHost, ExpertSpec, FitRows
 from red_ray.experts.host import training_rows
 
@@ -167,5 +168,5 @@ def test_the_exported_expert_is_the_fitted_one(host, vectors):
 
 def test_no_expert_is_used_before_the_vectors_are_there():
     host = ExpertHost([ExpertSpec("expert-00", OWN, "logistic_regression", 1)])
-    with pytest.raises(RuntimeError, match="load the shared vectors"):
+    with pytest.raises(ForgottenError, match="load the shared vectors"):
         host.fit(0, fit_rows())

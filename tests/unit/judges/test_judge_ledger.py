@@ -124,7 +124,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"a small disk needs the right to mount: {done.stderr.strip()}")
     yield place
-    subprocess.run(["umount", str(place)], check=True)
+    # Lazy: where a test fails its files may still be open.
+    subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def fill(place: Path) -> None:
