@@ -33,9 +33,12 @@ SETTINGS = {
     "loop.max_iterations": 3,
     "loop.samples_per_iteration": 24,
     "loop.recalibrate_every": 2,
+    "loop.uncertainty_threshold": 0,
     "judge.concurrency": 8,
+    "judge.gold_share": 0.125,
 }
-PER_ROUND = 24
+PER_ROUND = 27
+"""Questions, 3 planted ones among them."""
 
 TITLES = {
     "coordinator": "ray::CoordinatorActor",
@@ -46,6 +49,9 @@ TITLES = {
 }
 SURVIVED = ("pool", "expert", "encoder")
 """Whose death the run does not notice."""
+
+WHOLE = ("driver", "everything")
+"""Whose death ends the command at once; a driver's actors live on for some seconds."""
 
 LIMIT_S = 180.0
 POLL_S = 0.003
@@ -95,10 +101,13 @@ class Command:
         return [_title(one) for one in self.workers()]
 
     def kill(self, target: str) -> list[psutil.Process]:
-        """SIGKILL the driver or one actor; what else was running then."""
+        """SIGKILL the driver, one actor, or all at once; what else was running then."""
         workers = self.workers()
-        if target == "driver":
+        if target in WHOLE:
             self._process.kill()
+            for one in workers if target == "everything" else ():
+                with _gone_is_fine():
+                    one.kill()
             return workers
         (victim, *_) = [one for one in workers if _title(one).startswith(TITLES[target])]
         os.kill(victim.pid, signal.SIGKILL)
@@ -106,9 +115,7 @@ class Command:
 
     def has(self, target: str) -> bool:
         """Whether the actor `target` can be told by its title yet."""
-        return target == "driver" or any(
-            title.startswith(TITLES[target]) for title in self.titles()
-        )
+        return target in WHOLE or any(title.startswith(TITLES[target]) for title in self.titles())
 
     def _read(self) -> None:
         assert self._process.stdout is not None
@@ -308,15 +315,15 @@ def kill_at(
     wait_for(moment, command, server, run)
     wait_for(started(target), command, server, run)
     workers = command.kill(target)
-    if target == "driver":
+    if target in WHOLE:
         assert command.wait() == -signal.SIGKILL
     return workers
 
 
 def check(told: Told, point: Point, reference: Ended) -> None:
     """Nothing is lost, nothing else is bought, and the run comes to the same."""
-    expected = {"driver": (-signal.SIGKILL, 0)}.get(point.target, (1, 0))
-    assert told.codes == ((0,) if point.target in SURVIVED else expected)
+    cut_short = -signal.SIGKILL if point.target in WHOLE else 1
+    assert told.codes == ((0,) if point.target in SURVIVED else (cut_short, 0))
     assert told.ended == reference
     assert told.standing.items() <= told.ended.answers.items()
     assert told.n_served == len(reference.answers) + told.doubled.total()

@@ -108,6 +108,7 @@ def _train_and_score(
     write_report(run.path)
     run.finish()
     _warn_of_loss(output, done.trained)
+    _tell_of_disputes(output, run)
     result = card if card is not None else {"estimate": asdict(done.trained.estimate)}
     return {"run": str(run.path), "bundle": bundle_id, **result}
 
@@ -190,6 +191,15 @@ def _evaluated(
     if test is None:
         return None
     return score_rows(run, done.trained.model, test, done.encoder)
+
+
+def _tell_of_disputes(output: Output, run: RunFolder) -> None:
+    n_disputed = run.read_json("details.json").get("n_disputed", 0)
+    if n_disputed:
+        output.note(
+            f"{n_disputed} disputed labels in {run.path / 'disputed.csv'}: fill in `answer`, then "
+            f"`red-ray ledger import {run.path} --input …` and train again"
+        )
 
 
 def _after_the_loop(run: RunFolder, trained: Trained, config: RunConfig) -> dict[str, Any]:

@@ -95,8 +95,23 @@ def _judge(judge: Card) -> list[tuple[str, str]]:
         facts.append(("labels per call", _rate(judge, "labels_per_call")))
     if judge["label_precision"] is not None:
         facts.append(("labels that were right", _rate(judge, "label_precision")))
+    if judge["n_gold"]:
+        n_gold = f"[dim]{judge['n_gold']} planted questions[/]"
+        facts.append(("judge right, by gold rows", f"{_rate(judge, 'gold_accuracy')}   {n_gold}"))
+    if judge["cost_usd"]:
+        facts.append(("cost", f"{judge['cost_usd']:,.4f} USD for {judge['tokens']:,} tokens"))
+    elif judge["tokens"]:
+        free = " (free)" if judge["cost_usd"] == 0 else ""
+        facts.append(("tokens", f"{judge['tokens']:,}{free}"))
     bad = judge["unreadable"] + judge["failed"]
-    return facts + ([("without an answer", str(bad))] if bad else [])
+    facts += [("without an answer", str(bad))] if bad else []
+    trouble = _trouble(judge["results"] or {})
+    return facts + ([("requests that went wrong", trouble)] if trouble else [])
+
+
+def _trouble(results: Mapping[str, int]) -> str:
+    wrong = {word: n for word, n in results.items() if word not in ("label", "none")}
+    return ", ".join(f"{n:,} {word}" for word, n in sorted(wrong.items()))
 
 
 def _rate(card: Card, name: str) -> str:

@@ -28,6 +28,8 @@ MAX_POOL = 2_000
 
 ASSUMED_LATENCY_S = 1.0
 
+_ROUNDING = 1e-6  # 0.3 USD are three questions of 0.1, whatever binary makes of them
+
 Count = Callable[[str], int]
 
 
@@ -232,9 +234,7 @@ def open_tokenizer(config: RunConfig) -> Count:
         ) from error
 
     def count(text: str) -> int:
-        return len(
-            tokenizer.encode(text, add_special_tokens=False, truncation=False, verbose=False)
-        )
+        return len(tokenizer.encode(text, add_special_tokens=False, verbose=False))
 
     return count
 
@@ -271,7 +271,7 @@ def _within_budget(
     )
     for key, budget, spent, each in budgets:
         if budget is not None and each:
-            n_left = math.floor(max(budget - spent, 0) / each)
+            n_left = math.floor(max(budget - spent, 0) / each + _ROUNDING)
             if n_left < questions.total:
                 questions = replace(questions, total=n_left, cut_by=key)
     return questions

@@ -104,7 +104,7 @@ async def _in_process(job: TrainingJob, ledger: Path, n_threads: int) -> Trained
 def actor_names() -> list[str]:
     from ray.util import list_named_actors
 
-    return sorted(list_named_actors())
+    return sorted(actor["name"] for actor in list_named_actors(all_namespaces=True))
 
 
 def wait_for_actors_to_end(timeout_s: float = 30.0) -> None:

@@ -5,9 +5,6 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from typing import Self
-
-from aiohttp import web
 
 from tests.servers import OpenAIServer
 from tests.servers.scripted import Script
@@ -19,25 +16,11 @@ def free_port() -> int:
         return int(one.getsockname()[1])
 
 
-class _At(OpenAIServer):
-    def __init__(self, port: int, script: Script | None) -> None:
-        super().__init__(script)
-        self._port = port
-
-    async def __aenter__(self) -> Self:
-        app = web.Application()
-        app.router.add_post(self.path, self._serve)
-        self._runner = web.AppRunner(app, shutdown_timeout=1.0, access_log=None)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        return self
-
-
 class Live:
     """Serves at `port` inside `with`."""
 
     def __init__(self, port: int, script: Script | None = None) -> None:
-        self.server = _At(port, script)
+        self.server = OpenAIServer(script, port=port)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
 

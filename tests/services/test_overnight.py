@@ -50,7 +50,7 @@ MARKER = "zqxwordofauser"
 
 POINTS = [
     Point(target, "in the middle of round 2", served(PER_ROUND + PER_ROUND // 2))
-    for target in ("driver", "pool", "expert")
+    for target in ("everything", "pool", "expert")
 ]
 
 EVERY_FAULT = (*FAULTS, status(429), hang())
@@ -123,7 +123,8 @@ def test_a_kill_loses_nothing_and_buys_only_what_was_in_flight_again(
     told = run_and_kill(point, here, here.folder / point.target, port)
     workers += told.workers
     check(told, point, pair.first)
-    assert 0 < told.in_flight.total() <= 8
+    assert told.in_flight.total() <= 8
+    assert bool(told.in_flight) == (point.target != "expert")
 
 
 class Faulty:

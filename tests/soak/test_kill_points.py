@@ -31,6 +31,7 @@ RESULTS = Path(__file__).with_name("results") / "kill_points.md"
 
 ENCODE, FIT, FINAL = said("Encoding"), said("Fitting"), said("full refit")
 ROUND_1, ROUND_2 = served(3), served(PER_ROUND + PER_ROUND // 2)
+BUNDLE, REPORT = appeared(".bundle.new", "bundle"), appeared("scorecard.json")
 REFIT_1, REFIT_2 = answered(PER_ROUND), answered(2 * PER_ROUND)
 
 POINTS = [
@@ -41,8 +42,12 @@ POINTS = [
     Point("driver", "refitting after round 1", REFIT_1),
     Point("driver", "refitting after round 2", REFIT_2),
     Point("driver", "final refit", FINAL),
-    Point("driver", "bundle being written", appeared(".bundle.new", "bundle")),
-    Point("driver", "report being written", appeared("scorecard.json")),
+    Point("driver", "bundle being written", BUNDLE),
+    Point("driver", "report being written", REPORT),
+    Point("everything", "3 requests into round 1", ROUND_1),
+    Point("everything", "in the middle of round 2", ROUND_2),
+    Point("everything", "refitting after round 1", REFIT_1),
+    Point("everything", "bundle being written", BUNDLE),
     Point("coordinator", "encoding", ENCODE, is_cold=True),
     Point("coordinator", "fitting", FIT),
     Point("coordinator", "in the middle of round 2", ROUND_2),
@@ -123,7 +128,7 @@ def test_no_process_outlives_the_run_that_was_killed(workers: list[psutil.Proces
 
 def _intro(rows: list[str]) -> str:
     return (
-        f"`kill -9` at {len(rows)} points of a run of {3 * PER_ROUND} questions and more, each "
+        f"`kill -9` at {len(rows)} points of a run of {3 * PER_ROUND} questions, each "
         "compared with the run that nobody disturbed: same bundle, same answers, same history, no "
         "answer lost. Made by `make soak` (tests/soak/test_kill_points.py).\n\n"
         "*in flight*: requests that left and have no result in the ledger. *served twice*: of "

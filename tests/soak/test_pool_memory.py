@@ -58,7 +58,8 @@ async def ask_all(pool: ValidatorPool) -> tuple[dict[Outcome, int], list[float]]
 async def measure(folder: Path) -> tuple[float, float, float]:
     """Ask everything twice; questions per second, memory when warm, and its growth since."""
     ledger = Ledger(folder / "ledger.sqlite")
-    pool = ValidatorPool(SimulatedJudge(0.9, seed=1, hidden=truth), ledger, JudgeConfig())
+    judge = SimulatedJudge(0.9, seed=1, hidden=truth)
+    pool = ValidatorPool(judge, ledger, JudgeConfig())
     try:
         began_s = time.perf_counter()
         outcomes, memory = await ask_all(pool)
@@ -69,7 +70,8 @@ async def measure(folder: Path) -> tuple[float, float, float]:
         assert again == outcomes
         assert (stats.requests, stats.answered, stats.cached) == (N_QUESTIONS,) * 3
         assert (stats.in_flight, stats.waiting) == (0, 0)
-        assert ledger.count_requests() == sum(1 for _ in ledger.verdicts()) == N_QUESTIONS
+        n_requests = ledger.spent(judge.name).requests
+        assert n_requests == sum(1 for _ in ledger.verdicts()) == N_QUESTIONS
     finally:
         await pool.close()
         ledger.close()

@@ -63,8 +63,9 @@ def test_a_run_that_was_cut_short_goes_on_with_its_ledger(run):
 
 def test_a_run_that_is_gone_on_with_keeps_its_id(run):
     """Under it the ledger counts what the run has cost, and knows its rounds."""
-    assert RunFolder.create(run.path, RunConfig()).run_id == run.run_id
-    assert RunFolder.resume(run.path)[0].run_id == run.run_id
+    first = run.run_id
+    assert RunFolder.create(run.path, RunConfig()).run_id == first != ""
+    assert RunFolder.resume(run.path)[0].run_id == first
 
 
 def test_a_run_in_place_of_another_has_an_id_of_its_own(run):

@@ -274,6 +274,12 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
             name="Names a label",
             note="readable answers that name a label; the others say none",
         ),
+        percent_tile(
+            table,
+            "gold_accuracy",
+            name="Judge is right",
+            note="of the planted questions, about rows whose label is known",
+        ),
         Tile(
             "Unreadable",
             _rate_or_count(unreadable.value if unreadable else None),

@@ -28,6 +28,7 @@ class FakeLedger:
     """Keeps what is committed; `may_go` holds a commit back; `fault` is what an entry raises."""
 
     def __init__(self) -> None:
+        self.tried: list[list[str]] = []
         self.commits: list[list[str]] = []
         self.threads: set[str] = set()
         self.begun = threading.Event()
@@ -38,6 +39,7 @@ class FakeLedger:
     def write(self, entries: Sequence[Entry]) -> None:
         self.begun.set()
         self.threads.add(threading.current_thread().name)
+        self.tried.append([entry.id for entry in entries])  # type: ignore[union-attr]
         assert self.may_go.wait(5)
         if (fault := self.fault(entries)) is not None:
             raise fault
@@ -137,6 +139,7 @@ async def test_answers_are_stored_where_requests_no_longer_are(
     ledger.may_go.set()
     assert await outcomes([first, *tasks]) == [None, FULL, None, FULL, None]
     assert ledger.commits == [["first"], ["r1"], ["r2"]]
+    assert ledger.tried[2:] == [["r1"], ["r2"], ["s1"], ["s2"]]
 
 
 async def test_what_is_written_together_is_stored_together(
@@ -238,11 +241,22 @@ async def test_what_nobody_waits_for_is_stored_when_it_closes(ledger: FakeLedger
 
 async def test_entries_apart_are_stored_before_it_is_closed(ledger: FakeLedger) -> None:
     """Its maker closes the ledger next."""
-    ledger.fault = lambda entries: FULL if len(entries) > 1 else None
+
+    def hold_back(entries: Sequence[Entry]) -> Exception | None:
+        if len(entries) > 1:
+            ledger.may_go.clear()
+        return FULL if len(entries) > 1 else None
+
+    ledger.fault = hold_back
     writer = LedgerWriter(ledger)  # type: ignore[arg-type]
     tasks = all_of(writer, *(result(f"{number}") for number in range(9)))
-    await asyncio.sleep(0)
-    await asyncio.wait_for(writer.close(), 5)
+    await asyncio.sleep(0.05)
+    assert len(ledger.tried) == 2, "the group, and the first of its entries"
+    closing = asyncio.create_task(writer.close())
+    await asyncio.sleep(0.01)
+    assert not closing.done()
+    ledger.may_go.set()
+    await asyncio.wait_for(closing, 5)
     assert len(ledger.stored) == 9
     assert await outcomes(tasks) == [None] * 9
 
