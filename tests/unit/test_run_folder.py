@@ -144,22 +144,21 @@ def test_a_run_that_was_cut_short_after_its_bundle_is_for_resume(run):
 
 
 HOLDS = """
-import sys
-from pathlib import Path
-from red_ray.config import RunConfig
-from red_ray.run_folder import RunFolder
-run = RunFolder.create(Path(sys.argv[1]), RunConfig(seed=9), overwrite=True)
-print("held", flush=True)
-sys.stdin.read()
+import fcntl, sys
+with open(sys.argv[1], "r+") as lock:
+    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 
 @pytest.fixture
 def held(run):
-    """Another process that overwrites a finished run, which it has set aside."""
+    """Another process that overwrites a finished run, which was set aside."""
     with run.replacing():
         finish(run)
-    command = [sys.executable, "-c", HOLDS, str(run.path)]
+    RunFolder.create(run.path, RunConfig(seed=9), overwrite=True)._release()
+    command = [sys.executable, "-IS", "-c", HOLDS, str(run.path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"held\n"
         yield process
