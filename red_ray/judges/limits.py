@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -35,11 +36,11 @@ class BudgetUsedUpError(Exception):
 
 @dataclass(slots=True)
 class Ticket:
-    """A request that the rate let pass: when, and its tokens as far as they are known."""
+    """A request that the rate let pass, its tokens as far as they are known, and when it left."""
 
-    sent_s: float
     tokens: int
     counted: bool = True
+    sent_s: float = math.inf
 
 
 class RateLimit:
@@ -63,6 +64,7 @@ class RateLimit:
         self._sleep = sleep
         self._clock = clock
         self._sent: deque[Ticket] = deque()
+        self._n_pending = 0
         self._tokens = 0
         self._turn = asyncio.Lock()
 
@@ -70,12 +72,15 @@ class RateLimit:
         """Count requests of an earlier process: their age in seconds, and their tokens."""
         now_s = self._clock()
         # A clock that was set back makes an age negative; nobody waits for it to catch up.
-        earlier = [Ticket(now_s - max(age_s, 0.0), tokens) for age_s, tokens in sends]
+        earlier = [Ticket(tokens, sent_s=now_s - max(age_s, 0.0)) for age_s, tokens in sends]
         self._sent = deque(sorted([*earlier, *self._sent], key=lambda one: one.sent_s))
         self._tokens += sum(one.tokens for one in earlier)
 
     async def admit(self, tokens: int) -> Ticket:
-        """Wait until a request of about `tokens` may leave.
+        """Wait until a request of about `tokens` may leave; then it counts until it is over.
+
+        Follow with `leaves`, or with `withdraw`. The minute begins when it leaves: what stands
+        between may take longer than it should.
 
         Raises:
             JudgeError: it never may, having more tokens than a minute has.
@@ -86,14 +91,26 @@ class RateLimit:
                 f"{self._max_tokens!r}; raise it, or lower max_chars or judge.max_answer_tokens"
             )
         if self._max_requests is None and self._max_tokens is None:
-            return Ticket(0.0, tokens, counted=False)
+            return Ticket(tokens, counted=False)
         async with self._turn:
             while (wait_s := self._wait_s(tokens)) > 0:
                 await self._sleep(min(wait_s, _LOOK_AGAIN_S))
-            ticket = Ticket(self._clock(), tokens)
-            self._sent.append(ticket)
+            self._n_pending += 1
             self._tokens += tokens
-        return ticket
+        return Ticket(tokens)
+
+    def leaves(self, ticket: Ticket) -> None:
+        """An admitted request leaves now."""
+        if ticket.counted:
+            ticket.sent_s = self._clock()
+            self._n_pending -= 1
+            self._sent.append(ticket)
+
+    def withdraw(self, ticket: Ticket) -> None:
+        """An admitted request does not leave after all."""
+        if ticket.counted:
+            self._n_pending -= 1
+            self._tokens -= ticket.tokens
 
     def correct(self, ticket: Ticket, tokens: int) -> None:
         """Put the tokens that a request really took in place of the estimate."""
@@ -105,13 +122,18 @@ class RateLimit:
         """How long until enough of the sends have left the window."""
         now_s = self._clock()
         self._forget(now_s - WINDOW_S - MARGIN_S)
-        wait_s, n_left, tokens_left = 0.0, len(self._sent), self._tokens
+        wait_s, n_left, tokens_left = 0.0, len(self._sent) + self._n_pending, self._tokens
         for oldest in self._sent:
             if self._fits(n_left + 1, tokens_left + tokens):
-                break
+                return wait_s
             wait_s = oldest.sent_s + WINDOW_S + MARGIN_S - now_s
             n_left, tokens_left = n_left - 1, tokens_left - oldest.tokens
-        return wait_s
+        # What is left is about to leave: nobody knows how long it will count.
+        return (
+            max(wait_s, _LOOK_AGAIN_S)
+            if not self._fits(n_left + 1, tokens_left + tokens)
+            else wait_s
+        )
 
     def _forget(self, until_s: float) -> None:
         while self._sent and self._sent[0].sent_s <= until_s:

@@ -439,26 +439,38 @@ class ValidatorPool:
                 raise came
 
     async def _take_leave(self, key: str, question: Question, asked_in: str) -> _Sending:
-        """Wait for the rate, reserve the budget, and commit that the request leaves."""
+        """Reserve the budget, wait for the rate, and commit that the request leaves."""
         tokens = self._estimate.tokens(question)
         cost_usd = self._estimate.cost_usd(*tokens)
         n_tokens = sum(tokens)
-        ticket = await self._limits.rate.admit(n_tokens)
         await self._budget.take(n_tokens, cost_usd or 0.0)
-        now = datetime.now(UTC)
+        try:
+            # After the budget: a ticket is for now, and the budget may keep it waiting.
+            ticket = await self._limits.rate.admit(n_tokens)
+            sent = await self._commit_send(key, asked_in, n_tokens, cost_usd, ticket)
+        except (asyncio.CancelledError, StorageError, JudgeError):
+            self._budget.give_back(n_tokens, cost_usd or 0.0)
+            raise
+        # Counted before it leaves: whatever becomes of it, it may have been paid for.
+        self._count.requests += 1
+        self._limits.rate.leaves(ticket)
+        return _Sending(sent, ticket)
+
+    async def _commit_send(
+        self, key: str, asked_in: str, n_tokens: int, cost_usd: float | None, ticket: Ticket
+    ) -> Sent:
         self._n_sent += 1
         number = f"{self._id}-{self._n_sent:x}"
+        now = datetime.now(UTC)
         sent = Sent(number, key, self._judge.name, asked_in, now, n_tokens, cost_usd)
         try:
             await self._writer.write(sent)
         except (asyncio.CancelledError, StorageError):
-            self._budget.give_back(n_tokens, cost_usd or 0.0)
+            self._limits.rate.withdraw(ticket)
             with suppress(StorageError):
-                await self._writer.write(Unsent(sent.id))
+                await self._writer.write(Unsent(number))
             raise
-        # Counted before it leaves: whatever becomes of it, it may have been paid for.
-        self._count.requests += 1
-        return _Sending(sent, ticket)
+        return sent
 
     def _settle(
         self,

@@ -11,7 +11,7 @@ import pytest
 
 from red_ray.config import JudgeConfig, Price
 from red_ray.errors import JudgeError
-from red_ray.judges.limits import Budget, BudgetUsedUpError, Estimate, RateLimit, Spent
+from red_ray.judges.limits import Budget, BudgetUsedUpError, Estimate, RateLimit, Spent, Ticket
 from tests.unit.judges.fakes import FakeTime, question
 
 LATE_S = 1.0  # one request may take so much longer to the server than another
@@ -29,7 +29,14 @@ def time() -> FakeTime:
 async def admitted_s(limit: RateLimit, time: FakeTime, *tokens: int) -> list[float]:
     """How long after the start each request left, one asked for after the other."""
     start_s = time.now_s
-    return [(await limit.admit(n)).sent_s - start_s for n in tokens]
+    return [(await leave(limit, n)).sent_s - start_s for n in tokens]
+
+
+async def leave(limit: RateLimit, tokens: int) -> Ticket:
+    """Admitted, and gone at once."""
+    ticket = await limit.admit(tokens)
+    limit.leaves(ticket)
+    return ticket
 
 
 def fullest(arrivals: list[tuple[float, int]]) -> tuple[int, int]:
@@ -48,7 +55,7 @@ async def test_no_minute_at_the_server_has_too_much(time: FakeTime, seed: int) -
     for _ in range(200):
         if rng.random() < 0.3:
             await time.sleep(float(rng.exponential(8.0)))
-        ticket = await limit.admit(int(rng.integers(1, 500)))
+        ticket = await leave(limit, int(rng.integers(1, 500)))
         took = int(rng.integers(0, ticket.tokens + 1))
         if rng.random() < 0.5:
             limit.correct(ticket, took)
@@ -70,7 +77,7 @@ async def test_tokens_bound_as_requests_do(time: FakeTime) -> None:
 async def test_without_limits_nothing_waits(time: FakeTime) -> None:
     limit = rate(time, None)
     for _ in range(50):
-        limit.correct(await limit.admit(10**9), 5)
+        limit.correct(await leave(limit, 10**9), 5)
     assert time.slept_s == []
 
 
@@ -79,7 +86,7 @@ async def test_who_came_first_leaves_first(time: FakeTime) -> None:
     limit, order = rate(time, None, 100), []
 
     async def send(name: str, tokens: int) -> None:
-        await limit.admit(tokens)
+        await leave(limit, tokens)
         order.append(name)
 
     await asyncio.gather(send("first", 90), send("large", 80), send("small", 5))
@@ -88,10 +95,10 @@ async def test_who_came_first_leaves_first(time: FakeTime) -> None:
 
 async def test_a_request_that_is_cancelled_while_it_waits_leaves_its_place(time: FakeTime) -> None:
     limit = rate(time, 1)
-    await limit.admit(0)
+    await leave(limit, 0)
     stuck = asyncio.Event()
     limit._sleep = lambda _: stuck.wait()  # type: ignore[assignment]
-    waits = asyncio.create_task(limit.admit(0))
+    waits = asyncio.create_task(leave(limit, 0))
     await asyncio.sleep(0)
     waits.cancel()
     await asyncio.gather(waits, return_exceptions=True)
@@ -102,8 +109,8 @@ async def test_a_request_that_is_cancelled_while_it_waits_leaves_its_place(time:
 async def test_an_answer_shorter_than_reserved_makes_room_at_once(time: FakeTime) -> None:
     """Also for one that waits already: it does not sit out the minute."""
     limit = rate(time, None, 100)
-    first = await limit.admit(90)
-    waits = asyncio.create_task(limit.admit(50))
+    first = await leave(limit, 90)
+    waits = asyncio.create_task(leave(limit, 50))
     await asyncio.sleep(0)
     limit.correct(first, 40)
     assert (await waits).sent_s - first.sent_s <= 1.0
@@ -111,15 +118,15 @@ async def test_an_answer_shorter_than_reserved_makes_room_at_once(time: FakeTime
 
 async def test_an_answer_longer_than_reserved_takes_room(time: FakeTime) -> None:
     limit = rate(time, None, 100)
-    limit.correct(await limit.admit(10), 90)
+    limit.correct(await leave(limit, 10), 90)
     assert await admitted_s(limit, time, 10, 1) == [0, 61]
 
 
 async def test_a_correction_after_the_window_changes_nothing(time: FakeTime) -> None:
     limit = rate(time, None, 100)
-    old = await limit.admit(100)
+    old = await leave(limit, 100)
     await time.sleep(61.0)
-    await limit.admit(100)
+    await leave(limit, 100)
     limit.correct(old, 0)
     assert await admitted_s(limit, time, 100) == [61]
 
@@ -290,3 +297,21 @@ def test_the_price_is_per_million_tokens() -> None:
 
 def test_a_lone_surrogate_has_a_size() -> None:
     assert estimate().tokens(question("\ud800"))[0] > 0
+
+
+async def test_a_request_that_is_about_to_leave_counts_until_it_has_left_for_a_minute(
+    time: FakeTime,
+) -> None:
+    """What stands between, a slow disk for one, would else let two minutes' worth leave at once."""
+    limit = rate(time, 2)
+    slow = await limit.admit(0)
+    await leave(limit, 0)
+    time.now_s += 100
+    limit.leaves(slow)
+    assert await admitted_s(limit, time, 0, 0) == [0, 61]
+
+
+async def test_a_request_that_does_not_leave_makes_room(time: FakeTime) -> None:
+    limit = rate(time, 1, 100)
+    limit.withdraw(await limit.admit(100))
+    assert await admitted_s(limit, time, 100) == [0]

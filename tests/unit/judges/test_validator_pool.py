@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,17 @@ import numpy as np
 import pytest
 
 from red_ray.config import JudgeConfig
-from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable, StorageError
+from red_ray.errors import (
+    JudgeError,
+    JudgeRefused,
+    JudgeTimeout,
+    JudgeUnavailable,
+    SchemaRefused,
+    StorageError,
+)
 from red_ray.judges import Ledger, Limits, ValidatorPool, make_judge
-from red_ray.judges.ledger import Entry, Kept, Sent
-from red_ray.types import Outcome, Question, Reply, Verdict
+from red_ray.judges.ledger import Entry, HumanVerdict, Kept, Sent
+from red_ray.types import HUMAN, Outcome, Question, Reply, Verdict
 from tests.servers import OpenAIServer, Received, Step, garbage, ok, reset, status
 from tests.unit.judges.fakes import (
     UNREADABLE,
@@ -557,6 +565,147 @@ async def test_over_http_the_server_s_count_is_ours(make_pool: MakePool, ledger:
     assert server.n_requests == pool.stats().requests == ledger.spent(judge.name).requests
     assert server.n_requests == 40 + len(faults)
     assert [v.label for v in again] == [v.label for v in verdicts]
+
+
+async def test_a_judge_is_told_why_its_answer_was_unreadable(make_pool: MakePool) -> None:
+    unread = replace(UNREADABLE, reason="it was empty")
+    judge = FakeJudge(script(unread, label()))
+    assert (await only(make_pool(judge))).outcome is Outcome.LABEL
+    assert judge.complaints == ["", "it was empty"]
+
+
+async def test_no_more_requests_leave_in_a_minute_than_allowed(
+    make_pool: MakePool, time: FakeTime
+) -> None:
+    sent_s: list[float] = []
+
+    def note(number: int, _: Question) -> Reply:
+        sent_s.append(time.now_s)
+        return label()
+
+    await make_pool(FakeJudge(note), requests_per_minute=10).validate(questions(35))
+    assert len(sent_s) == 35
+    assert max(sum(0 <= one - first < 60 for one in sent_s) for first in sent_s) == 10
+
+
+async def test_a_new_pool_goes_on_with_the_minute_of_the_one_before(
+    make_pool: MakePool, time: FakeTime
+) -> None:
+    await make_pool(FakeJudge(), requests_per_minute=10).validate(questions(10))
+    time.slept_s.clear()
+    await only(make_pool(FakeJudge(), requests_per_minute=10), question("another"))
+    assert sum(time.slept_s) > 55
+
+
+PRICED = {
+    "spec": "openai:m@http://127.0.0.1:1/v1",
+    "prices": {"m": {"input_usd": 100_000.0, "output_usd": 0.0}},
+}
+
+
+@pytest.mark.parametrize("budget", [{"budget_tokens": 600}, {"budget_usd": 60.0}])
+async def test_a_budget_in_tokens_or_money_is_not_exceeded(
+    make_pool: MakePool, ledger: Ledger, budget: dict[str, float]
+) -> None:
+    """Ten tokens of prompt and two of answer each time, a dollar a request."""
+    judge = FakeJudge()
+    pool = make_pool(judge, **PRICED, **budget, concurrency=4, max_answer_tokens=16)
+    bought = await pool.validate(questions(40))
+    spent = ledger.spent("fake")
+    assert len(bought) == len(judge.asked) > 0
+    assert spent.tokens <= budget.get("budget_tokens", 10**9)
+    assert spent.cost_usd <= budget.get("budget_usd", 10**9)
+    assert len(judge.asked) > 35, "what was reserved too much is given back"
+
+
+async def test_a_failed_request_costs_what_it_may_have_cost(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    """A time-out may have been answered; a 429 was not."""
+    busy = JudgeUnavailable("busy", None, "http_429")
+    for error, n_tokens in ((LATE, 100), (busy, 0)):
+        judge = FakeJudge(script(then=error))
+        judge.name = f"fake {n_tokens}"
+        await only(make_pool(judge, **PRICED, max_attempts=1))
+        assert (ledger.spent(judge.name).tokens > n_tokens) == (n_tokens > 0)
+        assert (ledger.spent(judge.name).cost_usd > 0) == (n_tokens > 0)
+
+
+async def test_the_ledger_counts_each_request_by_what_came_of_it(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    busy = JudgeUnavailable("busy", None, "http_503")
+    judge = FakeJudge(script(busy, UNREADABLE, LATE, label()))
+    pool = make_pool(judge, concurrency=1, max_attempts=5)
+    await pool.validate([question()], asked_in="run/1")
+    expected = {"http_503": 1, "label": 1, "timeout": 1, "unreadable": 1}
+    assert ledger.requests_of("run").results == expected
+    assert pool.stats().results == expected
+
+
+async def test_where_a_schema_is_refused_it_is_asked_again_at_once(
+    make_pool: MakePool, time: FakeTime
+) -> None:
+    judge = FakeJudge(script(SchemaRefused("no schema"), label()))
+    assert (await only(make_pool(judge))).outcome is Outcome.LABEL
+    assert sum(time.slept_s) == 0
+
+
+async def test_a_round_that_is_replayed_fails_where_it_failed(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    fails = FakeJudge(lambda _, q: LATE if q.text == "text 1" else label())
+    first = await make_pool(fails, max_attempts=1).validate(questions(3), asked_in="run/1")
+    well = FakeJudge()
+    pool = make_pool(well, max_attempts=1)
+    again = await pool.validate(questions(3), asked_in="run/1", replay=True)
+    assert [(v.outcome, v.requests) for v in again] == [(v.outcome, v.requests) for v in first]
+    assert well.asked == []
+    gone_on = await pool.validate(questions(3), asked_in="run/1")
+    assert [v.outcome for v in gone_on] == [Outcome.LABEL] * 3
+    assert well.asked == ["text 1"], "a round that was not finished asks again"
+    later = await pool.validate(questions(3), asked_in="run/1", replay=True)
+    assert [v.outcome for v in later] == [Outcome.LABEL] * 3, "no answer is lost to a failure"
+
+
+async def test_what_a_person_said_outranks_the_judge(make_pool: MakePool, ledger: Ledger) -> None:
+    pool = make_pool(FakeJudge())
+    await pool.validate(questions(3))
+    said = {"text 0": "top_up", "text 1": None, "text 2": "a label of its own"}
+    ledger.add_humans(HumanVerdict(text, told) for text, told in said.items())
+    judge = FakeJudge()
+    verdicts = await make_pool(judge).validate(questions(3))
+    assert [v.label for v in verdicts] == list(said.values())
+    assert {v.judge for v in verdicts} == {HUMAN}
+    assert judge.asked == []
+
+
+async def test_in_verify_mode_a_persons_other_label_is_a_no(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    asked = question(labels=["card_arrival"], mode="verify")
+    ledger.add_humans([HumanVerdict(asked.text, "top_up")])
+    assert (await only(make_pool(FakeJudge()), asked)).outcome is Outcome.NONE
+
+
+async def test_candidates_come_in_an_order_of_their_own_by_the_seed(
+    ledger: Ledger, time: FakeTime
+) -> None:
+    class Keeps(FakeJudge):
+        async def ask(self, question: Question, complaint: str = "") -> Reply:
+            orders.append(tuple(candidate.label for candidate in question.candidates))
+            return UNREADABLE  # so that the ledger answers nothing
+
+    drawn: dict[int, list[tuple[str, ...]]] = {}
+    for seed in (1, 1, 2):
+        orders: list[tuple[str, ...]] = []
+        config = JudgeConfig(concurrency=1, queue=1)
+        pool = ValidatorPool(Keeps(), ledger, config, seed=seed, limits=limits(config, time))
+        await pool.validate(questions(30))
+        await pool.close()
+        assert drawn.setdefault(seed, orders) == orders
+    assert len(set(drawn[1])) > 3
+    assert drawn[1] != drawn[2]
 
 
 async def test_a_simulated_run_does_not_depend_on_concurrency(tmp_path: Path) -> None:
