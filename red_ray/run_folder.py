@@ -127,7 +127,10 @@ class RunFolder:
     def _go_on(self) -> int:
         state = self._state()
         if state is None or state.finished:
-            raise ConfigError(f"{str(self.path)!r} is finished: there is nothing to go on with")
+            raise ConfigError(
+                f"{str(self.path)!r} is finished, nothing is left to do; to train anew "
+                "run `red-ray train` with --overwrite"
+            )
         # A line without an end is of an iteration that was not finished. What an earlier resumed
         # run had finished stays so, even where this one is cut short before it.
         n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))

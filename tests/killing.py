@@ -71,7 +71,9 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
         )
-        self._readers = [threading.Thread(target=read) for read in (self._read, self._listen)]
+        self._readers = [
+            threading.Thread(target=read, daemon=True) for read in (self._read, self._listen)
+        ]
         for reader in self._readers:
             reader.start()
 
@@ -109,7 +111,7 @@ class Command:
                 with _gone_is_fine():
                     one.kill()
             return workers
-        (victim, *_) = [one for one in workers if _title(one).startswith(TITLES[target])]
+        victim = next(one for one in workers if _title(one).startswith(TITLES[target]))
         os.kill(victim.pid, signal.SIGKILL)
         return workers
 
@@ -139,6 +141,7 @@ class Place:
     ray: Path
     marker: str = ""
     environment: dict[str, str] = field(default_factory=dict)
+    commands: list[Command] = field(default_factory=list)
 
     def write_inputs(self) -> None:
         rows = sample()
@@ -162,7 +165,8 @@ class Place:
         return self.command("resume", str(run), "--json")
 
     def command(self, *arguments: str) -> Command:
-        return Command(list(arguments), self.environment)
+        self.commands.append(Command(list(arguments), self.environment))
+        return self.commands[-1]
 
     def with_cold_store(self, store: Path) -> Place:
         """The same with nothing encoded yet."""
@@ -185,6 +189,10 @@ def place(folder: Path, *, marker: str = "", **variables: str) -> Iterator[Place
     try:
         yield made
     finally:
+        for command in made.commands:
+            if command.is_running:  # a test failed before its end
+                outliving(command.kill("everything"))
+                command.wait()
         shutil.rmtree(ray, ignore_errors=True)
 
 

@@ -10,7 +10,7 @@ from red_ray.config import JudgeConfig
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import ConfigError
 from red_ray.judges import Judge, Ledger, Limits, PoolStats, ValidatorPool, make_judge
-from red_ray.judges.votes import lexical_votes
+from red_ray.judges.neighbours import Votes
 from red_ray.types import Question, Verdict
 
 LEASE_S = 20.0
@@ -99,12 +99,11 @@ class ValidatorPoolActor:
     async def _opened(self, account: Account) -> _Opened:
         config = account.config
         self._check_shared(config)
-        rows = self._examples
         judge = make_judge(
             config,
             seed=account.seed,
             hidden=self._hidden.of if self._hidden else None,
-            votes=lexical_votes(rows.texts, rows.labels) if len(rows) else None,
+            votes=self._votes(),
         )
         self._limits = self._limits or Limits(config)
         ledger = await asyncio.to_thread(Ledger, account.ledger)
@@ -115,6 +114,14 @@ class ValidatorPoolActor:
             ledger.close()
             raise
         return judge, ledger, pool
+
+    def _votes(self) -> Votes | None:
+        if not len(self._examples):
+            return None
+        # Not above: a pool that comes back after a crash need not wait for scikit-learn.
+        from red_ray.judges.votes import lexical_votes
+
+        return lexical_votes(self._examples.texts, self._examples.labels)
 
     def _check_shared(self, config: JudgeConfig) -> None:
         for key in SHARED:
