@@ -84,10 +84,14 @@ class Price(_Frozen):
 class JudgeConfig(_Frozen):
     """Whom the loop asks, how, and within which limits.
 
-    `prices` are by the model's name. `queue` is how many questions the pool holds at once (None:
-    four for each concurrent request). `gold_share` of the questions are about rows whose label is
-    known, to see how often the judge is right. `ledger` is a postgresql:// URL; None is a file in
-    the run's folder.
+    `timeout_s` is for one request, `total_time_s` for a question, and for a judge that is away.
+    The limits per minute are for any 60 s, the budgets for the life of the ledger. `prices` are by
+    the model's name. `queue` is how many questions the pool holds at once (None: four for each
+    concurrent request). `max_answer_tokens` is where the server cuts an answer; one that is cut
+    cannot be read. `gold_share`: for each question about the pool so many, on average, are planted
+    about rows whose label is known, to see how often the judge is right; they come on top.
+    `tokenizer`, a folder or a model's name at the hub, counts a dry run's tokens (None: the
+    encoder's). `ledger` is a postgresql:// URL; None is a file in the run's folder.
     """
 
     spec: str | None = None

@@ -106,9 +106,9 @@ class Iteration:
     """One round of the loop, as `iterations.jsonl` and the progress events carry it.
 
     Times are wall seconds. `log_likelihood` and `estimated_accuracy` are over the cross-fitted seed
-    rows, null in a round that did not refit the router. `n_gold` rows with a known label were asked
-    about and answered, `n_gold_right` of them rightly. `label_precision`, the share
-    of the labels added that are right, is filled in by who knows the pool's hidden labels.
+    rows, null in a round that did not refit the router. `n_gold`: planted questions that were
+    answered, `n_gold_right` of them rightly. `label_precision`, the share of the labels added that
+    are right, is filled in by who knows the pool's hidden labels.
     """
 
     iteration: int

@@ -380,7 +380,9 @@ def outliving(workers: list[psutil.Process], limit_s: float = 120.0) -> list[str
 
     Ray's agents of a node look for a killed head for a minute.
     """
-    _, left = psutil.wait_procs(workers, timeout=limit_s)
+    end = time.monotonic() + limit_s
+    while (left := [one for one in workers if _lives(one)]) and time.monotonic() < end:
+        time.sleep(0.1)
     titles = [_title(one).strip() for one in left]
     for one in left:
         with _gone_is_fine():
@@ -390,6 +392,13 @@ def outliving(workers: list[psutil.Process], limit_s: float = 120.0) -> list[str
 
 def _server(port: int) -> tuple[str, ...]:
     return "--port", str(port), "--delay-ms", "100"
+
+
+def _lives(process: psutil.Process) -> bool:
+    # Not `psutil.wait_procs`: it trips over a process whose number another one has by now.
+    with _gone_is_fine():
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _title(process: psutil.Process) -> str:

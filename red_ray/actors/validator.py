@@ -16,6 +16,8 @@ from red_ray.actors.remote import RESTART_S, RESTARTS, Remote
 from red_ray.actors.validator_pool import Account, ValidatorPoolActor
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import PoolStats
+from red_ray.judges.ledger import is_url
+from red_ray.judges.spec import WITHOUT_WORDS
 from red_ray.types import Question, Verdict
 
 CLOSE_S = 5.0
@@ -25,8 +27,6 @@ PER_CALL, CALLS = 512, 4
 """Questions that one call carries, and calls under way: so many the pool holds of one caller."""
 
 NAMESPACE = "red_ray"
-OWN_JUDGES = ("simulated", "neighbours")
-"""Judges that know a run's own rows: no other run may ask them."""
 
 
 class RayValidator:
@@ -57,13 +57,13 @@ class RayValidator:
         self._run = run
         self._n_done = n_done
         spec = str(account.config.spec)
-        own = spec.partition(":")[0] in OWN_JUDGES
-        self._own = own
+        # Who answers from a run's own rows may be asked by no other run.
+        self._own = own = spec.partition(":")[0] in WITHOUT_WORDS
         self._options: dict[str, Any] = {"name": f"validator-pool: {spec}", "num_cpus": 0}
         self._options |= {"max_restarts": -1, "max_task_retries": 0}
         if not own:
             self._options |= {"namespace": NAMESPACE, "get_if_exists": True}
-        if "://" not in account.ledger:
+        if not is_url(account.ledger):
             # The file is on this machine, and so must be who writes it.
             here = ray.get_runtime_context().get_node_id()
             self._options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)

@@ -93,7 +93,11 @@ def export_verdicts(
 def import_verdicts(
     place: Place,
     source: Annotated[
-        Path, typer.Option("--input", help=".jsonl of another ledger, or .csv with answers.")
+        Path,
+        typer.Option(
+            "--input",
+            help=".jsonl of another ledger, or .csv with the columns `text` and `answer`.",
+        ),
     ],
     new_labels: Annotated[
         bool, typer.Option("--new-labels", help="Take answers that are no known label, too.")
@@ -235,7 +239,10 @@ def _answers(path: Path) -> Iterator[dict[str, str] | None]:
         header = next(csv.reader([first], delimiter=delimiter), [])
         for name in ("text", "answer"):
             if name not in header:
-                raise DataError(f"{str(path)!r} has no column {name!r}; export it with one")
+                raise DataError(
+                    f"{str(path)!r} has no column {name!r}; fill in a run's disputed.csv, or a "
+                    ".csv that `red-ray ledger export` wrote"
+                )
         for row in _rows(csv.reader(file, delimiter=delimiter)):
             if row is None or row:
                 fits = row is not None and len(row) == len(header)

@@ -1,11 +1,12 @@
-"""A run from rows to report, as `train` and `demo` both do it."""
+"""A run from rows to report, as `train`, `resume` and `demo` do it."""
 
 from __future__ import annotations
 
 import os
 import socket
 import sys
-from contextlib import redirect_stdout
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, redirect_stdout
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from red_ray.cli.console import Output, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
+from red_ray.judges.ledger import Ledger, is_url
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -116,16 +118,22 @@ def _train_and_score(
 def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
     """Let what people said, as the run's ledger has it, outrank the files."""
     from red_ray.data.people import with_people
-    from red_ray.judges import Ledger
 
-    place = ledger_of(config, RunFolder(out))
-    if "://" not in place and not Path(place).is_file():
-        return inputs
-    ledger = Ledger(place)
-    try:
+    with opened_ledger(config, out) as ledger:
+        if ledger is None:
+            return inputs
         return with_people(inputs, ((one.text, one.label) for one in ledger.humans()))
-    finally:
-        ledger.close()
+
+
+@contextmanager
+def opened_ledger(config: RunConfig, out: Path) -> Iterator[Ledger | None]:
+    """The ledger of the run in `out`; None where it has none yet, and none is made."""
+    place = ledger_of(config, RunFolder(out))
+    if not is_url(place) and not Path(place).is_file():
+        yield None
+        return
+    with closing(Ledger(place)) as ledger:
+        yield ledger
 
 
 def ledger_of(config: RunConfig, run: RunFolder) -> str:
@@ -205,16 +213,12 @@ def _tell_of_disputes(output: Output, run: RunFolder) -> None:
 def _after_the_loop(run: RunFolder, trained: Trained, config: RunConfig) -> dict[str, Any]:
     """What the ledger says of the run, and for a person the labels that are disputed."""
     from red_ray.evaluation.disputes import write_disputes
-    from red_ray.judges import Ledger
 
     if not trained.iterations:
         return {}
-    ledger = Ledger(ledger_of(config, run))
-    try:
+    with closing(Ledger(ledger_of(config, run))) as ledger:
         bill = ledger.requests_of(run.run_id)
         n_disputed = write_disputes(run.path / "disputed.csv", trained.disputes, ledger)
-    finally:
-        ledger.close()
     return {"bill": asdict(bill), "n_disputed": n_disputed}
 
 

@@ -96,8 +96,8 @@ def _judge(judge: Card) -> list[tuple[str, str]]:
     if judge["label_precision"] is not None:
         facts.append(("labels that were right", _rate(judge, "label_precision")))
     if judge["n_gold"]:
-        n_gold = f"[dim]{judge['n_gold']} planted questions[/]"
-        facts.append(("judge right, by gold rows", f"{_rate(judge, 'gold_accuracy')}   {n_gold}"))
+        n_gold = f"[dim]of {judge['n_gold']:,}[/]"
+        facts.append(("planted questions right", f"{_rate(judge, 'gold_accuracy')}   {n_gold}"))
     if judge["cost_usd"]:
         facts.append(("cost", f"{judge['cost_usd']:,.4f} USD for {judge['tokens']:,} tokens"))
     elif judge["tokens"]:

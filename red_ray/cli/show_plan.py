@@ -14,19 +14,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from red_ray.cli.console import Output
-from red_ray.cli.running import ledger_of
+from red_ray.cli.running import opened_ledger
 from red_ray.config import JudgeConfig, RunConfig
 from red_ray.data.inputs import Inputs
 from red_ray.errors import ConfigError
-from red_ray.run_folder import RunFolder
+from red_ray.judges.spec import WITHOUT_WORDS, is_simulated, price_of
 
 if TYPE_CHECKING:
     from red_ray.judges import Judge
     from red_ray.training import TrainingJob
     from red_ray.training.plan import Known, Plan
     from red_ray.types import Question
-
-_WITHOUT_WORDS = ("simulated", "neighbours")
 
 
 def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> None:
@@ -35,7 +33,6 @@ def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> N
     Raises:
         ConfigError: there is no judge, no pool, or nothing that the loop would ask about.
     """
-    from red_ray.judges.spec import price_of
     from red_ray.training import TrainingJob
     from red_ray.training.plan import ASSUMED_LATENCY_S, make_plan, open_tokenizer
 
@@ -54,7 +51,7 @@ def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> N
         known=_known(config, out, judge.name),
         latency_s=0.0 if _is_wordless(config.judge) else ASSUMED_LATENCY_S,
     )
-    facts = {"judge": config.judge.spec, "simulated": _is_simulated(config.judge)}
+    facts = {"judge": config.judge.spec, "simulated": is_simulated(config.judge.spec)}
     output.result(facts | asdict(plan) | {"tokenizer": config.judge.tokenizer})
     output.note("a dry run: nobody was asked, and nothing is written")
     if not output.as_json:
@@ -94,17 +91,10 @@ async def _first_round(output: Output, job: TrainingJob, judge: Judge) -> tuple[
 
 
 def _known(config: RunConfig, out: Path, judge_name: str) -> Known:
-    from red_ray.judges import Ledger
     from red_ray.training.plan import Known, known_of
 
-    place = ledger_of(config, RunFolder(out))
-    if "://" not in place and not Path(place).is_file():
-        return Known()
-    ledger = Ledger(place)
-    try:
-        return known_of(ledger, judge_name)
-    finally:
-        ledger.close()
+    with opened_ledger(config, out) as ledger:
+        return Known() if ledger is None else known_of(ledger, judge_name)
 
 
 def _print(console: Console, plan: Plan, job: TrainingJob) -> None:
@@ -128,7 +118,7 @@ def _print(console: Console, plan: Plan, job: TrainingJob) -> None:
 
 def _who(plan: Plan, judge: JudgeConfig) -> list[str]:
     lines = [judge.spec or ""]
-    if _is_simulated(judge):
+    if is_simulated(judge.spec):
         lines.append("SIMULATED: no language model is asked")
     if plan.known.n_answers:
         lines.append(f"{plan.known.n_answers:,} answers of it are in the ledger, and free")
@@ -212,9 +202,5 @@ def _print_prompt(console: Console, plan: Plan) -> None:
     console.print(schema, markup=False, highlight=False, soft_wrap=True)
 
 
-def _is_simulated(judge: JudgeConfig) -> bool:
-    return (judge.spec or "").startswith("simulated")
-
-
 def _is_wordless(judge: JudgeConfig) -> bool:
-    return (judge.spec or "").startswith(_WITHOUT_WORDS)
+    return (judge.spec or "").startswith(WITHOUT_WORDS)

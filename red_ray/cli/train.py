@@ -42,7 +42,8 @@ def train(
     config: ConfigFile = None,
     assignments: Set = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Only say what the judge would be asked and cost.")
+        bool,
+        typer.Option("--dry-run", help="Ask nobody; say what would be asked, and its cost."),
     ] = False,
     overwrite: Overwrite = False,
     dashboard: Dashboard = False,

@@ -128,12 +128,10 @@ class RateLimit:
                 return wait_s
             wait_s = oldest.sent_s + WINDOW_S + MARGIN_S - now_s
             n_left, tokens_left = n_left - 1, tokens_left - oldest.tokens
+        if self._fits(n_left + 1, tokens_left + tokens):
+            return wait_s
         # What is left is about to leave: nobody knows how long it will count.
-        return (
-            max(wait_s, _LOOK_AGAIN_S)
-            if not self._fits(n_left + 1, tokens_left + tokens)
-            else wait_s
-        )
+        return max(wait_s, _LOOK_AGAIN_S)
 
     def _forget(self, until_s: float) -> None:
         while self._sent and self._sent[0].sent_s <= until_s:

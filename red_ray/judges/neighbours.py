@@ -28,7 +28,7 @@ class NeighboursJudge:
     async def ask(
         self,
         question: Question,
-        complaint: str = "",  # noqa: ARG002 (for those who can read)
+        complaint: str = "",  # noqa: ARG002 (part of the protocol)
     ) -> Reply:
         """Count the votes; where nothing votes there is no answer, not a "no".
 

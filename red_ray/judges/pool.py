@@ -120,7 +120,7 @@ class _Counters:
 
 
 class Limits:
-    """What all pools of one judge share: slots, rate, and the notice of its absence.
+    """What all pools of one judge share: slots, places in the queue, the rate and the breaker.
 
     Args:
         config: concurrency, rates and total time.

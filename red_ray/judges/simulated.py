@@ -33,7 +33,7 @@ class SimulatedJudge:
     async def ask(
         self,
         question: Question,
-        complaint: str = "",  # noqa: ARG002 (for those who can read)
+        complaint: str = "",  # noqa: ARG002 (part of the protocol)
     ) -> Reply:
         """Draw the answer.
 

@@ -19,9 +19,11 @@ from red_ray.judges.openai import OpenAITransport
 from red_ray.judges.simulated import SimulatedJudge
 
 FORMS = "ollama:MODEL, ollama:MODEL@URL, openai:MODEL@BASE_URL, simulated:ACCURACY, neighbours"
+WITHOUT_WORDS = ("simulated", "neighbours")
+"""Kinds that are no language model: they answer from a run's own rows, at once and free."""
+
 _LOCAL = "127.0.0.1"
 _OLLAMA_PORT = 11434
-_WITHOUT_WORDS = ("simulated", "neighbours")
 _FREE = Price(input_usd=0, output_usd=0)
 
 
@@ -51,7 +53,7 @@ def make_judge(
         return LanguageJudge(_ollama(config, rest, environ))
     if kind == "openai" and rest:
         return LanguageJudge(_openai(config, rest, environ))
-    if config.describe_labels and kind in _WITHOUT_WORDS:
+    if config.describe_labels and kind in WITHOUT_WORDS:
         raise ConfigError(
             f"judge {spec!r} cannot describe labels: unset judge.describe_labels, "
             "or use a language model (ollama:MODEL)"
@@ -72,7 +74,7 @@ def price_of(config: JudgeConfig) -> Price | None:
         ConfigError: the budget is in USD and the price is not known.
     """
     kind, _, rest = (config.spec or "").partition(":")
-    if kind in _WITHOUT_WORDS:
+    if kind in WITHOUT_WORDS:
         return _FREE
     model, _ = _split_address(rest)
     price = config.prices.get(model, _FREE if kind == "ollama" else None)
@@ -82,6 +84,11 @@ def price_of(config: JudgeConfig) -> Price | None:
             f"set input_usd and output_usd of judge.prices under {model!r}"
         )
     return price
+
+
+def is_simulated(spec: str | None) -> bool:
+    """Whether the judge only plays one: it looks the answer up."""
+    return (spec or "").startswith("simulated:")
 
 
 def _ollama(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OllamaTransport:

@@ -24,7 +24,7 @@ class GoldRows:
 
     Args:
         labels: of the seed rows, shape (n_rows,).
-        share: of the questions that are planted, 0 to 1.
+        share: planted questions for each question about the pool, 0 to 0.5.
         rng: draws the order of the rows.
     """
 
@@ -39,7 +39,7 @@ class GoldRows:
         self._n_asked = 0
 
     def take(self, n_asked: int) -> Ints:
-        """The rows to plant among `n_asked` questions: the share, over all rounds together."""
+        """The rows to plant beside `n_asked` questions: the share, over all rounds together."""
         self._n_asked += n_asked
         first, self._n_taken = self._n_taken, round(self._n_asked * self._share)
         return self._order[first : self._n_taken]

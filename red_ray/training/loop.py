@@ -34,7 +34,6 @@ MAX_FAILURES = 2
 FEW = 5
 """So many questions may all fail by themselves; more of them mean that the judge is away."""
 
-
 N_DESCRIBED = 5
 """Examples from which the judge writes a label's description."""
 

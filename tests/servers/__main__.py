@@ -7,7 +7,7 @@ import asyncio
 import signal
 from pathlib import Path
 
-from tests.servers import OllamaServer, OpenAIServer, Script, by_text, mixed, ok
+from tests.servers import OllamaServer, OpenAIServer, Script, by_text, mixed, ok, steps
 
 KINDS = {"openai": OpenAIServer, "ollama": OllamaServer}
 
@@ -31,10 +31,8 @@ def parse() -> argparse.Namespace:
 
 def script_of(args: argparse.Namespace) -> Script:
     delay_s = args.delay_ms / 1000
-    if args.script == "first":
-        answers: Script = lambda *_: ok(delay_s=delay_s)  # noqa: E731
-    else:
-        answers = by_text(delay_s=delay_s)
+    first = steps(then=ok(delay_s=delay_s))
+    answers = first if args.script == "first" else by_text(delay_s=delay_s)
     return mixed(args.faults, otherwise=answers)
 
 

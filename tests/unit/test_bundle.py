@@ -18,6 +18,7 @@ import pytest
 from red_ray import bundle
 from red_ray.bundle import load_bundle, read_provenance, save_bundle, write_provenance
 from red_ray.errors import BundleError, OutputError, StorageError
+from tests.disks import small_disk
 from tests.unit.training.fakes import FakeEncoder, FakeValidator, train, truth
 
 KINDS = ("logistic_regression", "random_forest")
@@ -245,20 +246,11 @@ def test_a_disk_that_is_really_full(plain, small_disk):
     assert not folder.exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """A disk of 512 KiB; the n-grams' frequencies alone take 2 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=512k", "none", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` here to make a small disk with")
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount: {done.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_512_kib(tmp_path):
+    """The n-grams' frequencies alone take 2 MiB."""
+    with small_disk(tmp_path / "disk", "512k") as place:
+        yield place
 
 
 def test_the_manifest_is_readable_by_people(plain, folder):

@@ -14,7 +14,6 @@ from red_ray.evaluation.audit.figures import Figure, Figures
 MOST_ROWS = 1_000_000
 """A suite beyond this size is no advice."""
 
-
 ROWS_OF_P95 = 72
 """Fewer rows put no upper end to the 95 % interval of a 95 % quantile."""
 

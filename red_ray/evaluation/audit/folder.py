@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +22,12 @@ from red_ray.config import AuditCriteria
 from red_ray.data.tables import TableWriter
 from red_ray.errors import DataError, OutputError
 from red_ray.evaluation.audit.suite import CATEGORIES, PARTS, Item
+from red_ray.judges.ledger import utc_now
 from red_ray.storage import writing
 
 Json = dict[str, Any]
 
 REPORT = "audit.json"
-
-
-def utc_now() -> datetime:
-    """The system's time, in UTC."""
-    return datetime.now(UTC)
 
 
 class AuditFolder:

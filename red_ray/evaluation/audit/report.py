@@ -19,6 +19,7 @@ from red_ray.evaluation.audit.figures import Answer, Figure, Figures, by_categor
 from red_ray.evaluation.audit.suite import CATEGORIES, PARTS, Item
 from red_ray.evaluation.scorecard import versions
 from red_ray.judges.ledger.transfer import guarded_cell
+from red_ray.judges.spec import is_simulated
 
 Json = dict[str, Any]
 Answers = Mapping[str, Sequence[Answer]]
@@ -47,11 +48,6 @@ def audit_report(job: AuditJob, suite: Sequence[Item], answers: Answers) -> Json
 def shown(spec: str) -> str:
     """A judge as every output names it."""
     return f"{spec} (SIMULATED)" if is_simulated(spec) else spec
-
-
-def is_simulated(spec: str) -> bool:
-    """Whether no real judge stands behind a spec."""
-    return spec.startswith("simulated:")
 
 
 def suite_counts(suite: Sequence[Item]) -> Json:

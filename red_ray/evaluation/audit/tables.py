@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from red_ray.config import LESS_IS_BETTER
-from red_ray.evaluation.audit.report import is_simulated
 from red_ray.evaluation.audit.suite import CATEGORIES
+from red_ray.judges.spec import is_simulated
 
 Json = Mapping[str, Any]
 

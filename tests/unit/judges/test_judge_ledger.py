@@ -17,6 +17,7 @@ import pytest
 from red_ray.errors import ConfigError, OutputError, StorageError
 from red_ray.judges.ledger import Kept, Ledger, Spent
 from red_ray.judges.prompts import PROMPT_VERSION
+from tests.disks import small_disk
 from tests.ledger_suite import NOON, LedgerSuite, kept, question, received, sent, verdict
 
 
@@ -111,21 +112,10 @@ def test_the_reserve_is_there_while_requests_are_made(ledger: Ledger, path: Path
     assert not reserve.exists()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 8 MiB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "none", str(place)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("there is no `mount` here to make a small disk with")
-    if done.returncode:
-        pytest.skip(f"a small disk needs the right to mount: {done.stderr.strip()}")
-    yield place
-    # Lazy: where a test fails its files may still be open.
-    subprocess.run(["umount", "--lazy", str(place)], check=True)
+@pytest.fixture(name="small_disk")
+def disk_of_8_mib(tmp_path: Path) -> Iterator[Path]:
+    with small_disk(tmp_path / "disk", "8m") as place:
+        yield place
 
 
 def fill(place: Path) -> None:
