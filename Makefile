@@ -45,6 +45,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.no_judge
 	$(BIN)/python -m benchmarks.judge_loop
 	$(BIN)/python -m benchmarks.throughput
+	$(BIN)/python -m benchmarks.judge_pool
+	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup

@@ -10,7 +10,8 @@ import asyncio
 import os
 import tempfile
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -29,7 +30,13 @@ N_CALLS, LATENCY_MS = 4_000, 250
 ROUNDS = 3
 N_MEMORY, PER_CALL = 20_000, 500
 PER_MINUTE, N_RATED = 300, 900
-SOURCES = ("judges", "config.py", "types.py", "actors/validator_pool.py", "actors/validator.py")
+TOKENS_EACH = 107  # what the server says that each request took
+SOURCES = (
+    *(f"judges/{name}.py" for name in ("pool", "writer", "limits", "breaker", "retries")),
+    *(f"judges/{name}.py" for name in ("openai", "language", "prompts")),
+    *(f"judges/ledger/{name}.py" for name in ("store", "schema", "database")),
+    *(f"actors/{name}.py" for name in ("validator", "validator_pool", "remote")),
+)
 
 LABELS = tuple(
     Candidate(f"label_{n}", "what it is about, in a line", ("an example",)) for n in range(5)
@@ -130,35 +137,24 @@ async def validate(validator: Any, questions: Sequence[Question]) -> None:
     check(await validator.validate(questions, 1), len(questions))
 
 
-class pool_actor:
+@contextmanager
+def pool_actor(ledger: Path, config: JudgeConfig) -> Iterator[Any]:
     """A Ray of this machine and the pool actor of one judge in it."""
+    from red_ray.actors.environment import prepare_environment
 
-    def __init__(self, ledger: Path, config: JudgeConfig) -> None:
-        self._ledger, self._config = str(ledger), config
+    prepare_environment()
+    from red_ray.actors.cluster import ray_session
+    from red_ray.actors.validator import RayValidator
+    from red_ray.actors.validator_pool import Account
+    from red_ray.data.prepare import LabelledRows
 
-    def __enter__(self) -> Any:
-        from red_ray.actors.environment import prepare_environment
-
-        prepare_environment()
-        import ray
-
-        from red_ray.actors.validator import RayValidator
-        from red_ray.actors.validator_pool import Account
-        from red_ray.data.prepare import LabelledRows
-
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-        account = Account(self._config, self._ledger, 0)
-        self._validator = RayValidator(
-            account, "bench", 0, examples=LabelledRows((), ()), hidden=None
-        )
-        self._validator.open()
-        return self._validator
-
-    def __exit__(self, *_: object) -> None:
-        import ray
-
-        self._validator.close()
-        ray.shutdown()
+    with ray_session(num_cpus=2):
+        nobody = LabelledRows((), ())
+        account = Account(config, str(ledger), 0)
+        validator = RayValidator(account, "bench", 0, examples=nobody, hidden=None)
+        validator.open()
+        yield validator
+        validator.close()
 
 
 def rates(folder: Path, cell: Cell) -> Result:
@@ -176,10 +172,6 @@ def rates(folder: Path, cell: Cell) -> Result:
         "calls": len(times_s),
         "seconds": seconds,
     }
-
-
-TOKENS_EACH = 107
-"""What the server says that each request took."""
 
 
 def most_in(times_s: Sequence[float], window_s: float) -> int:

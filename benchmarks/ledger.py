@@ -31,6 +31,9 @@ JUDGE = "openai:model@https://host/v1"
 CANDIDATES = tuple(Candidate(f"a_label_of_usual_length_{i}") for i in range(5))
 
 
+SOURCES = ("judges/ledger",)
+
+
 def run(cell: Cell) -> Result:
     """Import into an empty ledger, then read and write in it."""
     with ExitStack() as stack:
@@ -132,4 +135,4 @@ def databases() -> list[str]:
 
 
 if __name__ == "__main__":
-    main(Benchmark("ledger", [{"database": name} for name in databases()], run, table))
+    main(Benchmark("ledger", [{"database": name} for name in databases()], run, table, SOURCES))

@@ -133,15 +133,15 @@ class LoopConfig(_Frozen):
     plateau_min_gain: float = Field(default=0.0, ge=0)
 
 
-class Limits(_Frozen):
+class Criterion(_Frozen):
     """From where a figure is good enough (`go`), and from where it is not (`abort`)."""
 
     go: float = Field(ge=0)
     abort: float = Field(ge=0)
 
 
-class ShareLimits(Limits):
-    """Limits of a share, as fractions."""
+class ShareCriterion(Criterion):
+    """Criterion of a share, as fractions."""
 
     go: float = Field(ge=0, le=1)
     abort: float = Field(ge=0, le=1)
@@ -154,12 +154,12 @@ class AuditCriteria(_Frozen):
     whose true label was among the candidates.
     """
 
-    accuracy: ShareLimits | None = ShareLimits(go=0.85, abort=0.7)
-    accuracy_offered: ShareLimits | None = None
-    success_rate: ShareLimits | None = ShareLimits(go=0.95, abort=0.8)
-    unreadable_rate: ShareLimits | None = ShareLimits(go=0.05, abort=0.2)
-    p95_latency_s: Limits | None = None
-    usd_per_correct: Limits | None = None
+    accuracy: ShareCriterion | None = ShareCriterion(go=0.85, abort=0.7)
+    accuracy_offered: ShareCriterion | None = None
+    success_rate: ShareCriterion | None = ShareCriterion(go=0.95, abort=0.8)
+    unreadable_rate: ShareCriterion | None = ShareCriterion(go=0.05, abort=0.2)
+    p95_latency_s: Criterion | None = None
+    usd_per_correct: Criterion | None = None
 
     @model_validator(mode="after")
     def _limits_can_be_met(self) -> Self:

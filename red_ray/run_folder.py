@@ -274,7 +274,9 @@ class RunFolder:
             return dict(json.loads(self._read(name)))
 
     def _is_foreign(self) -> bool:
-        others = [one for one in self.path.iterdir() if one.name != LOCK]
+        # People's answers may be imported before the first run.
+        known = (LOCK, self.ledger.name)
+        others = [one for one in self.path.iterdir() if not one.name.startswith(known)]
         ours = (self.path / "config.yaml", self._previous)
         return bool(others) and not any(path.exists() for path in ours)
 

@@ -12,7 +12,9 @@ from red_ray.judges import Ledger
 N_QUESTIONS = 2 * 16
 
 
-def test_a_run_keeps_its_verdicts_in_the_database_alone(postgres_place: str, tmp_path: Path) -> None:
+def test_a_run_keeps_its_verdicts_in_the_database_alone(
+    postgres_place: str, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = [sys.executable, "-m", "red_ray.cli", "demo", "--json", "--out", str(run)]
     for setting in (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from red_ray.config import Limits, parse_config
+from red_ray.config import Criterion, parse_config
 from red_ray.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def test_accuracy_and_readability_have_criteria_by_default():
 def test_a_criterion_can_be_added_and_another_dropped():
     found = criteria(accuracy=None, p95_latency_s={"go": 2, "abort": 5})
     assert found.accuracy is None
-    assert found.p95_latency_s == Limits(go=2, abort=5)
+    assert found.p95_latency_s == Criterion(go=2, abort=5)
 
 
 @pytest.mark.parametrize(

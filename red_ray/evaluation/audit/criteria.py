@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from red_ray.config import LESS_IS_BETTER, AuditConfig, Limits
+from red_ray.config import LESS_IS_BETTER, AuditConfig, Criterion
 from red_ray.core.metrics import Interval, wilson_interval
 from red_ray.evaluation.audit.figures import Figure, Figures
 
@@ -36,7 +36,7 @@ class Finding:
 
     name: str
     figure: Figure
-    limits: Limits
+    limits: Criterion
     outcome: AuditOutcome
     note: str = ""
 
@@ -65,7 +65,7 @@ def worst(outcomes: Iterable[AuditOutcome]) -> AuditOutcome:
     return min(outcomes, key=order.index)
 
 
-def outcome_of(interval: Interval, limits: Limits, *, less_is_better: bool) -> AuditOutcome:
+def outcome_of(interval: Interval, limits: Criterion, *, less_is_better: bool) -> AuditOutcome:
     """GO, ABORT or ITERATE where the whole interval says so, else INCONCLUSIVE."""
     low, high, go, abort = *interval, limits.go, limits.abort
     if less_is_better:
@@ -78,7 +78,7 @@ def outcome_of(interval: Interval, limits: Limits, *, less_is_better: bool) -> A
     return AuditOutcome.ITERATE if inside else AuditOutcome.INCONCLUSIVE
 
 
-def rows_needed(share: float, limits: Limits, n: int, *, less_is_better: bool) -> int | None:
+def rows_needed(share: float, limits: Criterion, n: int, *, less_is_better: bool) -> int | None:
     """About how many rows it takes until the Wilson interval around `share` tells.
 
     Args:
@@ -99,7 +99,7 @@ def rows_needed(share: float, limits: Limits, n: int, *, less_is_better: bool) -
     return None
 
 
-def _finding(name: str, figure: Figure, limits: Limits, held_share: float) -> Finding:
+def _finding(name: str, figure: Figure, limits: Criterion, held_share: float) -> Finding:
     if figure.value is None or figure.interval is None:
         return Finding(name, figure, limits, AuditOutcome.INCONCLUSIVE, _missing(name, figure))
     less = name in LESS_IS_BETTER
@@ -112,10 +112,10 @@ def _finding(name: str, figure: Figure, limits: Limits, held_share: float) -> Fi
 def _missing(name: str, figure: Figure) -> str:
     if name == "usd_per_correct" and figure.n:
         return "the price is unknown, or no answer was right; see judge.prices"
-    return "no held question counts for it; raise audit.size or the budget"
+    return "no held question counts for it; give more rows, or raise audit.size or the budget"
 
 
-def _advice(figure: Figure, limits: Limits, held_share: float, *, less_is_better: bool) -> str:
+def _advice(figure: Figure, limits: Criterion, held_share: float, *, less_is_better: bool) -> str:
     needed = (
         rows_needed(figure.value, limits, figure.n, less_is_better=less_is_better)
         if figure.is_share and figure.value is not None
@@ -124,10 +124,11 @@ def _advice(figure: Figure, limits: Limits, held_share: float, *, less_is_better
     few = f"{figure.n:,} held questions do not tell"
     if needed is None:
         return f"{few}, nor would any bearable number, so near is it to a limit"
-    return f"{few}; about {needed:,} would (audit.size: {math.ceil(needed / held_share):,})"
+    n_rows = math.ceil(needed / held_share)
+    return f"{few}; about {needed:,} would: {n_rows:,} labelled rows, and audit.size no less"
 
 
-def _rows_by_width(figure: Figure, limits: Limits) -> int | None:
+def _rows_by_width(figure: Figure, limits: Criterion) -> int | None:
     """As `rows_needed` for a figure that is no share: a width shrinks with the root of the rows."""
     if figure.value is None or figure.interval is None:
         return None

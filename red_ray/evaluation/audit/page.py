@@ -30,7 +30,8 @@ def _lines(report: Mapping[str, Any]) -> Iterator[str]:
     yield (
         f"{n:,} labelled rows whose label the model and a judge both contradict stand in "
         "`disputed.csv`. Fill in its column `answer` (`none`: no label fits), then "
-        "`red-ray ledger import RUN --input disputed.csv`: a training in RUN takes the answers."
+        "`red-ray ledger import RUN --input disputed.csv` (`RUN/ledger.sqlite` before the first "
+        "training there): a training in RUN takes the answers."
     )
 
 

@@ -18,15 +18,13 @@ from red_ray.evaluation.audit.criteria import Finding, find, worst
 from red_ray.evaluation.audit.figures import Answer, Figure, Figures, by_category, figures_of
 from red_ray.evaluation.audit.suite import CATEGORIES, PARTS, Item
 from red_ray.evaluation.scorecard import versions
-from red_ray.judges.ledger.transfer import guarded_cell
+from red_ray.judges.ledger.transfer import BETWEEN, guarded_cell
 from red_ray.judges.spec import is_simulated
 
 Json = dict[str, Any]
 Answers = Mapping[str, Sequence[Answer]]
 
 DIGITS = 6
-BETWEEN = " | "
-"""Between the candidates in a cell, as `red-ray ledger import` reads them."""
 
 
 def audit_report(job: AuditJob, suite: Sequence[Item], answers: Answers) -> Json:

@@ -76,9 +76,9 @@ def settings(config: RunConfig) -> tuple[Setting, ...]:
     given = _flat(config.model_dump(mode="json"))
     default = _flat(load_config(overrides={"mode": config.mode}).model_dump(mode="json"))
     return tuple(
-        Setting(key, _written(value), _written(default[key]))
+        Setting(key, _written(value), _written(default.get(key)))
         for key, value in given.items()
-        if value != default[key]
+        if value != default.get(key)
     )
 
 

@@ -18,6 +18,9 @@ from red_ray.judges.prompts import NONE_OPTION
 from red_ray.types import HUMAN, Outcome
 
 PERSON_COLUMNS = ("text", "candidates", "judge", "verdict", "answer")
+BETWEEN = " | "
+"""Between the candidates in a cell."""
+
 N_SHOWN = 3
 
 _BATCH = 1000
@@ -109,7 +112,7 @@ def person_rows(ledger: Ledger, only: Only) -> Iterator[dict[str, str]]:
         for record, is_first in batch:
             answered = is_first and record.text in answers
             answer = (answers[record.text] or none) if answered else ""
-            candidates = " | ".join(record.candidates)
+            candidates = BETWEEN.join(record.candidates)
             cells = (record.text, candidates, record.judge, _word(record, none), answer)
             yield dict(zip(PERSON_COLUMNS, map(guarded_cell, cells), strict=True))
 
@@ -128,7 +131,7 @@ def take_answers(
         rows: with the keys `text` and `answer`; None is a row that cannot be read. The answer
             `none`, or what `person_rows` writes for it, means that no label fits, unless a label
             is called so.
-        labels: known beside the candidates of the ledger.
+        labels: known beside the candidates of the ledger and of the row itself.
         new_labels: whether an answer that is no known label is taken, too.
 
     Raises:
@@ -167,12 +170,19 @@ class _AnswerReader:
             self.counts["unanswered"] += 1
         elif answer not in self._labels and answer.casefold() in self._none_words:
             return HumanVerdict(text, None)
-        elif answer in self._labels or self._new_labels:
+        elif answer in self._labels or self._new_labels or answer in _labels_of(row):
             return HumanVerdict(text, answer)
         else:
             self.counts["unknown"] += 1
             self._unknown[answer] = None
         return None
+
+
+def _labels_of(row: Mapping[str, str] | None) -> set[str]:
+    """The labels that a row names itself: its candidates, and what was said of it."""
+    cells = [row.get(name) or "" for name in ("label", "judge_says", "model_says")] if row else []
+    candidates = row.get("candidates") or "" if row else ""
+    return {unguarded_cell(cell) for cell in (*cells, *candidates.split(BETWEEN))} - {""}
 
 
 def _shown(records: Iterable[Record], only: Only) -> Iterator[tuple[Record, bool]]:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
+from red_ray.config import load_config
 from red_ray.judges.ledger import HumanVerdict, Kept, Ledger
 from red_ray.run_folder import RunFolder
 from red_ray.types import Candidate, Outcome, Question, Verdict
@@ -113,6 +114,18 @@ def test_the_labels_of_the_runs_model_are_known(
     result = red_ray("ledger", "import", finished.path, "--input", file, "--json")
     assert (counts(result)["taken"], counts(result)["unknown"]) == (1, 1)
     assert humans_of(finished.ledger, "any text") == {"any text": label}
+
+
+def test_answers_may_be_there_before_the_first_run(red_ray: Invoke, tmp_path: Path) -> None:
+    """As a person fills in the `disputed.csv` of an audit: its rows name their labels."""
+    disputed, run = tmp_path / "disputed.csv", tmp_path / "run"
+    rows = ["text,label,model_says,answer", "a,top_up,card_lost,card_lost", "b,top_up,x,typo"]
+    disputed.write_text("\n".join(rows))
+    place = run / "ledger.sqlite"
+    taken = counts(red_ray("ledger", "import", place, "--input", disputed, "--json"))
+    assert (taken["taken"], taken["unknown"]) == (1, 1)
+    assert humans_of(place, "a") == {"a": "card_lost"}
+    assert RunFolder.create(run, load_config()).ledger == place
 
 
 def test_bad_rows_are_told_and_the_rest_is_taken(

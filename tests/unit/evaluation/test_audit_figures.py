@@ -8,7 +8,7 @@ import re
 import numpy as np
 import pytest
 
-from red_ray.config import Limits, parse_config
+from red_ray.config import Criterion, parse_config
 from red_ray.core.metrics import wilson_interval
 from red_ray.evaluation.audit.comparison import agreement, position_bias
 from red_ray.evaluation.audit.criteria import (
@@ -22,7 +22,7 @@ from red_ray.evaluation.audit.figures import figures_of
 from red_ray.types import Outcome
 from tests.unit.evaluation.auditing import OFFERED, answer, failed, item
 
-SHARE = Limits(go=0.85, abort=0.7)
+SHARE = Criterion(go=0.85, abort=0.7)
 
 
 def rng():
@@ -140,7 +140,7 @@ def test_the_whole_interval_decides(interval, outcome):
     ],
 )
 def test_a_figure_that_should_be_small_is_judged_from_the_other_side(interval, outcome):
-    assert outcome_of(interval, Limits(go=2, abort=5), less_is_better=True) is outcome
+    assert outcome_of(interval, Criterion(go=2, abort=5), less_is_better=True) is outcome
 
 
 def test_the_worst_outcome_is_the_audits():
@@ -171,7 +171,7 @@ def test_an_inconclusive_criterion_says_how_many_questions_it_takes():
     assert found["accuracy"].outcome is AuditOutcome.INCONCLUSIVE
     needed = rows_needed(0.9, SHARE, 10, less_is_better=False)
     assert f"10 held questions do not tell; about {needed:,} would" in found["accuracy"].note
-    assert f"audit.size: {needed * 5:,}" in found["accuracy"].note
+    assert f"would: {needed * 5:,} labelled rows, and audit.size" in found["accuracy"].note
 
 
 def test_every_criterion_is_held_against_its_own_figure():

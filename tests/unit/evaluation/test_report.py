@@ -130,6 +130,16 @@ def bare(tmp_path):
     return make_run(tmp_path / "bare")
 
 
+def test_settings_that_the_default_does_not_have_are_shown(tmp_path):
+    """Prices are by model, and a criterion is null until it is set."""
+    prices = {"prices": {"m": {"input_usd": 0.25, "output_usd": 2.0}}}
+    criterion = {"criteria": {"p95_latency_s": {"go": 2.0, "abort": 9.0}}}
+    folder = make_run(tmp_path / "run", judge=prices, audit=criterion)
+    text = page_of(folder).text
+    assert "judge.prices.m.input_usd" in text
+    assert "audit.criteria.p95_latency_s.go" in text
+
+
 class Page(HTMLParser):
     """What a browser would see: the elements with their attributes, and the texts."""
 
