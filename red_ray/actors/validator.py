@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -53,7 +55,6 @@ class RayValidator:
         examples: LabelledRows,
         hidden: HiddenLabels | None,
     ) -> None:
-        self._account = account
         self._run = run
         self._n_done = n_done
         spec = str(account.config.spec)
@@ -63,10 +64,12 @@ class RayValidator:
         self._options |= {"max_restarts": -1, "max_task_retries": 0}
         if not own:
             self._options |= {"namespace": NAMESPACE, "get_if_exists": True}
+        here = ""
         if not is_url(account.ledger):
             # The file is on this machine, and so must be who writes it.
-            here = ray.get_runtime_context().get_node_id()
+            here = str(ray.get_runtime_context().get_node_id())
             self._options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+        self._account = replace(account, user=uuid.uuid4().hex, node=here)
         # Not kept: a copy of this goes to the coordinator, which must not see hidden labels.
         self._actor = self._started(examples, hidden) if own else self._started()
         self.judge_name = ""

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import ray
 
 from red_ray.config import JudgeConfig
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import ConfigError
 from red_ray.judges import Judge, Ledger, Limits, PoolStats, ValidatorPool, make_judge
+from red_ray.judges.ledger import Lease
 from red_ray.judges.neighbours import Votes
 from red_ray.types import Question, Verdict
 
@@ -27,32 +32,58 @@ SHARED = (
 )
 """Keys that all who share a judge's pool must agree on."""
 
+BUDGETED = (
+    "budget_calls",
+    "budget_tokens",
+    "budget_usd",
+    "prices",
+    "max_attempts",
+    "max_answer_tokens",
+    "timeout_s",
+    "key_variable",
+)
+"""Keys that all who ask the judge over one ledger must agree on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """Under whose budget, and over which ledger, a question is asked."""
+    """Who asks, under which budget, and over which ledger.
+
+    Attributes:
+        config: of the judge.
+        ledger: file or URL.
+        seed: orders the candidates of each question.
+        user: names the run; whoever has the same ledger shares its budget.
+        node: machine of a ledger that is a file; empty for a database.
+    """
 
     config: JudgeConfig
     ledger: str
     seed: int
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """What makes two accounts the same."""
-        return self.config.model_dump_json(), self.ledger, self.seed
+    user: str = ""
+    node: str = ""
 
 
-_Opened = tuple[Judge, Ledger, ValidatorPool]
+@dataclass(slots=True)
+class _Desk:
+    """One ledger's pool, and what each user has under way at it."""
+
+    judge: Judge
+    ledger: Ledger
+    lease: Lease
+    pool: ValidatorPool
+    config: JudgeConfig
+    users: dict[str, set[asyncio.Task[Any]]]
 
 
 class ValidatorPoolActor:
     """The async validator pool of one judge.
 
-    Holds nothing that a restart could lose: it opens an account when a call names it, and what
-    it did is in the account's ledger.
+    Holds nothing that a restart could lose: it opens a ledger when a call names it, and what it
+    did is in there.
 
     Args:
-        limits: the judge's; every account shares them.
+        limits: the judge's; all who ask it share them.
         examples: labelled rows, for the judge `neighbours`.
         hidden: labels that only the simulated judge may see.
     """
@@ -64,56 +95,86 @@ class ValidatorPoolActor:
         self._limits: Limits | None = None
         self._examples = examples
         self._hidden = hidden
-        self._open: dict[tuple[str, str, int], _Opened] = {}
-        self._opening = asyncio.Lock()
+        self._desks: dict[str, _Desk] = {}
+        self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
 
     async def open(self, account: Account) -> str:
         """Open the judge and the ledger; the judge's name, part of every question's key."""
         # Not in the constructor: what it raises there, Ray keeps as text alone.
-        return (await self._account(account))[0].name
+        return (await self._desk(account)).judge.name
 
     async def validate(
         self, account: Account, questions: Sequence[Question], asked_in: str, replay: bool
     ) -> list[Verdict]:
         """See `ValidatorPool.validate`."""
-        _, _, pool = await self._account(account)
-        return await pool.validate(questions, asked_in=asked_in, replay=replay)
+        desk = await self._desk(account)
+        asking = asyncio.ensure_future(
+            desk.pool.validate(questions, asked_in=asked_in, replay=replay, seed=account.seed)
+        )
+        desk.users[account.user].add(asking)
+        try:
+            return await asking
+        finally:
+            asking.cancel()
+            desk.users.get(account.user, set()).discard(asking)
 
     async def stats(self, account: Account) -> PoolStats:
         """What the pool did so far; see `ValidatorPool.stats`."""
-        return (await self._account(account))[2].stats()
+        return (await self._desk(account)).pool.stats()
 
     async def close(self, account: Account) -> None:
-        """Close the judge's connections and the ledger of an account."""
-        if account.key in self._open:
-            _, ledger, pool = self._open.pop(account.key)
-            await pool.close()
-            ledger.close()
+        """End what a user has under way; the last one closes the ledger."""
+        desk = self._desks.get(account.ledger)
+        if desk is None:
+            return
+        asking = desk.users.pop(account.user, set())
+        for call in asking:
+            call.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+        if not desk.users and self._desks.pop(account.ledger, None) is not None:
+            await desk.pool.close()
+            desk.lease.release()
+            desk.ledger.close()
 
-    async def _account(self, account: Account) -> _Opened:
-        async with self._opening:
-            if account.key not in self._open:
-                self._open[account.key] = await self._opened(account)
-            return self._open[account.key]
+    async def _desk(self, account: Account) -> _Desk:
+        self._check_same(self._limits_of, account.config, SHARED)
+        async with self._opening[account.ledger]:
+            desk = self._desks.get(account.ledger)
+            if desk is None:
+                desk = self._desks[account.ledger] = await self._opened(account)
+        self._check_same(desk.config, account.config, BUDGETED)
+        desk.users.setdefault(account.user, set())
+        return desk
 
-    async def _opened(self, account: Account) -> _Opened:
-        config = account.config
-        self._check_shared(config)
+    async def _opened(self, account: Account) -> _Desk:
+        here = ray.get_runtime_context().get_node_id()
+        if account.node not in ("", here):
+            raise ConfigError(
+                f"the pool of judge {account.config.spec!r} runs on another machine, which cannot "
+                "write this ledger; name a database that both reach in judge.ledger"
+            )
         judge = make_judge(
-            config,
+            account.config,
             seed=account.seed,
             hidden=self._hidden.of if self._hidden else None,
             votes=self._votes(),
         )
-        self._limits = self._limits or Limits(config)
         ledger = await asyncio.to_thread(Ledger, account.ledger)
         try:
-            await asyncio.to_thread(ledger.lease, judge.name, wait_s=LEASE_S)
-            pool = ValidatorPool(judge, ledger, config, seed=account.seed, limits=self._limits)
+            lease = await asyncio.to_thread(ledger.lease, judge.name, wait_s=LEASE_S)
+            limits = self._judges_limits(account.config)
+            pool = ValidatorPool(judge, ledger, account.config, seed=account.seed, limits=limits)
         except BaseException:
             ledger.close()
             raise
-        return judge, ledger, pool
+        return _Desk(judge, ledger, lease, pool, account.config, {})
+
+    def _judges_limits(self, config: JudgeConfig) -> Limits:
+        if self._limits is None:
+            self._limits = Limits(config)
+            if ray.get_runtime_context().was_current_actor_reconstructed:
+                self._limits.rate.rest()  # other ledgers may have requests of the last minute
+        return self._limits
 
     def _votes(self) -> Votes | None:
         if not len(self._examples):
@@ -123,11 +184,11 @@ class ValidatorPoolActor:
 
         return lexical_votes(self._examples.texts, self._examples.labels)
 
-    def _check_shared(self, config: JudgeConfig) -> None:
-        for key in SHARED:
-            ours, theirs = getattr(self._limits_of, key), getattr(config, key)
+    def _check_same(self, one: JudgeConfig, other: JudgeConfig, keys: Sequence[str]) -> None:
+        for key in keys:
+            ours, theirs = getattr(one, key), getattr(other, key)
             if ours != theirs:
                 raise ConfigError(
-                    f"the pool of judge {config.spec!r} runs with judge.{key}={ours!r}, and this "
+                    f"the pool of judge {one.spec!r} runs with judge.{key}={ours!r}, and this "
                     f"asks for {theirs!r}: use the same value, or wait until the other has ended"
                 )

@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from red_ray.config import JudgeConfig, Price
-from red_ray.errors import JudgeError
 from red_ray.types import Question
 
 WINDOW_S = 60.0
@@ -68,6 +67,11 @@ class RateLimit:
         self._tokens = 0
         self._turn = asyncio.Lock()
 
+    def rest(self) -> None:
+        """Let a minute pass first: nobody knows what an earlier process has sent."""
+        n_requests = self._max_requests or 1
+        self.restore((0.0, (self._max_tokens or 0) // n_requests + 1) for _ in range(n_requests))
+
     def restore(self, sends: Iterable[tuple[float, int]]) -> None:
         """Count requests of an earlier process: their age in seconds, and their tokens."""
         now_s = self._clock()
@@ -79,19 +83,14 @@ class RateLimit:
     async def admit(self, tokens: int) -> Ticket:
         """Wait until a request of about `tokens` may leave; then it counts until it is over.
 
-        Follow with `leaves`, or with `withdraw`. The minute begins when it leaves: what stands
-        between may take longer than it should.
-
-        Raises:
-            JudgeError: it never may, having more tokens than a minute has.
+        One of more tokens than a minute has leaves when nothing else counts. Follow with `leaves`,
+        or with `withdraw`. The minute begins when it leaves: what stands between may take longer
+        than it should.
         """
-        if self._max_tokens is not None and tokens > self._max_tokens:
-            raise JudgeError(
-                f"a question of about {tokens!r} tokens is over judge.tokens_per_minute="
-                f"{self._max_tokens!r}; raise it, or lower max_chars or judge.max_answer_tokens"
-            )
         if self._max_requests is None and self._max_tokens is None:
             return Ticket(tokens, counted=False)
+        if self._max_tokens is not None:
+            tokens = min(tokens, self._max_tokens)
         async with self._turn:
             while (wait_s := self._wait_s(tokens)) > 0:
                 await self._sleep(min(wait_s, _LOOK_AGAIN_S))
@@ -183,6 +182,11 @@ class Budget:
             and _below(spent.cost_usd + _ROUNDING_USD, config.budget_usd)
         )
 
+    async def alone(self, is_known: Callable[[], bool]) -> None:
+        """Let one request go at a time until it is known what one takes."""
+        while self._n_open and not is_known():
+            await self._settling()
+
     async def take(self, tokens: int, cost_usd: float) -> None:
         """Reserve a request; waits where one under way may turn out cheaper than reserved.
 
@@ -192,10 +196,13 @@ class Budget:
         while not self._fits(tokens, cost_usd):
             if self._n_open == 0 or not _below(self._spent.requests, self._config.budget_calls):
                 raise BudgetUsedUpError
-            self._settled.clear()
-            await self._settled.wait()
+            await self._settling()
         self._n_open += 1
         self._spent.add(1, tokens, cost_usd)
+
+    async def _settling(self) -> None:
+        self._settled.clear()
+        await self._settled.wait()
 
     def settle(self, tokens: int, cost_usd: float) -> None:
         """A request is over; add what it took beyond its reservation (below 0: gives back)."""
@@ -223,21 +230,30 @@ class Estimate:
     As many tokens per byte, and as long an answer, as the largest seen: a limit in tokens or money
     is held if no answer is larger than all before it.
 
+    Attributes:
+        is_known: whether there was one to learn from.
+
     Args:
         price: of the model; None where it is not known.
         max_answer_tokens: where the server is told to stop.
+        longest_answer: tokens of the longest one that an earlier process had.
         counts: whether the judge counts tokens at all.
     """
 
     def __init__(
-        self, price: Price | None, *, max_answer_tokens: int | None, counts: bool = True
+        self,
+        price: Price | None,
+        *,
+        max_answer_tokens: int | None,
+        longest_answer: int = 0,
+        counts: bool = True,
     ) -> None:
         self._price = price
         self._counts = counts
         self._per_byte = _TOKENS_PER_BYTE
-        self._longest = max_answer_tokens
-        self._answer = max_answer_tokens or _ANSWER_TOKENS
-        self._learned = False
+        self._least = max(max_answer_tokens or 0, longest_answer)
+        self._answer = self._least or _ANSWER_TOKENS
+        self.is_known = not counts
 
     def tokens(self, question: Question) -> tuple[int, int]:
         """Of the prompt and of the answer."""
@@ -248,11 +264,12 @@ class Estimate:
     def learn(self, question: Question, prompt_tokens: int, answer_tokens: int) -> None:
         """Take in what a request came to; the first one replaces what was assumed."""
         if not prompt_tokens:
+            self.is_known = True  # the server does not count: what was assumed has to do
             return
         per_byte = prompt_tokens / _n_bytes(question)
-        if not self._learned:
-            self._learned, self._per_byte = True, per_byte
-            self._answer = self._longest or answer_tokens
+        if not self.is_known:
+            self.is_known, self._per_byte = True, per_byte
+            self._answer = self._least or answer_tokens
         self._per_byte = max(self._per_byte, per_byte)
         self._answer = max(self._answer, answer_tokens)
 

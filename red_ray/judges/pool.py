@@ -85,6 +85,7 @@ class _Turn:
     """One call of the pool: its round, the verdicts there were when it looked, what is open."""
 
     asked_in: str
+    seed: int
     replay: bool = False
     n_kept: int = 0
     n_open: int = 0
@@ -189,8 +190,11 @@ class ValidatorPool:
         self._estimate = Estimate(
             self._price,
             max_answer_tokens=config.max_answer_tokens,
+            longest_answer=ledger.longest_answer(judge.name),
             counts=(config.spec or "").startswith(_COUNTING),
         )
+        limits_in_tokens = (config.tokens_per_minute, config.budget_tokens, config.budget_usd)
+        self._limits_tokens = any(limit is not None for limit in limits_in_tokens)
         self._writer = LedgerWriter(ledger)
         self._asked: dict[str, _Shared] = {}
         self._runners: set[asyncio.Task[None]] = set()
@@ -236,7 +240,12 @@ class ValidatorPool:
         )
 
     async def validate(
-        self, questions: Iterable[Question], *, asked_in: str = "", replay: bool = False
+        self,
+        questions: Iterable[Question],
+        *,
+        asked_in: str = "",
+        replay: bool = False,
+        seed: int | None = None,
     ) -> list[Verdict]:
         """The verdicts on `questions`, in their order.
 
@@ -248,13 +257,15 @@ class ValidatorPool:
             asked_in: names the round of a run: its id, a slash, the round.
             replay: whether a question that failed in this round has failed, as in a round that a
                 resumed run had finished; else it is asked again.
+            seed: orders the candidates of each question; the pool's own by default.
 
         Raises:
             JudgeRefused: the judge refuses all requests; the rest is cancelled.
             JudgeUnavailable: nobody had an answer for longer than `total_time_s`.
             StorageError: a verdict could not be stored.
         """
-        async with aclosing(self._numbered(questions, _Turn(asked_in, replay))) as numbered:
+        turn = _Turn(asked_in, self._seed if seed is None else seed, replay)
+        async with aclosing(self._numbered(questions, turn)) as numbered:
             verdicts = [item async for item in numbered]
         return [verdict for _, verdict in sorted(verdicts, key=lambda item: item[0])]
 
@@ -262,7 +273,7 @@ class ValidatorPool:
         self, questions: Iterable[Question], *, asked_in: str = ""
     ) -> AsyncGenerator[Verdict, None]:
         """As `validate`, each verdict as soon as it is stored; what is not awaited is cancelled."""
-        async with aclosing(self._numbered(questions, _Turn(asked_in))) as numbered:
+        async with aclosing(self._numbered(questions, _Turn(asked_in, self._seed))) as numbered:
             async for _, verdict in numbered:
                 yield verdict
 
@@ -375,12 +386,12 @@ class ValidatorPool:
         if known is not None:
             self._count.cached += 1
             return replace(known, requests=0)
-        return None if self.exhausted else await self._ask(key, question, turn.asked_in)
+        return None if self.exhausted else await self._ask(key, question, turn)
 
-    async def _ask(self, key: str, question: Question, asked_in: str) -> Verdict | None:
+    async def _ask(self, key: str, question: Question, turn: _Turn) -> Verdict | None:
         """Ask until there is an outcome, and store it; None where no request was left."""
         attempts = Attempts()
-        shown = presented(question, key, self._seed)
+        asked_in, shown = turn.asked_in, presented(question, key, turn.seed)
         try:
             await self._request(key, shown, attempts, asked_in)
             while (wait_s := self._retries.wait_s(attempts)) is not None:
@@ -418,7 +429,6 @@ class ValidatorPool:
             else:
                 attempts.paused_s += sent_s - entered_s
             attempts.requests += 1
-            attempts.n_tries += not is_probe
             came: Reply | JudgeError | None = None
             self._count.in_flight += 1
             try:
@@ -428,6 +438,8 @@ class ValidatorPool:
             finally:
                 self._count.in_flight -= 1
                 self._settle(sending, came, attempts, sent_s)
+        # A request that finds out how to ask, or whether the judge is back, is no try.
+        attempts.n_tries += not is_probe and not isinstance(came, SchemaRefused)
         if isinstance(came, Reply):
             self._limits.breaker.answered()
             self._estimate.learn(question, came.prompt_tokens, came.completion_tokens)
@@ -440,7 +452,10 @@ class ValidatorPool:
 
     async def _take_leave(self, key: str, question: Question, asked_in: str) -> _Sending:
         """Reserve the budget, wait for the rate, and commit that the request leaves."""
+        if self._limits_tokens:
+            await self._budget.alone(lambda: self._estimate.is_known)
         tokens = self._estimate.tokens(question)
+        self._check_fits(tokens[0])
         cost_usd = self._estimate.cost_usd(*tokens)
         n_tokens = sum(tokens)
         await self._budget.take(n_tokens, cost_usd or 0.0)
@@ -455,6 +470,14 @@ class ValidatorPool:
         self._count.requests += 1
         self._limits.rate.leaves(ticket)
         return _Sending(sent, ticket)
+
+    def _check_fits(self, prompt_tokens: int) -> None:
+        limit = self._config.tokens_per_minute
+        if limit is not None and self._estimate.is_known and prompt_tokens > limit:
+            raise JudgeError(
+                f"a prompt of about {prompt_tokens!r} tokens is over judge.tokens_per_minute="
+                f"{limit!r}; raise it, or lower max_chars"
+            )
 
     async def _commit_send(
         self, key: str, asked_in: str, n_tokens: int, cost_usd: float | None, ticket: Ticket

@@ -90,7 +90,7 @@ class LedgerWriter:
 
     def _committed(self, group: list[_Waiting], stored: asyncio.Future[None]) -> None:
         """Tell those who wait; of a group that failed each apart: answers may fit, sends not."""
-        if isinstance(stored.exception(), StorageError) and len(group) > 1:
+        if stored.exception() is not None and len(group) > 1:
             for entries, done in sorted(group, key=_is_send):
                 self._store(entries).add_done_callback(partial(_tell, [done]))
         else:

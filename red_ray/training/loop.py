@@ -31,6 +31,11 @@ FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
 MAX_FAILURES = 2
 """Tries of a text in a run, each with its own retries, before it is set aside."""
 
+ANSWERS = (Outcome.LABEL, Outcome.NONE)
+
+MANY = 100
+"""So many answers of which not one could be read: the next will be no better."""
+
 FEW = 5
 """So many questions may all fail by themselves; more of them mean that the judge is away."""
 
@@ -103,7 +108,8 @@ class ActiveLoop:
         self._n_done = 0
         self._n_in_phase = 0
         self._likelihoods: list[float] = []
-        self._answered = False
+        self._answered = self._was_read = False
+        self._n_unread = 0
         self._failures: Counter[int] = Counter()
         self._n_calibrated = len(ensemble.rows)
         self._stale = set(range(len(ensemble.subsets)))
@@ -273,9 +279,17 @@ class ActiveLoop:
         return iteration, tuple((row - n_seed, self._names[label]) for row, label in pairs)
 
     def _check_alive(self, verdicts: Sequence[Verdict]) -> None:
-        """Stop where a judge is away: it failed on every question, and on more than a few."""
+        """Stop where a judge is away, or of no use, by more than a few questions."""
         failed = [one for one in verdicts if one.outcome in FAILURES]
+        unread = [one for one in verdicts if one.outcome is Outcome.UNREADABLE]
+        self._n_unread += len(unread)
+        self._was_read = self._was_read or any(one.outcome in ANSWERS for one in verdicts)
         self._answered = self._answered or len(failed) < len(verdicts)
+        if unread and self._n_unread >= MANY and not self._was_read:
+            raise JudgeUnavailable(
+                f"none of the judge's {self._n_unread} answers could be read ({unread[0].error}); "
+                "ask another model, or raise judge.max_answer_tokens, and train again"
+            )
         if not failed or len(failed) < len(verdicts):
             return
         if not self._answered or len(failed) > FEW:

@@ -73,6 +73,36 @@ def test_two_who_ask_one_judge_share_its_pool_and_its_limits(opened, tmp_path, p
     assert server.n_requests == 30 + 20, "each has its own ledger and its own budget"
 
 
+def test_two_who_share_a_ledger_share_its_budget_and_pay_once(opened, tmp_path, port):
+    """As the trials of a sweep do; one that ends takes nothing of the other along."""
+    ledger = tmp_path / "ledger.sqlite"
+    with Live(port, by_text(delay_s=0.3)) as server:
+        one = opened(ledger, port, concurrency=8, budget_calls=30)
+        two = opened(ledger, port, concurrency=8, budget_calls=30, top_k=3)
+        answers: list[Any] = []
+        asking = threading.Thread(target=lambda: answers.extend(ask(one, questions(20))))
+        asking.start()
+        time.sleep(0.2)
+        ask_and_leave(two, questions(20))
+        asking.join()
+        assert len(answers) == server.n_requests == 20
+        assert len(ask(one, questions(60))) == server.n_requests == 30
+        with pytest.raises(ConfigError, match=r"judge\.budget_calls=30, and this asks for 50"):
+            opened(ledger, port, concurrency=8, budget_calls=50)
+
+
+def ask_and_leave(validator: Any, asked: list[Question]) -> None:
+    """Ask, and end the run at once, with everything in flight."""
+
+    async def begin() -> None:
+        asking = asyncio.create_task(validator.validate(asked, 1))
+        await asyncio.sleep(0.2)
+        validator.end()
+        await asyncio.gather(asking, return_exceptions=True)
+
+    asyncio.run(begin())
+
+
 def test_who_asks_for_other_limits_is_told(opened, tmp_path, port):
     with Live(port, by_text()):
         opened(tmp_path / "one.sqlite", port, concurrency=3)

@@ -111,7 +111,8 @@ class Ledger:
             keys: of the questions.
             asked_in: the round that asks. What this very round bought comes back as it was; any
                 other answer with 0 requests and at no cost.
-            replay: whether what failed in this round, and was not answered in it, comes back too.
+            replay: whether what failed in this round, and was not answered in it, comes back too;
+                an answer that could not be read was paid for, and always does.
 
         Raises:
             StorageError: the ledger cannot be read.
@@ -120,11 +121,12 @@ class Ledger:
         with self._translated(), self._look_ups.connect() as connection:
             for chunk in _chunks(keys):
                 answers = _answers(connection, chunk, asked_in)
-                if asked_in and replay:
-                    failed = _failures(connection, chunk, asked_in)
-                    failed = {k: one for k, one in failed.items() if not _is_own(answers.get(k))}
-                    answers |= failed
                 found |= answers
+                failed = _failures(connection, chunk, asked_in) if asked_in else {}
+                for key, one in failed.items():
+                    is_final = replay or one.outcome is Outcome.UNREADABLE
+                    if is_final and not _is_own(answers.get(key)):
+                        found[key] = one
         return {key: found[key] for key in keys if key in found}
 
     def add_humans(self, verdicts: Iterable[HumanVerdict]) -> int:
@@ -212,6 +214,16 @@ class Ledger:
         if counts is None:
             return Spent(0, 0, 0.0)
         return Spent(counts.requests, counts.tokens, counts.cost_usd or 0.0)
+
+    def longest_answer(self, judge: str) -> int:
+        """Tokens of the longest answer that a judge gave.
+
+        Raises:
+            StorageError: the ledger cannot be read.
+        """
+        query = sa.select(sa.func.max(REQUESTS.c.completion_tokens))
+        with self._connection() as connection:
+            return int(connection.scalar(query.where(REQUESTS.c.judge == judge)) or 0)
 
     def sends_since(self, judge: str, since: datetime) -> list[tuple[datetime, int]]:
         """When requests to a judge left, and their tokens, from `since` on.

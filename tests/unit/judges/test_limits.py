@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 
 from red_ray.config import JudgeConfig, Price
-from red_ray.errors import JudgeError
 from red_ray.judges.limits import Budget, BudgetUsedUpError, Estimate, RateLimit, Spent, Ticket
 from tests.unit.judges.fakes import FakeTime, question
 
@@ -144,9 +143,20 @@ async def test_a_send_from_the_future_counts_as_one_of_now(time: FakeTime) -> No
     assert await admitted_s(limit, time, 0) == [61]
 
 
-async def test_a_question_that_no_minute_holds_is_told(time: FakeTime) -> None:
-    with pytest.raises(JudgeError, match=r"101 tokens is over judge\.tokens_per_minute=100; raise"):
-        await rate(time, None, 100).admit(101)
+async def test_a_request_larger_than_a_minute_leaves_when_nothing_else_counts(
+    time: FakeTime,
+) -> None:
+    """What was learned from one runaway answer must not hold everything back for ever."""
+    assert await admitted_s(rate(time, None, 100), time, 10, 500, 500) == [0, 61, 122]
+
+
+@pytest.mark.parametrize(("requests", "tokens"), [(3, None), (None, 100), (3, 100)])
+async def test_a_rest_lets_a_minute_pass_first(
+    time: FakeTime, requests: int | None, tokens: int | None
+) -> None:
+    limit = rate(time, requests, tokens)
+    limit.rest()
+    assert await admitted_s(limit, time, 1) == [61]
 
 
 def budget(spent: Spent | None = None, **limits: float) -> Budget:
@@ -315,3 +325,36 @@ async def test_a_request_that_does_not_leave_makes_room(time: FakeTime) -> None:
     limit = rate(time, 1, 100)
     limit.withdraw(await limit.admit(100))
     assert await admitted_s(limit, time, 100) == [0]
+
+
+async def test_one_request_goes_at_a_time_until_it_is_known_what_one_takes() -> None:
+    """The first burst would else reserve far too little, all at once."""
+    known, order = [False], []
+    spending = budget(budget_tokens=1_000)
+
+    async def ask(number: int) -> None:
+        await spending.alone(lambda: known[0])
+        await spending.take(10, 0.0)
+        order.append(f"{number} leaves")
+        await asyncio.sleep(0.001)
+        order.append(f"{number} is over")
+        known[0] = number == 1
+        spending.settle(90, 0.0)
+
+    await asyncio.gather(*(ask(number) for number in range(4)))
+    assert order[:4] == ["0 leaves", "0 is over", "1 leaves", "1 is over"]
+    assert order[4:6] == ["2 leaves", "3 leaves"]
+
+
+def test_an_estimate_knows_the_longest_answer_of_an_earlier_process() -> None:
+    estimate = Estimate(None, max_answer_tokens=None, longest_answer=2_000)
+    assert estimate.tokens(question())[1] == 2_000
+    estimate.learn(question(), 100, 5)
+    assert estimate.tokens(question())[1] == 2_000
+
+
+def test_a_server_that_counts_no_tokens_holds_nothing_up() -> None:
+    estimate = Estimate(None, max_answer_tokens=None)
+    assert not estimate.is_known
+    estimate.learn(question(), 0, 0)
+    assert estimate.is_known

@@ -618,6 +618,55 @@ async def test_a_budget_in_tokens_or_money_is_not_exceeded(
     assert len(judge.asked) > 35, "what was reserved too much is given back"
 
 
+async def test_the_first_burst_is_held_to_a_budget_in_tokens_too(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    """Before the first answer nobody knows that each takes 2,000 tokens."""
+    long = Reply(Outcome.LABEL, "card_arrival", prompt_tokens=300, completion_tokens=2_000)
+    for name, n_bought in (("fake", 4), ("fake", 0)):
+        judge = FakeJudge(script(then=long))
+        judge.name = name
+        spec = {"spec": "openai:m@http://127.0.0.1:1/v1"}
+        pool = make_pool(judge, **spec, budget_tokens=10_000, concurrency=64)
+        await pool.validate([question(f"{n_bought} {n}") for n in range(100)])
+        assert len(judge.asked) == n_bought, "a restart knows what answers took before"
+    assert ledger.spent("fake").tokens == 9_200
+
+
+async def test_a_prompt_larger_than_a_minute_is_told(make_pool: MakePool) -> None:
+    judge = FakeJudge(script(then=Reply(Outcome.LABEL, "card_arrival", prompt_tokens=300)))
+    spec = {"spec": "openai:m@http://127.0.0.1:1/v1"}
+    pool = make_pool(judge, **spec, tokens_per_minute=200)
+    verdicts = await pool.validate(questions(3))
+    assert [verdict.outcome for verdict in verdicts[1:]] == [Outcome.ERROR] * 2
+    assert "is over judge.tokens_per_minute=200" in verdicts[1].error
+    assert len(judge.asked) == 1
+
+
+async def test_what_could_not_be_read_is_not_paid_for_again_in_its_round(
+    make_pool: MakePool,
+) -> None:
+    """After a kill, too: it was answered, and the answer was of no use."""
+    await make_pool(FakeJudge(script(then=UNREADABLE))).validate(questions(3), asked_in="run/1")
+    judge = FakeJudge()
+    again = await make_pool(judge).validate(questions(3), asked_in="run/1")
+    assert [(v.outcome, v.requests) for v in again] == [(Outcome.UNREADABLE, 2)] * 3
+    assert judge.asked == []
+    assert len(await make_pool(judge).validate(questions(3), asked_in="run/2")) == 3
+    assert len(judge.asked) == 3, "another round may try"
+
+
+async def test_an_entry_that_no_database_takes_loses_no_other(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    huge = Reply(Outcome.LABEL, "card_arrival", prompt_tokens=10**30)
+    judge = FakeJudge(lambda _, q: huge if q.text == "text 3" else label())
+    with pytest.raises(OverflowError):
+        await make_pool(judge, concurrency=8).validate(questions(8))
+    kept = sum(1 for _ in ledger.verdicts())
+    assert kept == 7
+
+
 async def test_a_failed_request_costs_what_it_may_have_cost(
     make_pool: MakePool, ledger: Ledger
 ) -> None:
