@@ -87,9 +87,10 @@ class JudgeConfig(_Frozen):
     `timeout_s` is for one request, `total_time_s` for a question, and for a judge that is away.
     The limits per minute are for any 60 s, the budgets for the life of the ledger. `prices` are by
     the model's name. `queue` is how many questions the pool holds at once (None: four for each
-    concurrent request). `max_answer_tokens` is where the server cuts an answer; one that is cut
-    cannot be read. `gold_share`: for each question about the pool so many, on average, are planted
-    about rows whose label is known, to see how often the judge is right; they come on top.
+    concurrent request). `temperature` None is the model's own. `max_answer_tokens` is where the
+    server cuts an answer; one that is cut cannot be read. `gold_share`: for each question about the
+    pool so many, on average, are planted about rows whose label is known, to see how often the
+    judge is right; they come on top.
     `tokenizer`, a folder or a model's name at the hub, counts a dry run's tokens (None: the
     encoder's). `ledger` is a postgresql:// URL; None is a file in the run's folder.
     """
@@ -101,7 +102,7 @@ class JudgeConfig(_Frozen):
     timeout_s: float = Field(default=150.0, gt=0)
     total_time_s: float = Field(default=600.0, gt=0)
     max_attempts: int = Field(default=4, ge=1)
-    temperature: float = Field(default=0.0, ge=0)
+    temperature: float | None = Field(default=0.0, ge=0)
     concurrency: int = Field(default=16, ge=1)
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1)

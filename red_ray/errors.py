@@ -11,7 +11,7 @@
         ├── JudgeError            a judge that gave no answer
         │   ├── JudgeTimeout
         │   ├── JudgeUnavailable  connection refused, 408, 429, 5xx: worth another try
-        │   ├── JudgeRefused      401, 403, 404: no retry can help
+        │   ├── JudgeRefused      401 to 404: no retry can help
         │   └── SchemaRefused     the server takes no answer schema: ask again without one
         ├── StorageError          a disk that is full or went away
         └── ForgottenError        a restarted worker that must be given its rows again

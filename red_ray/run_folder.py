@@ -50,17 +50,22 @@ class _State:
 
 
 class RunFolder:
-    """Reads and writes a run's folder; what it writes is whole or not there."""
+    """Reads and writes a run's folder; what it writes is whole or not there.
+
+    Attributes:
+        was_put_back: whether a run failed, and the finished one that stood here before is back.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.bundle = path / "bundle"
         self.ledger = path / "ledger.sqlite"
+        self.was_put_back = False
         self._lock: int | None = None
 
     @classmethod
     def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
-        """Make a run's folder, or go on in one that was cut short: its ledger still answers.
+        """Begin a run, also in a folder where one was cut short: its ledger still answers.
 
         Args:
             path: the folder; its parents are made.
@@ -85,11 +90,11 @@ class RunFolder:
             if not overwrite:
                 self._refuse_finished()
             self._set_aside()
-        # One that was cut short keeps its id, under which the ledger counts what it cost.
-        run_id = self.run_id or uuid.uuid4().hex
         self._write("config.yaml", dump_config(config))
         self._write("iterations.jsonl", "")
-        self._write_state(_State(run_id))  # last: what has it can be gone on with
+        # Last: what has it can be gone on with. A new id: under the old one the ledger holds what
+        # failed in the rounds of another run.
+        self._write_state(_State(uuid.uuid4().hex))
 
     def _refuse_finished(self) -> None:
         if not (self.bundle / MANIFEST).exists():
@@ -201,7 +206,7 @@ class RunFolder:
         try:
             yield
         except BaseException:
-            self._put_back()
+            self.was_put_back = self._put_back()
             raise
         else:
             shutil.rmtree(self._previous, ignore_errors=True)
@@ -219,14 +224,15 @@ class RunFolder:
             if (self.path / name).exists():
                 (self.path / name).rename(self._previous / name)
 
-    def _put_back(self) -> None:
+    def _put_back(self) -> bool:
         if not (self._previous / "bundle").exists():
-            return
+            return False
         shutil.rmtree(self.bundle, ignore_errors=True)
         for name in (*RESULTS, *OF_A_RUN):
             if (self._previous / name).exists():
                 (self._previous / name).replace(self.path / name)
         self._previous.rmdir()
+        return True
 
     @property
     def _previous(self) -> Path:

@@ -45,7 +45,7 @@ def run_training(
 
     check_parts(config, inputs)
     run = RunFolder.create(out, config, overwrite=overwrite)
-    with run.replacing():
+    with _replacing(output, run):
         run.write_seen(inputs.seen_keys)
         write_snapshot(run.path, Snapshot(inputs, test))
         notes(output, (*inputs.notes, *(test.notes if test else ())))
@@ -59,9 +59,24 @@ def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str,
     run, n_done = RunFolder.resume(path)
     rows = read_snapshot(path)
     config = load_config(path / "config.yaml")
-    with run.replacing():
+    with _replacing(output, run):
         output.note(f"{n_done} finished iterations are run again, from the ledger")
         return _train_and_score(output, run, config, rows, n_done=n_done, dashboard=dashboard)
+
+
+@contextmanager
+def _replacing(output: Output, run: RunFolder) -> Iterator[None]:
+    """As `RunFolder.replacing`; says so where a failure left nothing to go on with."""
+    try:
+        with run.replacing():
+            yield
+    except BaseException:
+        if run.was_put_back:
+            output.note(
+                "the finished run that stood here is back, and nothing is there to resume; train "
+                "again with --overwrite: what was paid for is in the ledger"
+            )
+        raise
 
 
 def _train_and_score(
@@ -106,7 +121,7 @@ def _train_and_score(
         )
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
-        card = _evaluated(run, done, config, rows.test)
+        card = _evaluated(run, done, config, rows)
     write_report(run.path)
     run.finish()
     _warn_of_loss(output, done.trained)
@@ -117,12 +132,14 @@ def _train_and_score(
 
 def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
     """Let what people said, as the run's ledger has it, outrank the files."""
-    from red_ray.data.people import with_people
+    from red_ray.data.people import of_this_run, with_people
 
     with opened_ledger(config, out) as ledger:
         if ledger is None:
             return inputs
-        return with_people(inputs, ((one.text, one.label) for one in ledger.humans()))
+        said = ((one.text, one.label) for one in ledger.humans())
+        # A database may be that of several projects; the run's own file is its own.
+        return with_people(inputs, of_this_run(inputs, said) if config.judge.ledger else said)
 
 
 @contextmanager
@@ -190,15 +207,15 @@ def check_parts(config: RunConfig, inputs: Inputs) -> None:
 
 
 def _evaluated(
-    run: RunFolder, done: ClusterRun, config: RunConfig, test: TestRows | None
+    run: RunFolder, done: ClusterRun, config: RunConfig, rows: Snapshot
 ) -> dict[str, Any] | None:
     from red_ray.evaluation.details import run_details
 
     details = run_details(done.trained, config.judge.spec)
-    run.write_json("details.json", details | _after_the_loop(run, done.trained, config))
-    if test is None:
+    run.write_json("details.json", details | _after_the_loop(run, done, config, rows.inputs))
+    if rows.test is None:
         return None
-    return score_rows(run, done.trained.model, test, done.encoder)
+    return score_rows(run, done.trained.model, rows.test, done.encoder)
 
 
 def _tell_of_disputes(output: Output, run: RunFolder) -> None:
@@ -206,19 +223,23 @@ def _tell_of_disputes(output: Output, run: RunFolder) -> None:
     if n_disputed:
         output.note(
             f"{n_disputed} disputed labels in {run.path / 'disputed.csv'}: fill in `answer`, then "
-            f"`red-ray ledger import {run.path} --input …` and train again"
+            f"`red-ray ledger import {run.path} --input …` and train again with --overwrite"
         )
 
 
-def _after_the_loop(run: RunFolder, trained: Trained, config: RunConfig) -> dict[str, Any]:
+def _after_the_loop(
+    run: RunFolder, done: ClusterRun, config: RunConfig, inputs: Inputs
+) -> dict[str, Any]:
     """What the ledger says of the run, and for a person the labels that are disputed."""
     from red_ray.evaluation.disputes import write_disputes
 
-    if not trained.iterations:
+    if done.judge is None:
         return {}
+    path, disputes = run.path / "disputed.csv", done.trained.disputes
+    texts = (*inputs.train.texts, *inputs.pool)
     with closing(Ledger(ledger_of(config, run))) as ledger:
         bill = ledger.requests_of(run.run_id)
-        n_disputed = write_disputes(run.path / "disputed.csv", trained.disputes, ledger)
+        n_disputed = write_disputes(path, disputes, ledger, texts=texts)
     return {"bill": asdict(bill), "n_disputed": n_disputed}
 
 

@@ -2,12 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 from red_ray.core.text import text_key
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import LabelledRows, check_trainable
+
+
+def of_this_run(
+    inputs: Inputs, said: Iterable[tuple[str, str | None]]
+) -> Iterator[tuple[str, str | None]]:
+    """Of what people said over a ledger that projects share: what concerns this run.
+
+    That is what they said of its texts, and texts to which they gave one of its labels.
+
+    Args:
+        inputs: rows of the files.
+        said: texts and labels, None where none fits.
+    """
+    keys, labels = inputs.seen_keys, frozenset(inputs.train.labels)
+    return ((text, word) for text, word in said if word in labels or text_key(text) in keys)
 
 
 def with_people(inputs: Inputs, said: Iterable[tuple[str, str | None]]) -> Inputs:

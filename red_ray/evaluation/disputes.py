@@ -7,7 +7,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from red_ray.judges import Ledger
-from red_ray.judges.ledger.transfer import Only, guarded_cell, person_rows
+from red_ray.judges.ledger.schema import stored_text_key
+from red_ray.judges.ledger.transfer import Only, guarded_cell, person_rows, unguarded_cell
 from red_ray.storage import writing
 from red_ray.training.job import Dispute
 
@@ -17,8 +18,16 @@ COLUMNS = ("text", "label", "given_by", "judge_says", "model_says", "confidence"
 NONE = "(none of these)"
 
 
-def write_disputes(path: Path, disputes: Iterable[Dispute], ledger: Ledger) -> int:
+def write_disputes(
+    path: Path, disputes: Iterable[Dispute], ledger: Ledger, *, texts: Iterable[str]
+) -> int:
     """Write the labels that the model contradicts, then those on which verdicts disagree.
+
+    Args:
+        path: of the table.
+        disputes: what the model contradicts.
+        ledger: may be shared with other projects.
+        texts: of the run; no verdict on another one is written.
 
     Returns:
         How many rows.
@@ -31,7 +40,7 @@ def write_disputes(path: Path, disputes: Iterable[Dispute], ledger: Ledger) -> i
     with writing(path), path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS, restval="")
         writer.writeheader()
-        for row in (*_contradicted(disputes), *_between_rounds(ledger)):
+        for row in (*_contradicted(disputes), *_between_rounds(ledger, texts)):
             writer.writerow(row)
             n_rows += 1
     return n_rows
@@ -45,8 +54,11 @@ def _contradicted(disputes: Iterable[Dispute]) -> Iterator[dict[str, str]]:
         yield row | {"confidence": f"{one.confidence:.2f}"}
 
 
-def _between_rounds(ledger: Ledger) -> Iterator[dict[str, str]]:
+def _between_rounds(ledger: Ledger, texts: Iterable[str]) -> Iterator[dict[str, str]]:
+    keys = frozenset(map(stored_text_key, texts))
     for row in person_rows(ledger, Only.DISPUTED):
+        if stored_text_key(unguarded_cell(row["text"])) not in keys:
+            continue
         yield {
             "text": row["text"],
             "label": row["verdict"],

@@ -11,6 +11,8 @@ from red_ray.judges.faults import Failure, Remedies, status_error
 from red_ray.judges.prompts import CUT, NO_BODY, answer_schema, read_answer, render, unreadable
 from red_ray.types import Question, Reply
 
+_MOST_TOKENS = 10_000_000  # of one request: no model takes as many, so the server miscounts
+
 
 @dataclass(frozen=True, slots=True)
 class Chat:
@@ -35,11 +37,13 @@ class Transport(ABC):
 
     Attributes:
         takes_schema: False once the server has refused one.
+        has_answered: whether it ever did; what it refuses from then on is that question alone.
     """
 
     def __init__(self, remedies: Remedies) -> None:
         self._remedies = remedies
         self.takes_schema = True
+        self.has_answered = False
 
     @property
     @abstractmethod
@@ -62,7 +66,11 @@ class Transport(ABC):
     def failed(self, failure: Failure, *, with_schema: bool) -> JudgeError:
         """The error of a request that failed; a refusal of its schema is remembered."""
         error = status_error(
-            failure, judge=self.name, remedies=self._remedies, with_schema=with_schema
+            failure,
+            judge=self.name,
+            remedies=self._remedies,
+            with_schema=with_schema,
+            has_answered=self.has_answered,
         )
         if isinstance(error, SchemaRefused):
             self.takes_schema = False
@@ -91,16 +99,21 @@ class LanguageJudge:
         """Send one chat request and read its answer."""
         schema = answer_schema(question) if self._transport.takes_schema else None
         chat = await self._transport.chat(render(question, complaint), schema)
+        self._transport.has_answered |= chat.text is not None
         return replace(
             _read(chat, question),
-            prompt_tokens=chat.prompt_tokens,
-            completion_tokens=chat.completion_tokens,
+            prompt_tokens=_believed(chat.prompt_tokens),
+            completion_tokens=_believed(chat.completion_tokens),
             version=chat.version,
         )
 
     async def close(self) -> None:
         """Close the connections."""
         await self._transport.close()
+
+
+def _believed(n_tokens: int) -> int:
+    return n_tokens if 0 <= n_tokens <= _MOST_TOKENS else 0
 
 
 def _read(chat: Chat, question: Question) -> Reply:

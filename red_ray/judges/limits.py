@@ -282,11 +282,12 @@ class Estimate:
 
 
 def _n_bytes(question: Question) -> int:
-    n_bytes = len(question.text.encode("utf-8", "replace")) + _INSTRUCTIONS_BYTES
+    parts = [question.text]
     for candidate in question.candidates:
-        for part in (candidate.label, candidate.description, *candidate.examples):
-            n_bytes += len(part.encode("utf-8", "replace"))
-    return n_bytes
+        parts += (candidate.label, candidate.description, *candidate.examples)
+    # A < is sent as \u003c.
+    n_bytes = sum(len(part.encode("utf-8", "replace")) + 5 * part.count("<") for part in parts)
+    return n_bytes + _INSTRUCTIONS_BYTES
 
 
 def _below(spent: float, budget: float | None) -> bool:

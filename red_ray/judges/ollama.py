@@ -22,7 +22,7 @@ class OllamaTransport(Transport):
     Args:
         model: the model's name at the server.
         base_url: for example `http://127.0.0.1:11434`.
-        temperature: 0 for the most probable answer.
+        temperature: 0 for the most probable answer; None leaves it to the model.
         timeout_s: for one request, from connecting to the last byte.
         max_answer_tokens: where an answer is cut; None leaves it to the server.
     """
@@ -32,7 +32,7 @@ class OllamaTransport(Transport):
         model: str,
         *,
         base_url: str,
-        temperature: float,
+        temperature: float | None,
         timeout_s: float,
         max_answer_tokens: int | None,
     ) -> None:
@@ -45,7 +45,9 @@ class OllamaTransport(Transport):
         self._model = model
         self._base_url = base_url
         self._timeout_s = timeout_s
-        self._options: dict[str, float] = {"temperature": temperature}
+        self._options: dict[str, float] = {}
+        if temperature is not None:
+            self._options["temperature"] = temperature
         if max_answer_tokens is not None:
             self._options["num_predict"] = max_answer_tokens
         self._open: ollama.AsyncClient | None = None
@@ -54,7 +56,7 @@ class OllamaTransport(Transport):
     @property
     def name(self) -> str:
         """Kind, model, address and temperature."""
-        temperature = self._options["temperature"]
+        temperature = self._options.get("temperature")
         return f"ollama:{self._model}@{self._base_url}?temperature={temperature!r}"
 
     async def chat(self, messages: list[dict[str, str]], schema: dict[str, Any] | None) -> Chat:
@@ -74,7 +76,7 @@ class OllamaTransport(Transport):
             ) from error
         except _StatusError as error:
             raise self.failed(error.failure, with_schema=schema is not None) from error
-        except (ValueError, TypeError, httpx.DecodingError, _WrongContentError):
+        except (ValueError, TypeError, RecursionError, httpx.DecodingError, _WrongContentError):
             # The client unpacks the decoded body as keywords: a JSON list is a TypeError.
             return Chat(None)
         return _read(answer, await self._model_digest())
@@ -138,6 +140,7 @@ async def _digest(client: ollama.AsyncClient, model: str) -> str:
         httpx.HTTPError,
         ValueError,
         TypeError,
+        RecursionError,
         _StatusError,
         _WrongContentError,
     ):

@@ -8,11 +8,11 @@ from typing import Any
 import aiohttp
 from pydantic import BaseModel, Field, SecretStr, ValidationError
 
-from red_ray.errors import JudgeError, JudgeTimeout, JudgeUnavailable, SchemaRefused
+from red_ray.errors import JudgeTimeout, JudgeUnavailable, SchemaRefused
 from red_ray.judges.faults import Failure, Remedies
 from red_ray.judges.language import Chat, Transport
 
-_CUT = ("length", "content_filter")
+_CUT = ("length", "content_filter", "error")
 _LIMIT, _NEWER_LIMIT = "max_tokens", "max_completion_tokens"
 
 
@@ -32,8 +32,8 @@ class Choice(BaseModel):
 class Usage(BaseModel):
     """Tokens of one request; null where they were not counted."""
 
-    prompt_tokens: int | None = Field(default=None, ge=0)
-    completion_tokens: int | None = Field(default=None, ge=0)
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
 
 class ChatAnswer(BaseModel):
@@ -45,13 +45,19 @@ class ChatAnswer(BaseModel):
     system_fingerprint: Any = None
 
 
+class ErrorAnswer(BaseModel):
+    """A failure that a router sends as a success: its own server's came too late to be one."""
+
+    error: dict[str, Any]
+
+
 class OpenAITransport(Transport):
     """Reaches a model of an OpenAI-compatible server.
 
     Args:
         model: the model's name at the server.
         base_url: up to and without `/chat/completions`, for example `https://host/v1`.
-        temperature: 0 for the most probable answer.
+        temperature: 0 for the most probable answer; None leaves it to the model.
         timeout_s: for one request, from connecting to the last byte.
         max_answer_tokens: where an answer is cut; None leaves it to the server.
         api_key: sent as a bearer token; None sends none.
@@ -63,7 +69,7 @@ class OpenAITransport(Transport):
         model: str,
         *,
         base_url: str,
-        temperature: float,
+        temperature: float | None,
         timeout_s: float,
         max_answer_tokens: int | None,
         api_key: SecretStr | None,
@@ -91,6 +97,7 @@ class OpenAITransport(Transport):
 
     async def chat(self, messages: list[dict[str, str]], schema: dict[str, Any] | None) -> Chat:
         """Send one request to `/chat/completions`."""
+        limit_field = self._limit_field
         try:
             async with self._session().post(
                 f"{self._base_url}/chat/completions",
@@ -107,8 +114,12 @@ class OpenAITransport(Transport):
             ) from error
         if not 200 <= response.status < 300:
             failure = Failure(response.status, response.headers, body.decode("utf-8", "replace"))
+            if self._takes_newer_limit(failure, limit_field):
+                self._limit_field = _NEWER_LIMIT
+                told = f"judge {self.name!r} takes {_NEWER_LIMIT} only; sent from now on"
+                raise SchemaRefused(told)
             raise self.failed(failure, with_schema=schema is not None)
-        return _read(body) if "json" in response.content_type else Chat(None)
+        return self._read(body) if "json" in response.content_type else Chat(None)
 
     async def close(self) -> None:
         """Close the connections."""
@@ -116,20 +127,24 @@ class OpenAITransport(Transport):
             session, self._open = self._open, None
             await session.close()
 
-    def failed(self, failure: Failure, *, with_schema: bool) -> JudgeError:
-        """As for any transport; newer models take the limit of an answer by another name."""
-        if failure.status == 400 and _NEWER_LIMIT in failure.body and self._max_answer_tokens:
-            self._limit_field = _NEWER_LIMIT
-            return SchemaRefused(f"judge {self.name!r} takes {_NEWER_LIMIT} only; sent from now on")
-        return super().failed(failure, with_schema=with_schema)
+    def _read(self, body: bytes) -> Chat:
+        try:
+            return _chat(ChatAnswer.model_validate_json(body))
+        except ValidationError as error:
+            if _is_error(body):
+                told = f"judge {self.name!r} sent an error in place of an answer"
+                raise JudgeUnavailable(told, None, "http_200_error") from error
+            return Chat(None)
+
+    def _takes_newer_limit(self, failure: Failure, sent: str) -> bool:
+        """Newer models take the limit of an answer by another name."""
+        was_older = self._max_answer_tokens is not None and sent == _LIMIT
+        return was_older and failure.status == 400 and _NEWER_LIMIT in failure.body
 
     def _request(self, messages: list[dict[str, str]], schema: dict[str, Any] | None) -> bytes:
-        request = {
-            "model": self._model,
-            "messages": messages,
-            "temperature": self._temperature,
-            "stream": False,
-        }
+        request = {"model": self._model, "messages": messages, "stream": False}
+        if self._temperature is not None:
+            request["temperature"] = self._temperature
         if schema is not None:
             named = {"name": "answer", "strict": True, "schema": schema}
             request["response_format"] = {"type": "json_schema", "json_schema": named}
@@ -151,11 +166,15 @@ class OpenAITransport(Transport):
         return self._open
 
 
-def _read(body: bytes) -> Chat:
+def _is_error(body: bytes) -> bool:
     try:
-        answer = ChatAnswer.model_validate_json(body)
+        ErrorAnswer.model_validate_json(body)
     except ValidationError:
-        return Chat(None)
+        return False
+    return True
+
+
+def _chat(answer: ChatAnswer) -> Chat:
     choice, usage = answer.choices[0], answer.usage or Usage()
     told = (answer.model, answer.system_fingerprint)
     return Chat(

@@ -174,6 +174,8 @@ def _ollama_url(address: str) -> str:
 
 
 def _parse_url(address: str) -> SplitResult:
+    if "?" in address or "#" in address:
+        raise ConfigError("an address of a judge must hold no ? or #; a key goes in its variable")
     try:
         url = urlsplit(address)
         port_fits = url.port is None or url.port > 0

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.training.router_host import CandidateView
-from red_ray.types import Outcome, Verdict
+from red_ray.types import HUMAN, Outcome, Verdict
 
 Ints = NDArray[np.int64]
+
+_ANSWERS = (Outcome.LABEL, Outcome.NONE)
 
 
 class GoldRows:
@@ -50,7 +52,7 @@ class GoldRows:
         verdicts: Sequence[Verdict | None],
         index: dict[str, int],
     ) -> tuple[int, int]:
-        """How many of the planted questions were answered, and how many rightly.
+        """How many of the planted questions the judge answered, and how many rightly.
 
         Right is the row's label, or none where that was not among the candidates.
 
@@ -61,7 +63,8 @@ class GoldRows:
         """
         n_answered = n_right = 0
         for view, verdict in zip(views, verdicts, strict=True):
-            if verdict is None or verdict.outcome not in (Outcome.LABEL, Outcome.NONE):
+            # A person's word stands in for the judge's, and says nothing of the judge.
+            if verdict is None or verdict.judge == HUMAN or verdict.outcome not in _ANSWERS:
                 continue
             said = index.get(verdict.label) if verdict.label is not None else None
             truth = int(self._labels[view.row])

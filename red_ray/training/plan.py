@@ -91,11 +91,22 @@ class Tokens:
 
 
 @dataclass(frozen=True, slots=True)
+class Ceiling:
+    """What the questions take where every prompt is as long as the longest that was counted, and
+    every answer as long as `judge.max_answer_tokens` lets it be; the budgets hold all the same.
+    """
+
+    tokens: int
+    cost_usd: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """What a run would ask, and what that takes.
 
     Attributes:
         cost_usd: of all questions; None where the price is not known.
+        ceiling: of tokens and price, where the configuration says how long an answer may be.
         time_s: at the limits set.
         bound_by: what decides the time: a key of the configuration, or `latency`.
         messages: one prompt, as sent.
@@ -106,6 +117,7 @@ class Plan:
     tokens: Tokens
     known: Known
     cost_usd: float | None
+    ceiling: Ceiling | None
     time_s: float
     bound_by: str
     latency_s: float
@@ -191,8 +203,12 @@ def make_plan(
         price: of the model.
         known: what the ledger tells of the judge.
         latency_s: of an answer, where the ledger does not tell.
+
+    Raises:
+        ConfigError: `judge.tokens_per_minute` is less than one prompt.
     """
     tokens = _tokens(job, asked, count)
+    _refuse_narrow(job.config, tokens.longest_prompt)
     prompt = tokens.prompt if known.prompt_tokens is None else known.prompt_tokens
     answer = tokens.answer if known.answer_tokens is None else known.answer_tokens
     usd = None if price is None else (prompt * price.input_usd + answer * price.output_usd) / 1e6
@@ -205,6 +221,7 @@ def make_plan(
         tokens=tokens,
         known=known,
         cost_usd=None if usd is None else usd * questions.total,
+        ceiling=_ceiling(job.config, questions.total, tokens, known, price),
         time_s=time_s,
         bound_by=bound_by,
         latency_s=latency_s,
@@ -293,6 +310,34 @@ def _tokens(job: TrainingJob, asked: Sequence[Question], count: Count) -> Tokens
         longest_answer=max(answers),
         total=0,
     )
+
+
+def _refuse_narrow(config: RunConfig, longest_prompt: int) -> None:
+    a_minute = config.judge.tokens_per_minute
+    if a_minute is not None and a_minute < longest_prompt:
+        raise ConfigError(
+            f"judge.tokens_per_minute={a_minute!r} is less than one prompt of {longest_prompt} "
+            "tokens; raise it, or lower judge.top_k or judge.examples_per_candidate"
+        )
+
+
+def _ceiling(
+    config: RunConfig, n_questions: int, tokens: Tokens, known: Known, price: Price | None
+) -> Ceiling | None:
+    judge = config.judge
+    if judge.max_answer_tokens is None:
+        return None
+    # The server may count more than the tokenizer here does.
+    prompt = max(tokens.longest_prompt, math.ceil(known.prompt_tokens or 0))
+    total, usd = n_questions * (prompt + judge.max_answer_tokens), None
+    if judge.budget_tokens is not None:
+        total = min(total, max(judge.budget_tokens - known.tokens, 0))
+    if price is not None:
+        each = (prompt * price.input_usd + judge.max_answer_tokens * price.output_usd) / 1e6
+        usd = n_questions * each
+        if judge.budget_usd is not None:
+            usd = min(usd, max(judge.budget_usd - known.cost_usd, 0.0))
+    return Ceiling(total, usd)
 
 
 def _time(

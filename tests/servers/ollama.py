@@ -24,7 +24,7 @@ class _Message(_Strict):
 
 
 class _Options(_Strict):
-    temperature: float
+    temperature: float = 0.8
     num_predict: int | None = None
 
 
@@ -71,12 +71,13 @@ class OllamaServer(ScriptedServer):
 
     def understand(self, request: web.Request, body: bytes) -> Received:
         chat = _Chat.model_validate_json(body)
+        options = chat.options
         return Received(
             model=chat.model,
             messages=[message.model_dump() for message in chat.messages],
             schema=chat.format,
-            temperature=chat.options.temperature,
-            max_tokens=chat.options.num_predict,
+            temperature=options.temperature if "temperature" in options.model_fields_set else None,
+            max_tokens=options.num_predict,
             limit_field="num_predict",
             authorization=request.headers.get("Authorization"),
         )

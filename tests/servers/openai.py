@@ -34,7 +34,7 @@ class _ResponseFormat(_Strict):
 class _Chat(_Strict):
     model: str = Field(min_length=1)
     messages: list[_Message] = Field(min_length=1)
-    temperature: float = Field(ge=0, le=2)
+    temperature: float = Field(default=1.0, ge=0, le=2)
     response_format: _ResponseFormat | None = None
     max_tokens: int | None = Field(default=None, gt=0)
     max_completion_tokens: int | None = Field(default=None, gt=0)
@@ -62,7 +62,7 @@ class OpenAIServer(ScriptedServer):
             model=chat.model,
             messages=[message.model_dump() for message in chat.messages],
             schema=chat.response_format and chat.response_format.json_schema.content,
-            temperature=chat.temperature,
+            temperature=chat.temperature if "temperature" in chat.model_fields_set else None,
             max_tokens=chat.max_tokens or chat.max_completion_tokens,
             limit_field="max_tokens" if chat.max_tokens else "max_completion_tokens",
             authorization=request.headers.get("Authorization"),

@@ -17,7 +17,7 @@ class Received:
     model: str
     messages: list[dict[str, str]]
     schema: dict[str, Any] | None
-    temperature: float
+    temperature: float | None
     max_tokens: int | None
     limit_field: str
     authorization: str | None

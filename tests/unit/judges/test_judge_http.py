@@ -97,6 +97,15 @@ async def test_the_server_gets_the_prompt_the_options_and_the_temperature(
     assert received.temperature == 0.5
 
 
+async def test_no_temperature_is_sent_where_there_is_none(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    judge = connect(temperature=None)
+    assert (await judge.ask(question())).label == "card_arrival"
+    assert server.received[0].temperature is None
+    assert judge.name.endswith("?temperature=None")
+
+
 async def test_none_and_verify_are_read(server: ScriptedServer, connect: Connect) -> None:
     judge = connect()
     assert (await ask(server, judge, ok(NONE_OPTION))).outcome is Outcome.NONE
@@ -160,7 +169,21 @@ async def test_an_unreadable_answer_still_tells_its_tokens(
     assert (await ask(server, connect(), says("prose, prose"))).prompt_tokens == 100
 
 
-@pytest.mark.parametrize("body", [b"[]", b"null", b"{}", b"1", b'{"choices": []}', b""])
+@pytest.mark.parametrize("told", [-1, 10_000_001, 10**30])
+async def test_a_count_of_tokens_that_cannot_be_is_none(
+    server: ScriptedServer, connect: Connect, told: int
+) -> None:
+    judge = connect()
+    reply = await ask(server, judge, costs(told, 12, "card_lost"))
+    assert (reply.label, reply.prompt_tokens, reply.completion_tokens) == ("card_lost", 0, 12)
+    reply = await ask(server, judge, *[costs(10_000_000, told, "card_lost")] * 2)
+    assert (reply.prompt_tokens, reply.completion_tokens) == (10_000_000, 0)
+
+
+BODIES = [b"[]", b"null", b"{}", b"1", b'{"choices": []}', b'{"error": null}', b"", b"[" * 200_000]
+
+
+@pytest.mark.parametrize("body", BODIES, ids=lambda body: body[:20])
 async def test_a_body_of_another_shape_is_unreadable(
     server: ScriptedServer, connect: Connect, body: bytes
 ) -> None:
@@ -183,6 +206,25 @@ async def test_a_model_that_is_still_loading_is_worth_another_try(
 ) -> None:
     with pytest.raises(JudgeUnavailable, match="HTTP 503"):
         await ask(server, connect(), loading())
+
+
+async def test_an_error_that_openai_sends_as_a_success_is_worth_another_try() -> None:
+    body = b'{"error": {"code": 502, "message": "where is my card?"}, "user_id": "u"}'
+    async with OpenAIServer(steps(raw(body))) as server:
+        judge = make_judge(JudgeConfig(spec=f"openai:m@{server.base_url}"), seed=0, environ={})
+        with pytest.raises(JudgeUnavailable, match="sent an error") as caught:
+            await judge.ask(question())
+        await judge.close()
+    assert caught.value.result == "http_200_error"
+    assert "card?" not in str(caught.value)
+
+
+async def test_openai_cuts_an_answer_by_an_error_of_its_own() -> None:
+    async with OpenAIServer(steps(says("card_lost", finish="error"))) as server:
+        judge = make_judge(JudgeConfig(spec=f"openai:m@{server.base_url}"), seed=0, environ={})
+        reply = await judge.ask(question())
+        await judge.close()
+    assert (reply.outcome, reply.reason) == (Outcome.UNREADABLE, CUT)
 
 
 @pytest.mark.parametrize("code", [400, 422, 501])
@@ -236,6 +278,27 @@ async def test_other_faults_of_a_request_leave_the_schema_alone(
     assert server.received[-1].schema is not None
 
 
+@pytest.mark.parametrize("code", [400, 422])
+async def test_a_refused_temperature_is_not_taken_for_the_schema(
+    server: ScriptedServer, connect: Connect, code: int
+) -> None:
+    told = "Unsupported value: 'temperature' does not support 0 with this model"
+    judge = connect()
+    with pytest.raises(JudgeRefused, match=r"set judge\.temperature to null") as caught:
+        await ask(server, judge, status(code, message=told))
+    assert "\n" not in str(caught.value)
+    await judge.ask(question())
+    assert server.received[-1].schema is not None
+
+
+async def test_a_schema_is_refused_by_a_list_that_names_the_temperature_too(
+    server: ScriptedServer, connect: Connect
+) -> None:
+    told = "response_format is not supported; use one of model, messages, temperature"
+    with pytest.raises(SchemaRefused):
+        await ask(server, connect(), status(400, message=told))
+
+
 async def test_requests_in_flight_may_all_find_the_schema_refused(
     server: ScriptedServer, connect: Connect
 ) -> None:
@@ -266,6 +329,22 @@ async def test_openai_limits_newer_models_by_the_other_name() -> None:
         await judge.close()
     told = [(r.limit_field, r.max_tokens, r.schema is not None) for r in server.received]
     assert told == [("max_tokens", 64, True), ("max_completion_tokens", 64, True)]
+
+
+@pytest.mark.parametrize("told", ["unknown field", "not supported"])
+async def test_openai_changes_the_name_of_the_limit_once(told: str) -> None:
+    refusal = status(400, message=f"max_completion_tokens: {told}, like max_tokens")
+    async with OpenAIServer(steps(then=refusal)) as server:
+        config = JudgeConfig(spec=f"openai:m@{server.base_url}", max_answer_tokens=64)
+        judge = make_judge(config, seed=0, environ={})
+        errors: list[BaseException] = []
+        while not any(isinstance(error, JudgeRefused) for error in errors):
+            assert len(errors) < 9
+            asked = [judge.ask(question()) for _ in range(3)]
+            errors += await asyncio.gather(*asked, return_exceptions=True)
+        await judge.close()
+    assert {type(error) for error in errors[:3]} == {SchemaRefused}
+    assert "judge.max_answer_tokens" in str(errors[-1])
 
 
 @pytest.mark.parametrize(("fingerprint", "version"), [("fp_1", "m@fp_1"), (None, "m")])
@@ -301,8 +380,16 @@ async def test_ollama_tells_the_version_and_asks_for_the_digest_once() -> None:
 
 @pytest.mark.parametrize(
     "tags",
-    [status(404), status(500), raw(b"<html>"), raw(b"[]"), raw(b'{"models": []}'), hang()],
-    ids=str,
+    [
+        status(404),
+        status(500),
+        raw(b"<html>"),
+        raw(b"[]"),
+        raw(b'{"models": []}'),
+        raw(b"[" * 200_000),
+        hang(),
+    ],
+    ids=lambda tags: str(tags)[:300],
 )
 async def test_a_digest_that_is_not_to_be_had_changes_nothing(
     tags: Step, monkeypatch: pytest.MonkeyPatch
@@ -380,6 +467,7 @@ async def test_retry_after_is_told_as_a_date(server: ScriptedServer, connect: Co
         ("Wed Jan  1 00:01:00 2025", 60.0),
         ("Tue, 31 Dec 2024 23:00:00 GMT", 0.0),
         ("Wed, 32 Jan 2025 00:00:00 GMT", None),
+        ("Mon, 01 Jan 2030 00:00:00 +99999999999999", None),
     ],
 )
 def test_both_forms_of_retry_after(value: str | None, seconds: float | None) -> None:
@@ -391,10 +479,11 @@ def test_both_forms_of_retry_after(value: str | None, seconds: float | None) -> 
     [
         (401, "OLLAMA_API_KEY", "OPENAI_API_KEY"),
         (403, "OLLAMA_API_KEY", "OPENAI_API_KEY"),
+        (402, "no credit", "no credit"),
         (404, "ollama pull m", "model 'm'"),
-        (400, "check that", "check that"),
+        (400, *["check that .*judge.temperature and judge.max_answer_tokens"] * 2),
         (302, "check that", "check that"),
-        (422, "check that", "check that"),
+        (422, *["check that .*judge.temperature and judge.max_answer_tokens"] * 2),
     ],
 )
 async def test_a_refusal_names_the_remedy_in_one_line(
@@ -404,6 +493,34 @@ async def test_a_refusal_names_the_remedy_in_one_line(
         await ask(server, connect(), status(code))
     assert "\n" not in str(caught.value)
     assert pickle.loads(pickle.dumps(caught.value)).args == caught.value.args
+
+
+@pytest.mark.parametrize("code", [400, 422])
+@pytest.mark.parametrize("message", ["our content policy", "the temperature of this text"])
+async def test_a_text_refused_after_an_answer_stops_nothing_else(
+    server: ScriptedServer, connect: Connect, code: int, message: str
+) -> None:
+    judge = connect()
+    refusal = status(code, message=message)
+    server.script = steps(garbage(), refusal, ok(), refusal)
+    await judge.ask(question())
+    with pytest.raises(JudgeRefused):
+        await judge.ask(question())
+    await judge.ask(question())
+    with pytest.raises(JudgeError, match=r"this question alone.*by hand") as caught:
+        await judge.ask(question())
+    assert type(caught.value) is JudgeError
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [401, 402, 403, 404])
+async def test_a_refusal_of_everybody_stops_a_judge_that_had_answered(
+    server: ScriptedServer, connect: Connect, code: int
+) -> None:
+    judge = connect()
+    await judge.ask(question())
+    with pytest.raises(JudgeRefused):
+        await ask(server, judge, *[status(code)] * 2)
 
 
 async def test_a_prompt_that_is_too_long_stops_nothing_else(

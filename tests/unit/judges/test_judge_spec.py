@@ -119,6 +119,16 @@ def test_a_password_in_the_address_is_refused_unseen(spec: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@pytest.mark.parametrize("end", ["?api_key=hunter2", "#hunter2", ":x/?k=hunter2"])
+def test_a_query_in_the_address_is_refused_unseen(end: str) -> None:
+    for spec in (f"openai:m@https://h{end}", f"ollama:m@http://h{end}", f"ollama:m@h{end}"):
+        with pytest.raises(ConfigError, match=r"no \? or #") as caught:
+            make(spec, OPENAI_API_KEY="k")
+        assert "hunter2" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"no \? or #"):
+        make("ollama:m", OLLAMA_HOST=f"h{end}")
+
+
 def test_temperature_is_part_of_the_identity() -> None:
     config = JudgeConfig(spec="ollama:m", temperature=0.5)
     assert make_judge(config, seed=0, environ={}).name.endswith("?temperature=0.5")

@@ -358,3 +358,9 @@ def test_a_server_that_counts_no_tokens_holds_nothing_up() -> None:
     assert not estimate.is_known
     estimate.learn(question(), 0, 0)
     assert estimate.is_known
+
+
+def test_a_text_that_is_escaped_is_estimated_as_it_is_sent() -> None:
+    estimate = Estimate(None, max_answer_tokens=None)
+    plain, escaped = question("a" * 600), question("<" * 100)
+    assert estimate.tokens(plain) == estimate.tokens(escaped)
