@@ -31,7 +31,8 @@ def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> N
     """Print what a run would ask the judge; nobody is asked and the run's folder stays as it is.
 
     Raises:
-        ConfigError: there is no judge, no pool, or nothing that the loop would ask about.
+        ConfigError: there is no judge, no pool, or nothing that the loop would ask about; or a
+            prompt is longer than `judge.tokens_per_minute`.
     """
     from red_ray.training import TrainingJob
     from red_ray.training.plan import ASSUMED_LATENCY_S, make_plan, open_tokenizer
@@ -106,7 +107,7 @@ def _print(console: Console, plan: Plan, job: TrainingJob) -> None:
         ("judge", *_who(plan, judge)),
         ("questions", *_questions(plan, job)),
         ("tokens", *_tokens(plan, job)),
-        ("price", _price(plan, judge)),
+        ("price", *_price(plan, judge)),
         ("time", *_time(plan, judge)),
     ):
         grid.add_row(name, f"[bold]{escape(first)}[/]")
@@ -149,7 +150,7 @@ def _tokens(plan: Plan, job: TrainingJob) -> list[str]:
     if tokenizer is None:
         whose = "the encoder's tokenizer; judge.tokenizer names the model's own"
     lines = [
-        f"at most {tokens.total:,}",
+        f"about {tokens.total:,}",
         f"{tokens.prompt:,.0f} a prompt, the longest {tokens.longest_prompt:,}",
         f"{tokens.answer:,.0f} an answer, the longest {tokens.longest_answer:,}; "
         "a model that reasons writes more",
@@ -159,23 +160,30 @@ def _tokens(plan: Plan, job: TrainingJob) -> list[str]:
     if known.prompt_tokens is not None:
         measured = f"{known.prompt_tokens:,.0f} a prompt, {known.answer_tokens or 0:,.0f} an answer"
         lines.insert(1, f"measured, and used here: {measured}")
+    if plan.ceiling is not None:
+        longest = f"judge.max_answer_tokens={job.config.judge.max_answer_tokens}"
+        told = f"at most {plan.ceiling.tokens:,}, were every prompt the longest one and every "
+        lines.insert(1, f"{told}answer of {longest}")
     return lines
 
 
-def _price(plan: Plan, judge: JudgeConfig) -> str:
+def _price(plan: Plan, judge: JudgeConfig) -> list[str]:
     if plan.cost_usd is None:
-        return "unknown: set input_usd and output_usd of the model in judge.prices"
+        return ["unknown: set input_usd and output_usd of the model in judge.prices"]
     if not plan.cost_usd:
         free = _is_wordless(judge) or not plan.questions.total
-        return "0 USD" if free else "0 USD, unless judge.prices names the model"
+        return ["0 USD" if free else "0 USD, unless judge.prices names the model"]
     each = plan.cost_usd / plan.questions.total
-    return f"at most {plan.cost_usd:,.2f} USD, {1000 * each:,.3f} USD for 1,000 questions"
+    told = f"about {plan.cost_usd:,.2f} USD, {1000 * each:,.3f} USD for 1,000 questions"
+    if plan.ceiling is None or plan.ceiling.cost_usd is None:
+        return [told]
+    return [told, f"at most {plan.ceiling.cost_usd:,.2f} USD, for as many tokens"]
 
 
 def _time(plan: Plan, judge: JudgeConfig) -> list[str]:
     if not plan.time_s:
         return ["none worth telling"]
-    told = f"at most {_duration(plan.time_s)}"
+    told = f"about {_duration(plan.time_s)}"
     if plan.bound_by != "latency":
         limit = getattr(judge, plan.bound_by.removeprefix("judge."))
         return [told, f"at {plan.bound_by}={limit!r}"]

@@ -285,9 +285,9 @@ def _n_bytes(question: Question) -> int:
     parts = [question.text]
     for candidate in question.candidates:
         parts += (candidate.label, candidate.description, *candidate.examples)
-    # A < is sent as \u003c.
-    n_bytes = sum(len(part.encode("utf-8", "replace")) + 5 * part.count("<") for part in parts)
-    return n_bytes + _INSTRUCTIONS_BYTES
+    said = "".join(parts)
+    n_escaped = 5 * said.count("<")  # sent as \u003c
+    return len(said.encode("utf-8", "replace")) + n_escaped + _INSTRUCTIONS_BYTES
 
 
 def _below(spent: float, budget: float | None) -> bool:

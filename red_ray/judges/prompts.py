@@ -64,6 +64,7 @@ _UNSAFE = re.compile(
     r"\ud800-\udfff\ufeff\U000e0000-\U000e007f]"
 )
 _NO_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_TO_JSON = json.JSONEncoder(ensure_ascii=False).encode  # json.dumps would make one each time
 _REASONING = re.compile(r"</?think>", re.IGNORECASE)
 _FENCED = re.compile(r"```(?:json)?\s*\n(.*)\n\s*```", re.DOTALL | re.IGNORECASE)
 _QUOTES = {'"': '"', "'": "'", "`": "`", "“": "”", "‘": "’", "«": "»"}
@@ -238,11 +239,11 @@ def _describe(candidate: Candidate) -> str:
         told["description"] = candidate.description
     if candidate.examples:
         told["examples"] = list(candidate.examples)
-    return _escape(json.dumps(told, ensure_ascii=False))
+    return _escape(_TO_JSON(told))
 
 
 def _quoted(text: str) -> str:
-    return _escape(json.dumps(text, ensure_ascii=False))
+    return _escape(_TO_JSON(text))
 
 
 def _escape(encoded: str) -> str:

@@ -135,19 +135,25 @@ def test_a_judge_that_stays_away_is_a_failure_that_keeps_what_was_paid_for(story
 
 
 def test_resume_then_goes_on_and_pays_for_nothing_twice(story):
-    """Defect 17. The history says what each round cost, whichever process paid it."""
+    """Defect 17. The history tells what this run has bought from what an earlier one had.
+
+    The second command began a run of its own, to which all of the first one's answers were known.
+    """
     assert story.done.exit_code == 0, story.done.stderr
     assert story.n_requests[1] == PER_ROUND
     history = RunFolder(story.run).iterations()
-    assert [(one.n_requests, one.n_cached) for one in history] == [(PER_ROUND, 0)] * 3
+    bought = [(one.n_requests, one.n_cached) for one in history]
+    assert bought == [(0, PER_ROUND), (0, PER_ROUND), (PER_ROUND, 0)]
 
 
 def test_json_stands_alone_on_stdout(story):
     card = json.loads(story.done.stdout)
     assert card["run"] == str(story.run)
     judge = card["judge"]
+    assert judge["from_ledger"] == story.n_requests[0]
     # Those that found nobody at home left all the same.
     assert judge["calls"] == sum(story.n_requests) + judge["results"]["unreachable"]
+    assert judge["results"]["label"] + judge["results"].get("none", 0) == story.n_requests[1]
     assert card["n_test"] == len(sample().test)
 
 

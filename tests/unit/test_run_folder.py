@@ -64,12 +64,14 @@ def test_a_run_that_was_cut_short_goes_on_with_its_ledger(run):
 def test_a_run_that_is_gone_on_with_keeps_its_id(run):
     """Under it the ledger counts what the run has cost, and knows its rounds."""
     first = run.run_id
-    assert RunFolder.create(run.path, RunConfig()).run_id == first != ""
-    assert RunFolder.resume(run.path)[0].run_id == first
+    assert RunFolder.resume(run.path)[0].run_id == first != ""
 
 
-def test_a_run_in_place_of_another_has_an_id_of_its_own(run):
-    finish(run)
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_in_place_of_another_has_an_id_of_its_own(run, is_finished):
+    """Else a replay would find what failed in the rounds of the other."""
+    if is_finished:
+        finish(run)
     before = run.run_id
     again = RunFolder.create(run.path, RunConfig(), overwrite=True)
     assert again.run_id not in ("", before)
@@ -222,9 +224,17 @@ def test_a_failed_overwrite_gives_the_finished_run_back(run):
     again = RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
     with pytest.raises(KeyboardInterrupt), again.replacing():
         raise KeyboardInterrupt
+    assert again.was_put_back
     after = {path.name: path.stat().st_size for path in run.path.rglob("*") if path.is_file()}
     assert after == before
     assert RunFolder.open(run.path).read_json("scorecard.json") == {"accuracy": 1.0}
+
+
+def test_where_no_finished_run_stood_a_failed_one_stays_to_be_resumed(run):
+    with pytest.raises(KeyboardInterrupt), run.replacing():
+        raise KeyboardInterrupt
+    assert not run.was_put_back
+    assert RunFolder.resume(run.path)[0].is_cut_short
 
 
 def test_what_a_killed_overwrite_had_set_aside_is_found_again(run):

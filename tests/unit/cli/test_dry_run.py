@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -46,6 +47,27 @@ def test_it_says_questions_tokens_price_time_and_a_prompt(dry):
     assert 'Answer with one JSON object and nothing else: {"answer": "<label>"}' in result.stdout
     assert '"enum": [' in result.stdout
     assert "nobody was asked" in result.stderr
+
+
+@pytest.mark.parametrize("longest", [None, 100])
+def test_only_where_answers_are_cut_is_there_a_most_of_tokens_and_price(dry, longest):
+    """The number of questions alone has one by itself."""
+    cut = ("--set", f"judge.max_answer_tokens={longest}") if longest else ()
+    told, _ = dry("--set", PRICES, *cut).stdout.split("The first prompt")
+    n_most = 2 * bool(longest)
+    for name in ("tokens", "price", "time"):
+        assert re.search(rf"^{name} +about \d", told, re.MULTILINE)
+    figures = told[told.index("tokens  ") :]
+    assert len(re.findall(r"^ +at most \d", figures, re.MULTILINE)) == n_most
+    assert figures.count("at most") == n_most
+    assert ("judge.max_answer_tokens=100" in figures) == bool(longest)
+    assert re.search(r"^questions +at most 73", told, re.MULTILINE)
+
+
+def test_a_minute_without_room_for_a_prompt_is_a_mistake(dry):
+    result = dry("--set", "judge.tokens_per_minute=5")
+    assert result.exit_code == 2
+    assert "judge.tokens_per_minute=5 is less than one prompt" in result.stderr
 
 
 def test_nothing_is_written(dry, tmp_path):

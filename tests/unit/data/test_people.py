@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from red_ray.data.inputs import Inputs
-from red_ray.data.people import with_people
+from red_ray.data.people import of_this_run, with_people
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import DataError
 
@@ -73,6 +73,20 @@ def test_a_text_is_known_however_it_is_written():
     rows, pool, _ = heard(("  TWO ", "b"), ("Five", "a"))
     assert rows == ROWS | {"two": "b", "Five": "a"}
     assert pool == ("six",)
+
+
+@pytest.mark.parametrize(
+    ("word", "is_ours"),
+    [
+        (("two", "c"), True),
+        (("  SIX ", None), True),
+        (("seven", "a"), True),
+        (("seven", "c"), False),
+        (("seven", None), False),
+    ],
+)
+def test_a_shared_ledger_is_heard_on_texts_and_labels_of_the_run(word, is_ours):
+    assert list(of_this_run(INPUTS, [word])) == [word] * is_ours
 
 
 def test_the_order_of_their_words_changes_nothing():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -35,9 +35,12 @@ def keep(ledger: Ledger, text: str, label: str, *candidates: str) -> None:
     ledger.write([Kept(Verdict(key, Outcome.LABEL, label, "fake", 1, 1.0), question)])
 
 
-def written(ledger: Ledger, *disputes: Dispute) -> list[dict[str, str]]:
+RUN = ("text", "sure", "=1+1", "=two")
+
+
+def written(ledger: Ledger, *disputes: Dispute, texts: Iterable[str] = RUN) -> list[dict[str, str]]:
     path = Path(str(ledger._path)).with_name("disputed.csv")
-    n_rows = write_disputes(path, disputes, ledger)
+    n_rows = write_disputes(path, disputes, ledger, texts=texts)
     with path.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert n_rows == len(rows)
@@ -72,6 +75,15 @@ def test_texts_on_which_verdicts_differ_follow(ledger):
     assert {row["given_by"] for row in rows[1:]} == {"fake"}
 
 
+def test_verdicts_on_texts_of_another_run_are_left_out(ledger):
+    """A text is known however it is written, and whatever a database makes of it."""
+    for text in ("theirs", "=Ours", "nul\0"):
+        keep(ledger, text, "a", "a", "b")
+        keep(ledger, text, "b", "a", "b", "c")
+    rows = written(ledger, BY_JUDGE, texts=[" =OURS", "nul\0"])
+    assert {row["text"] for row in rows} == {"text one", "'=Ours", "nul\ufffd"}
+
+
 def test_no_cell_is_run_by_a_spreadsheet(ledger):
     evil = "=1+1"
     keep(ledger, evil, "@a", "@a", "b")
@@ -102,4 +114,4 @@ def test_what_a_person_answered_before_is_shown(ledger):
 
 def test_a_place_that_cannot_be_written_is_told(ledger, tmp_path):
     with pytest.raises(OutputError, match="cannot write"):
-        write_disputes(tmp_path / "missing" / "disputed.csv", [BY_USER], ledger)
+        write_disputes(tmp_path / "missing" / "disputed.csv", [BY_USER], ledger, texts=())

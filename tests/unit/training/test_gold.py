@@ -14,7 +14,7 @@ from red_ray.training.fleet import Crew
 from red_ray.training.gold import GoldRows
 from red_ray.training.job import Dispute
 from red_ray.training.router_host import CandidateView, Contradiction
-from red_ray.types import Outcome, Question, Verdict
+from red_ray.types import HUMAN, Outcome, Question, Verdict
 from tests.unit.training.fakes import FakeValidator, fingerprint, labelled, train, truth
 
 NAMES = ("a", "b", "c")
@@ -62,8 +62,8 @@ def view(row: int, *labels: int) -> CandidateView:
     return CandidateView(row, labels, ((),) * len(labels))
 
 
-def verdict(outcome: Outcome, label: str | None = None) -> Verdict:
-    return Verdict("key", outcome, label, "fake", requests=1, latency_ms=1.0)
+def verdict(outcome: Outcome, label: str | None = None, judge: str = "fake") -> Verdict:
+    return Verdict("key", outcome, label, judge, requests=1, latency_ms=1.0)
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,12 @@ def verdict(outcome: Outcome, label: str | None = None) -> Verdict:
         (verdict(Outcome.UNREADABLE), (0, 0)),
         (verdict(Outcome.TIMEOUT), (0, 0)),
         (verdict(Outcome.ERROR), (0, 0)),
+        (verdict(Outcome.LABEL, "a", HUMAN), (0, 0)),
+        (verdict(Outcome.NONE, None, HUMAN), (0, 0)),
         (None, (0, 0)),
     ],
 )
-def test_only_answers_count_and_the_row_s_label_is_right(said, counts):
+def test_only_answers_of_the_judge_count_and_the_row_s_label_is_right(said, counts):
     gold = gold_rows()
     assert gold.count([view(0, 0, 1)], [said], INDEX) == counts
     assert len(gold.answers) == counts[0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -185,6 +186,46 @@ def test_what_the_server_measured_is_used_and_the_count_still_told():
     assert found.tokens.total == 36 * 1_050
     assert found.cost_usd == pytest.approx(36 * (1_000 * 2 + 50 * 8) / 1e6)
     assert found.tokens.prompt == planned(a_job()).tokens.prompt
+
+
+def test_without_a_longest_answer_there_is_no_ceiling():
+    assert planned(a_job()).ceiling is None
+
+
+CUT = {"max_answer_tokens": 20}
+CENT = Price(input_usd=100.0, output_usd=1_000.0)
+
+
+@pytest.mark.parametrize(
+    ("judge", "known", "prompt", "left"),
+    [
+        (CUT, Known(), 0, math.inf),
+        (CUT, Known(prompt_tokens=999.5, answer_tokens=1.0), 1_000, math.inf),
+        (CUT | {"budget_tokens": 5_000}, replace(Known(), tokens=900), 0, 4_100),
+        (CUT | {"budget_tokens": 5_000}, replace(Known(), tokens=9_000), 0, 0),
+    ],
+)
+def test_the_ceiling_is_of_the_longest_prompts_and_answers(judge, known, prompt, left):
+    longer = replace(QUESTION, text="one two three four five")
+    found = planned(a_job(judge=judge), [QUESTION, longer], price=CENT, known=known)
+    n, prompt = found.questions.total, prompt or found.tokens.longest_prompt
+    assert found.ceiling.tokens == min(n * (prompt + 20), left)
+    assert found.ceiling.cost_usd == pytest.approx(n * (prompt * 1e-4 + 20 * 1e-3))
+
+
+def test_the_ceiling_of_a_price_is_the_budget_or_unknown():
+    job = a_job(judge=CUT | {"budget_usd": 0.5})
+    assert planned(job, price=CENT, known=Known(cost_usd=0.25)).ceiling.cost_usd == 0.25
+    assert planned(job, price=None).ceiling.cost_usd is None
+
+
+def test_a_minute_that_has_no_room_for_a_prompt_is_refused():
+    longest = planned(a_job()).tokens.longest_prompt
+    planned(a_job(judge={"tokens_per_minute": longest}))
+    narrow = a_job(judge={"tokens_per_minute": longest - 1})
+    match = rf"tokens_per_minute={longest - 1} is less than one prompt of {longest} tokens"
+    with pytest.raises(ConfigError, match=match):
+        planned(narrow)
 
 
 @pytest.mark.parametrize(("price", "cost_usd"), [(None, None), (FREE, 0.0)])
