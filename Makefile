@@ -29,7 +29,8 @@ demo: setup
 	@$(BIN)/red-ray demo
 
 test: setup
-	$(BIN)/python -m pytest tests/unit tests/ray
+	$(BIN)/python -m pytest -n auto --dist loadfile tests/unit
+	$(BIN)/python -m pytest tests/ray
 
 test-services: setup
 	@bash scripts/install_services.sh || true

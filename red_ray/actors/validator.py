@@ -113,6 +113,7 @@ class RayValidator:
         ray.wait([self._actor.close.remote(self._account)], timeout=CLOSE_S)
         if self._own:
             ray.kill(self._actor)
+        del self._actor  # the error's traceback holds us, and would keep the pool alive
 
     def _fetch(self, name: str) -> Any:
         """Have the pool do `name`, once more where it died meanwhile."""

@@ -189,7 +189,8 @@ def _holding(value: float, interval: Sequence[float] | Floats) -> list[float]:
 
 
 def _judge(facts: RunFacts) -> Json | None:
-    if not facts.iterations or facts.judge_spec is None:
+    asked = facts.iterations or (facts.bill is not None and facts.bill.results)
+    if not asked or facts.judge_spec is None:
         return None
     rounds = facts.iterations
     # An answer that another run has bought counts as a call: this one would have paid it.

@@ -96,3 +96,11 @@ def test_a_judge_that_was_asked_before_the_first_round_has_its_bill(run, ledger,
 def test_where_no_judge_was_asked_there_is_no_bill(run, trained):
     assert "bill" not in details(run, trained, judge=None)
     assert not run.ledger.exists()
+
+
+def test_who_answers_disputed_labels_is_told_how_to_train_on_them(run, capsys):
+    run.write_json("details.json", {"n_disputed": 3})
+    running._tell_of_disputes(Output(as_json=True), run)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "3 disputed labels" in said
+    assert said.endswith("and train again with --overwrite")
