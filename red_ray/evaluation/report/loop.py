@@ -175,7 +175,7 @@ def _rows_against_calls(iterations: Sequence[Iteration]) -> Chart:
     end = float(max(1, calls[-1]))
     caption = (
         "What the judge’s calls bought. On the dashed line every call adds a row; "
-        "below it, calls were spent on refusals, retries and unreadable answers."
+        "below it, calls were spent on refusals, retries, planted questions and unreadable answers."
     )
     drawing = line_chart(
         points,
