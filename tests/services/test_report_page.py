@@ -97,10 +97,13 @@ async def column(page: Page, index: int) -> list[str]:
 
 async def press(page: Page, heading: str) -> None:
     """Press a heading as a user does: with the mouse, in its middle."""
-    place = await page.evaluate(f"""(() => {{
+    place = await page.evaluate(f"""(async () => {{
         const buttons = [...document.querySelectorAll("#label-table thead button")];
         const button = buttons.find((one) => one.textContent === {heading!r});
         button.scrollIntoView({{block: "center", behavior: "instant"}});
+        const frame = () => new Promise((done) => requestAnimationFrame(done));
+        await frame();  // a click is aimed at what was last painted
+        await frame();
         const box = button.getBoundingClientRect();
         return {{x: box.x + box.width / 2, y: box.y + box.height / 2}};
     }})()""")
