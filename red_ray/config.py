@@ -240,7 +240,9 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     Raises:
         ConfigError: the file cannot be read, or holds an unknown key or a bad value.
     """
-    given = _merge(_read_yaml(path) if path else {}, overrides or {})
+    stated = _read_yaml(path) if path else {}
+    _check_sections(stated, RunConfig)  # before `overrides` could take the place of a bad one
+    given = _merge(stated, overrides or {})
     preset = PRESETS.get(str(given.get("mode", "speed")), {})
     return parse_config(_merge(preset, given))
 
@@ -286,6 +288,19 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise ConfigError(f"{str(path)!r} must hold keys and values, found {type(data).__name__}")
     return data
+
+
+def _check_sections(stated: dict[str, Any], model: type[BaseModel], prefix: str = "") -> None:
+    """Refuse a section that holds no keys."""
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if name not in stated or not (isinstance(kind, type) and issubclass(kind, BaseModel)):
+            continue
+        if stated[name] is None:
+            raise ConfigError(f"{prefix}{name} holds nothing; check the indentation below it")
+        if not isinstance(stated[name], dict):
+            raise ConfigError(f"{prefix}{name} must hold keys and values, got {stated[name]!r}")
+        _check_sections(stated[name], kind, f"{prefix}{name}.")
 
 
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:

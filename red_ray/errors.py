@@ -64,13 +64,19 @@ class JudgeTimeout(JudgeError):
 class JudgeUnavailable(JudgeError):
     """The judge cannot be reached or is overloaded; another try may succeed.
 
-    `result` is the word under which the request is counted.
+    `result` is the word under which the request is counted; `never_left`: no connection came
+    about, so that nothing can have been done for it.
     """
 
     def __init__(
-        self, message: str, retry_after_s: float | None = None, result: str = "unreachable"
+        self,
+        message: str,
+        retry_after_s: float | None = None,
+        result: str = "unreachable",
+        never_left: bool = False,
     ) -> None:
-        super().__init__(message, retry_after_s, result)
+        super().__init__(message, retry_after_s, result, never_left)
+        self.never_left = never_left
         self.retry_after_s = retry_after_s
         self.result = result
 

@@ -8,7 +8,8 @@ ledger.sqlite     every request and verdict; beside it a lock and, while request
 inputs.parquet    its rows, so that it can go on wherever the folder is
 run.json          its id in the ledger, and whether it is finished
 seen.txt          keys of the training and pool texts, so that no test row is one of them
-disputed.csv      labels that a person should look at, with a column for the answer
+disputed.csv      labels that a person should look at, with a column for the answer; one whose
+                  answers were not imported when the next run began is kept as disputed.1.csv
 details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
@@ -30,12 +31,12 @@ from typing import Any
 from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config
 from red_ray.errors import ConfigError, DataError, OutputError
-from red_ray.storage import writing
+from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
 
-STATE, LOCK = "run.json", ".lock"
+STATE, LOCK, DISPUTED = "run.json", ".lock", "disputed.csv"
 
-RESULTS = ("details.json", "scorecard.json", "report.html", "disputed.csv")
+RESULTS = ("details.json", "scorecard.json", "report.html", DISPUTED)
 """What a run leaves beside its bundle and its history."""
 
 OF_A_RUN = (STATE, "config.yaml", "iterations.jsonl", "seen.txt", "inputs.parquet", "bundle")
@@ -54,6 +55,7 @@ class RunFolder:
 
     Attributes:
         was_put_back: whether a run failed, and the finished one that stood here before is back.
+        kept_answers: the table of a person's answers that was kept from the run before, if any.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,34 +63,44 @@ class RunFolder:
         self.bundle = path / "bundle"
         self.ledger = path / "ledger.sqlite"
         self.was_put_back = False
+        self.kept_answers: Path | None = None
         self._lock: int | None = None
 
     @classmethod
-    def create(cls, path: Path, config: RunConfig, *, overwrite: bool = False) -> RunFolder:
-        """Begin a run, also in a folder where one was cut short: its ledger still answers.
+    def create(
+        cls,
+        path: Path,
+        config: RunConfig,
+        *,
+        overwrite: bool = False,
+        keep_answers: bool = False,
+    ) -> RunFolder:
+        """Begin a run; the ledger of one that was here before still answers.
 
         Args:
             path: the folder; its parents are made.
             config: resolved; written at once.
-            overwrite: whether a finished run may be replaced: it is set aside until the new one
+            overwrite: whether a run may be replaced: a finished one is set aside until the new one
                 is there (see `replacing`); its ledger stays.
+            keep_answers: whether `disputed.csv` must not be lost.
 
         Raises:
-            OutputError: it cannot be written, holds something else, or a finished run.
+            OutputError: it cannot be written, holds something else, or a run.
         """
         run = cls(path)
         if path.exists() and (not path.is_dir() or run._is_foreign()):
             raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
         with run._holding():
-            run._begin(config, overwrite=overwrite)
+            run._begin(config, overwrite=overwrite, keep_answers=keep_answers)
         return run
 
-    def _begin(self, config: RunConfig, *, overwrite: bool) -> None:
+    def _begin(self, config: RunConfig, *, overwrite: bool, keep_answers: bool) -> None:
         with writing(self.path):
             if not (self.bundle / MANIFEST).exists():
                 self._put_back()  # what a killed run had set aside
             if not overwrite:
-                self._refuse_finished()
+                self._refuse_run()
+            self._keep_answers(keep_answers)
             self._set_aside()
         self._write("config.yaml", dump_config(config))
         self._write("iterations.jsonl", "")
@@ -96,22 +108,29 @@ class RunFolder:
         # failed in the rounds of another run.
         self._write_state(_State(uuid.uuid4().hex))
 
-    def _refuse_finished(self) -> None:
-        if not (self.bundle / MANIFEST).exists():
-            return
+    def _refuse_run(self) -> None:
         where = str(self.path)
-        if self.is_cut_short:
+        if self.is_resumable:
             raise OutputError(
-                f"{where!r} holds a run that was cut short: `red-ray resume {where}` goes "
-                "on with it; or choose another --out, or add --overwrite"
+                f"{where!r} holds an unfinished run: `red-ray resume {where}` goes on with it; "
+                "or choose another --out, or add --overwrite (its ledger stays)"
             )
-        raise OutputError(
-            f"{where!r} holds a finished run; choose another --out or add --overwrite"
-        )
+        if (self.bundle / MANIFEST).exists():
+            raise OutputError(
+                f"{where!r} holds a finished run; choose another --out or add --overwrite"
+            )
+
+    def _keep_answers(self, must: bool) -> None:
+        if must and (self.path / DISPUTED).exists():
+            self.kept_answers = set_aside(self.path / DISPUTED)
 
     @classmethod
-    def resume(cls, path: Path) -> tuple[RunFolder, int]:
+    def resume(cls, path: Path, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
         """Go on with a run that was cut short.
+
+        Args:
+            path: the folder.
+            keep_answers: whether `disputed.csv` must not be lost.
 
         Returns:
             Its folder, and how many iterations it had finished: they are run again, from the
@@ -127,9 +146,9 @@ class RunFolder:
                 f"{str(path)!r} is no run: it has no {STATE}; `red-ray train` makes one"
             )
         with run._holding():
-            return run, run._go_on()
+            return run, run._go_on(keep_answers=keep_answers)
 
-    def _go_on(self) -> int:
+    def _go_on(self, *, keep_answers: bool) -> int:
         state = self._state()
         if state is None or state.finished:
             raise ConfigError(
@@ -141,6 +160,7 @@ class RunFolder:
         n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))
         self._write_state(replace(state, n_done=n_done))
         with writing(self.path):
+            self._keep_answers(keep_answers)
             shutil.rmtree(self.bundle, ignore_errors=True)
             for name in RESULTS:
                 (self.path / name).unlink(missing_ok=True)
@@ -158,6 +178,11 @@ class RunFolder:
         """Whether a run was begun here and not finished."""
         state = self._state()
         return state is not None and not state.finished
+
+    @property
+    def is_resumable(self) -> bool:
+        """Whether `resume` has something to go on with."""
+        return self.is_cut_short and (self.path / "inputs.parquet").exists()
 
     def finish(self) -> None:
         """Say that nothing is left to do."""
@@ -306,7 +331,9 @@ def _parsing(path: Path) -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, KeyError) as error:
-        raise DataError(f"{str(path)!r} is damaged: {error}; run the training again") from error
+        raise DataError(
+            f"{str(path)!r} is damaged: {error}; run the training again with --overwrite"
+        ) from error
 
 
 def _iteration(data: dict[str, Any]) -> Iteration:

@@ -71,7 +71,7 @@ def read_snapshot(folder: Path) -> Snapshot:
         return _snapshot(pq.read_table(path, page_checksum_verification=True))
     except (pa.ArrowException, OSError, KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{str(path)!r} is damaged ({type(error).__name__}); train again"
+            f"{str(path)!r} is damaged ({type(error).__name__}); train again with --overwrite"
         ) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,14 @@ from pathlib import Path
 from red_ray.errors import OutputError, StorageError
 
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+
+
+def set_aside(path: Path) -> Path:
+    """Give a file a numbered name that is free, as `disputed.1.csv`; the new path."""
+    names = (path.with_name(f"{path.stem}.{n}{path.suffix}") for n in itertools.count(1))
+    free = next(name for name in names if not name.exists())
+    path.rename(free)
+    return free
 
 
 @contextmanager

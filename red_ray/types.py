@@ -106,7 +106,8 @@ class Iteration:
     """One round of the loop, as `iterations.jsonl` and the progress events carry it.
 
     Times are wall seconds. `log_likelihood` and `estimated_accuracy` are over the cross-fitted seed
-    rows, null in a round that did not refit the router. `n_gold`: planted questions that were
+    rows, null in a round that did not refit the router. `n_asked`: questions about the pool that
+    had an outcome, what a budget left unasked not among them. `n_gold`: planted questions that were
     answered, `n_gold_right` of them rightly. `label_precision`, the share of the labels added that
     are right, is filled in by who knows the pool's hidden labels.
     """

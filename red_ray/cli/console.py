@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -15,6 +18,7 @@ from red_ray.errors import RedRayError, UserError
 from red_ray.types import Progress as Step
 
 EXIT_FAILURE, EXIT_MISTAKE = 1, 2
+EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
 
 STAGES = {
     "encode": "Encoding",
@@ -111,18 +115,56 @@ def _iteration_line(step: Step) -> str:
     return f"iteration {one.iteration}: {line}"
 
 
+def catch_sigterm() -> None:
+    """Let SIGTERM end the command as Ctrl-C does, also where a library has taken it meanwhile."""
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(*_: object) -> None:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` sends it twice
+    raise KeyboardInterrupt
+
+
+def _was_terminated() -> bool:
+    # Not told by the exception: what is raised in a signal handler, Ray replaces by its own.
+    return signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+
+
 @contextmanager
-def guarded(output: Output) -> Iterator[None]:
-    """Turn an error of ours into one line and the exit code that it means."""
+def _terminable() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGTERM)
+    catch_sigterm()
     try:
         yield
-    except RedRayError as error:
-        code = EXIT_MISTAKE if isinstance(error, UserError) else EXIT_FAILURE
-        output.err.print(f"red-ray: {error}", style="red", markup=False, soft_wrap=True)
-        raise typer.Exit(code) from error
-    except KeyboardInterrupt:
-        output.err.print("red-ray: stopped; verdicts paid for are in the ledger", markup=False)
-        raise typer.Exit(130) from None
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
+def guarded(output: Output) -> Iterator[None]:
+    """Turn an error of ours, Ctrl-C and SIGTERM into one line and the exit code that it means."""
+    with _terminable():
+        try:
+            yield
+        except RedRayError as error:
+            code = EXIT_MISTAKE if isinstance(error, UserError) else EXIT_FAILURE
+            output.err.print(f"red-ray: {error}", style="red", markup=False, soft_wrap=True)
+            raise typer.Exit(code) from error
+        except KeyboardInterrupt as stop:
+            told = str(stop) or "stopped; verdicts paid for are in the ledger"
+            output.err.print(f"red-ray: {told}", markup=False, soft_wrap=True)
+            code = EXIT_TERMINATED if _was_terminated() else EXIT_INTERRUPTED
+            raise typer.Exit(code) from None
+
+
+def kept_note(kept: Path, ledger: Path) -> str:
+    """What to say of a table of answers that a new one would have replaced."""
+    return (
+        f"answers that were not imported are kept in {kept}: "
+        f"`red-ray ledger import {ledger} --input {kept}`"
+    )
 
 
 def notes(output: Output, lines: Sequence[str]) -> None:

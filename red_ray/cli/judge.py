@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from red_ray.cli.console import Output, guarded, notes
+from red_ray.cli.console import Output, guarded, kept_note, notes
 from red_ray.cli.options import ConfigFile, Json, Seed, Set, resolve
 from red_ray.cli.show_audit import asking, show_audit
 from red_ray.data.inputs import read_inputs
@@ -39,6 +39,9 @@ def audit(
     seed: Seed = None,
     config: ConfigFile = None,
     assignments: Set = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an audit of other rows; its ledger stays.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Ask judges about labelled rows, and hold them against criteria declared before.
@@ -62,9 +65,13 @@ def audit(
         )
         job.check()
         folder = AuditFolder(out)
+        if not overwrite:
+            folder.check_rows(job.source.rows)
         encoder = open_encoder(settings.encoder)
         notes(output, (*inputs.notes, f"encoding {len(inputs.train):,} rows"))
         vectors = encoder.encode(inputs.train.texts)
         with asking(output) as on_progress:
             report = run_audit(job, vectors, folder, on_progress)
+        if folder.kept_answers is not None:
+            output.note(kept_note(folder.kept_answers, folder.ledger))
         show_audit(output, out, report)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import csv
+import difflib
 import itertools
 from collections.abc import Iterator
 from contextlib import closing
@@ -22,7 +22,9 @@ from red_ray.data.formats.source import translated
 from red_ray.data.tables import TableWriter
 from red_ray.data.writer import create_file
 from red_ray.errors import DataError, OutputError
+from red_ray.evaluation.answers import answers, numbered_answers
 from red_ray.judges.ledger import Ledger, is_url
+from red_ray.judges.ledger.schema import stored_text_key
 from red_ray.judges.ledger.transfer import (
     PERSON_COLUMNS,
     Only,
@@ -30,6 +32,7 @@ from red_ray.judges.ledger.transfer import (
     person_rows,
     take_answers,
     take_records,
+    unguarded_cell,
 )
 from red_ray.run_folder import RunFolder
 
@@ -41,7 +44,6 @@ Place = Annotated[
 ]
 
 _CHUNK_ROWS = 1000
-_MAX_CELL_CHARS = 1 << 27  # as long as a text may be; the csv module's own limit is 128 KiB
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _PERSON_SCHEMA = pa.schema([(name, pa.string()) for name in PERSON_COLUMNS])
@@ -65,7 +67,13 @@ def export_verdicts(
             "--output", help=".jsonl: everything, to move a ledger; .csv: for people to answer in."
         ),
     ],
-    only: Annotated[Only, typer.Option(help="Which verdicts a .csv shows.")] = Only.ALL,
+    only: Annotated[
+        Only,
+        typer.Option(
+            help="Which verdicts a .csv shows. disputed: on a text about which answers of judges "
+            "contradict each other; a run's disputed.csv lists what its model contradicts, too."
+        ),
+    ] = Only.ALL,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -85,7 +93,7 @@ def export_verdicts(
         output.result({"rows": n_rows, "output": str(target)})
         if not as_json:
             output.out.print(f"{n_rows:,} rows written to {target}", soft_wrap=True, markup=False)
-            if kind == ".csv":
+            if kind == ".csv" and n_rows:
                 output.note("fill in the column `answer` (none: no label fits), then import it")
 
 
@@ -203,10 +211,12 @@ def _import_records(output: Output, opened: Ledger, source: Path) -> None:
 def _import_answers(
     output: Output, opened: Ledger, source: Path, labels: frozenset[str], new_labels: bool
 ) -> None:
-    counts = take_answers(opened, _answers(source), labels=labels, new_labels=new_labels)
+    _refuse_two_answers(source)
+    counts = take_answers(opened, answers(source), labels=labels, new_labels=new_labels)
     output.result(asdict(counts))
     if counts.unknown:
-        shown = ", ".join(repr(label) for label in counts.unknown_labels)
+        known = sorted(opened.labels() | labels)
+        shown = ", ".join(_with_suggestion(label, known) for label in counts.unknown_labels)
         output.note(
             f"answers that are no known label, not taken: {counts.unknown:,}, such as {shown}; "
             "add --new-labels to take them"
@@ -220,41 +230,29 @@ def _import_answers(
         )
 
 
+def _refuse_two_answers(source: Path) -> None:
+    """Refuse a file that answers one text twice, and differently; before any of it is taken."""
+    given: dict[str, tuple[int, str]] = {}
+    for line, row in numbered_answers(source):
+        answer = unguarded_cell(row["answer"]).strip() if row else ""
+        if not row or not answer:
+            continue
+        before, other = given.setdefault(
+            stored_text_key(unguarded_cell(row["text"])), (line, answer)
+        )
+        if answer != other:
+            raise DataError(
+                f"{str(source)!r} answers the same text twice: {other!r} in line {before}, "
+                f"{answer!r} in line {line}; clear one of them"
+            )
+
+
+def _with_suggestion(label: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(label, known, n=1)
+    return repr(label) + (f" (did you mean {near[0]!r}?)" if near else "")
+
+
 def _lines(path: Path) -> Iterator[bytes]:
     with translated(path, "file of JSON lines"), path.open("rb") as file:
         for line in file:
             yield line.removeprefix(_BYTE_ORDER_MARK)
-
-
-def _answers(path: Path) -> Iterator[dict[str, str] | None]:
-    """Rows by column; None for one that has not as many cells as the header."""
-    csv.field_size_limit(_MAX_CELL_CHARS)
-    with (
-        translated(path, "table of separated values"),
-        path.open(encoding="utf-8-sig", newline="") as file,
-    ):
-        first = file.readline()
-        # A spreadsheet writes semicolons where the comma is the decimal sign.
-        delimiter = ";" if first.count(";") > first.count(",") else ","
-        header = next(csv.reader([first], delimiter=delimiter), [])
-        for name in ("text", "answer"):
-            if name not in header:
-                raise DataError(
-                    f"{str(path)!r} has no column {name!r}; fill in a run's disputed.csv, or a "
-                    ".csv that `red-ray ledger export` wrote"
-                )
-        for row in _rows(csv.reader(file, delimiter=delimiter)):
-            if row is None or row:
-                fits = row is not None and len(row) == len(header)
-                yield dict(zip(header, row or (), strict=True)) if fits else None
-
-
-def _rows(reader: Iterator[list[str]]) -> Iterator[list[str] | None]:
-    """Rows; None for one that is none, after which the reader goes on."""
-    while True:
-        try:
-            yield next(reader)
-        except StopIteration:
-            return
-        except csv.Error:
-            yield None

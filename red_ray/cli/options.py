@@ -30,7 +30,9 @@ Judge = Annotated[
         metavar="SPEC",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a finished run.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the run that is there; its ledger stays.")
+]
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard with it.")]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from red_ray.cli.console import Output, notes
+from red_ray.cli.console import Output, catch_sigterm, kept_note, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.judges.ledger import Ledger, is_url
-from red_ray.run_folder import RunFolder
+from red_ray.run_folder import DISPUTED, RunFolder
 
 if TYPE_CHECKING:
     from red_ray.actors.run import ClusterRun
@@ -44,7 +44,9 @@ def run_training(
     from red_ray.snapshot import Snapshot, write_snapshot
 
     check_parts(config, inputs)
-    run = RunFolder.create(out, config, overwrite=overwrite)
+    keep = _has_unheard_answers(config, out)
+    run = RunFolder.create(out, config, overwrite=overwrite, keep_answers=keep)
+    _tell_of_answers(output, run)
     with _replacing(output, run):
         run.write_seen(inputs.seen_keys)
         write_snapshot(run.path, Snapshot(inputs, test))
@@ -56,7 +58,11 @@ def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str,
     """Go on with a run that was cut short: again from its rows, with the ledger's answers."""
     from red_ray.snapshot import read_snapshot
 
-    run, n_done = RunFolder.resume(path)
+    keep = (path / "config.yaml").exists() and _has_unheard_answers(
+        load_config(path / "config.yaml"), path
+    )
+    run, n_done = RunFolder.resume(path, keep_answers=keep)
+    _tell_of_answers(output, run)
     rows = read_snapshot(path)
     config = load_config(path / "config.yaml")
     with _replacing(output, run):
@@ -64,13 +70,29 @@ def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str,
         return _train_and_score(output, run, config, rows, n_done=n_done, dashboard=dashboard)
 
 
+def _has_unheard_answers(config: RunConfig, out: Path) -> bool:
+    from red_ray.evaluation.answers import holds_unheard_answers
+
+    if not (out / DISPUTED).exists():
+        return False
+    with opened_ledger(config, out) as ledger:
+        return holds_unheard_answers(out / DISPUTED, ledger)
+
+
+def _tell_of_answers(output: Output, run: RunFolder) -> None:
+    if run.kept_answers is not None:
+        output.note(kept_note(run.kept_answers, run.path))
+
+
 @contextmanager
 def _replacing(output: Output, run: RunFolder) -> Iterator[None]:
-    """As `RunFolder.replacing`; says so where a failure left nothing to go on with."""
+    """As `RunFolder.replacing`; says what a failure or an interruption left to go on with."""
     try:
         with run.replacing():
             yield
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) and run.is_resumable:
+            error.args = (f"stopped; `red-ray resume {run.path}` goes on with it",)
         if run.was_put_back:
             output.note(
                 "the finished run that stood here is back, and nothing is there to resume; train "
@@ -110,6 +132,7 @@ def _train_and_score(
         ray_session(dashboard=dashboard) as url,
         output.steps() as steps,
     ):
+        catch_sigterm()  # Ray took it
         if url:
             token = os.environ.get("RAY_AUTH_TOKEN_PATH", "RAY_AUTH_TOKEN")
             output.note(f"Ray's dashboard: {url}; it asks for the token in {token}")
@@ -126,7 +149,11 @@ def _train_and_score(
     run.finish()
     _warn_of_loss(output, done.trained)
     _tell_of_disputes(output, run)
-    result = card if card is not None else {"estimate": asdict(done.trained.estimate)}
+    if card is None:
+        judge = run.read_json("details.json").get("judge")
+        result = {"estimate": asdict(done.trained.estimate), "judge": judge}
+    else:
+        result = card
     return {"run": str(run.path), "bundle": bundle_id, **result}
 
 
@@ -182,11 +209,20 @@ def _provenance(trained: Trained, *, total_s: float) -> dict[str, Any]:
 def _warn_of_loss(output: Output, trained: Trained) -> None:
     """Say so where the judge's rows made the model worse on the rows that the user labelled."""
     first, last = trained.first_estimate, trained.estimate
-    if trained.iterations and last.log_likelihood < first.log_likelihood:
-        output.note(
-            f"the judge's labels made the model worse: estimated accuracy {first.accuracy:.1%} "
-            f"before, {last.accuracy:.1%} after; look at some of them, or train without this judge"
-        )
+    if not trained.iterations or last.log_likelihood >= first.log_likelihood:
+        return
+    figures = [(f"{one.log_likelihood:.3f}", f"{one.accuracy:.1%}") for one in (first, last)]
+    (likelihood, accuracy), (likelihood_after, accuracy_after) = figures
+    if last.accuracy < first.accuracy and accuracy != accuracy_after:
+        told = f"estimated accuracy {accuracy} before, {accuracy_after} after"
+    elif likelihood != likelihood_after:
+        told = f"estimated log-likelihood {likelihood} before, {likelihood_after} after"
+    else:
+        return
+    output.note(
+        f"the judge's labels made the model worse: {told}; look at some of them, or train "
+        "without this judge"
+    )
 
 
 def check_parts(config: RunConfig, inputs: Inputs) -> None:
@@ -232,6 +268,7 @@ def _after_the_loop(
 ) -> dict[str, Any]:
     """What the ledger says of the run, and for a person the labels that are disputed."""
     from red_ray.evaluation.disputes import write_disputes
+    from red_ray.evaluation.scorecard import JudgeBill, RunFacts, judge_card
 
     if done.judge is None:
         return {}
@@ -240,7 +277,8 @@ def _after_the_loop(
     with closing(Ledger(ledger_of(config, run))) as ledger:
         bill = ledger.requests_of(run.run_id)
         n_disputed = write_disputes(path, disputes, ledger, texts=texts)
-    return {"bill": asdict(bill), "n_disputed": n_disputed}
+    facts = RunFacts(run.iterations(), config.judge.spec, 0, {}, JudgeBill(**asdict(bill)))
+    return {"bill": asdict(bill), "judge": judge_card(facts), "n_disputed": n_disputed}
 
 
 def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict[str, Any]:

@@ -36,6 +36,8 @@ def show_run(output: Output, run: Path, result: Card) -> None:
             f"estimated accuracy {estimate['accuracy']:.1%} (cross-fitted training rows; give "
             "--test for a scorecard)"
         )
+        if result.get("judge"):
+            output.out.print(_grid(_judge(result["judge"])))
     output.out.print(
         f"\nbundle {result['bundle'][:16]}…   report {run / 'report.html'}",
         soft_wrap=True,
@@ -62,11 +64,15 @@ def _scorecard(console: Console, card: Card) -> None:
     timing = card["timing_s"]
     parts = ", ".join(f"{words} {timing.get(key, 0.0):.1f}" for key, words in STAGES.items())
     facts.append(("seconds", f"{timing.get('total', 0.0):.1f} in all: {parts}"))
+    console.print(_grid(facts))
+
+
+def _grid(facts: list[tuple[str, str]]) -> Table:
     grid = Table.grid(padding=(0, 3))
     grid.add_column(no_wrap=True)
     for name, value in facts:
         grid.add_row(f"[dim]{name}[/]", value)
-    console.print(grid)
+    return grid
 
 
 def _accuracy(console: Console, card: Card) -> None:
@@ -98,11 +104,12 @@ def _judge(judge: Card) -> list[tuple[str, str]]:
     if judge["n_gold"]:
         n_gold = f"[dim]of {judge['n_gold']:,}[/]"
         facts.append(("planted questions right", f"{_rate(judge, 'gold_accuracy')}   {n_gold}"))
+    own = " of this run's own calls" if known else ""
     if judge["cost_usd"]:
-        facts.append(("cost", f"{judge['cost_usd']:,.4f} USD for {judge['tokens']:,} tokens"))
+        facts.append(("cost", f"{judge['cost_usd']:,.4f} USD for {judge['tokens']:,} tokens{own}"))
     elif judge["tokens"]:
         free = " (free)" if judge["cost_usd"] == 0 else ""
-        facts.append(("tokens", f"{judge['tokens']:,}{free}"))
+        facts.append(("tokens", f"{judge['tokens']:,}{own}{free}"))
     bad = judge["unreadable"] + judge["failed"]
     facts += [("without an answer", str(bad))] if bad else []
     trouble = _trouble(judge["results"] or {})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -44,12 +45,13 @@ def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> N
     price, judge, count = price_of(config.judge), _judge(config, inputs), open_tokenizer(config)
     rows = inputs.train
     job = TrainingJob(rows.texts, rows.labels, inputs.pool, dict(inputs.descriptions), config)
+    asked = asyncio.run(_first_round(output, job, judge))
     plan = make_plan(
         job,
-        asyncio.run(_first_round(output, job, judge)),
+        asked,
         count=count,
         price=price,
-        known=_known(config, out, judge.name),
+        known=_known(config, out, judge.name, asked),
         latency_s=0.0 if _is_wordless(config.judge) else ASSUMED_LATENCY_S,
     )
     facts = {"judge": config.judge.spec, "simulated": is_simulated(config.judge.spec)}
@@ -91,11 +93,11 @@ async def _first_round(output: Output, job: TrainingJob, judge: Judge) -> tuple[
     return asked
 
 
-def _known(config: RunConfig, out: Path, judge_name: str) -> Known:
+def _known(config: RunConfig, out: Path, judge_name: str, asked: Sequence[Question]) -> Known:
     from red_ray.training.plan import Known, known_of
 
     with opened_ledger(config, out) as ledger:
-        return Known() if ledger is None else known_of(ledger, judge_name)
+        return Known() if ledger is None else known_of(ledger, judge_name, asked)
 
 
 def _print(console: Console, plan: Plan, job: TrainingJob) -> None:
@@ -122,17 +124,25 @@ def _who(plan: Plan, judge: JudgeConfig) -> list[str]:
     if is_simulated(judge.spec):
         lines.append("SIMULATED: no language model is asked")
     if plan.known.n_answers:
-        lines.append(f"{plan.known.n_answers:,} answers of it are in the ledger, and free")
+        n_answers = plan.known.n_answers
+        lines.append(f"{n_answers:,} answers of it are in the ledger; what they answer is free")
     return lines
 
 
 def _questions(plan: Plan, job: TrainingJob) -> list[str]:
     questions, loop = plan.questions, job.config.loop
-    rounds = f"{loop.max_iterations} rounds of {loop.samples_per_iteration}"
+    rounds = f"at most {min(loop.samples_per_iteration, len(job.pool)):,} in a round"
+    if questions.about_pool < len(job.pool):
+        rounds = f"in {loop.max_iterations:,} rounds of {loop.samples_per_iteration:,} at most"
     lines = [
-        f"at most {questions.total:,}",
-        f"{questions.about_pool:,} about the pool of {len(job.pool):,} texts, in {rounds} at most",
+        f"at most {questions.total:,}" + (" new ones" if questions.free else ""),
+        f"{questions.about_pool:,} about the pool of {len(job.pool):,} texts, {rounds}",
     ]
+    if questions.free:
+        lines.append(
+            f"{questions.free:,} of the first round's are answered in the ledger, and not counted; "
+            "more may be"
+        )
     if questions.planted:
         lines.append(f"{questions.planted:,} about rows whose label is known (judge.gold_share)")
     if questions.descriptions:

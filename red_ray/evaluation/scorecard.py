@@ -188,6 +188,12 @@ def _holding(value: float, interval: Sequence[float] | Floats) -> list[float]:
     return [min(value, float(interval[0])), max(value, float(interval[1]))]
 
 
+def judge_card(facts: RunFacts) -> Json | None:
+    """What the judge was asked, answered and cost; None where nobody was asked."""
+    card: Json | None = _rounded(_judge(facts))
+    return card
+
+
 def _judge(facts: RunFacts) -> Json | None:
     asked = facts.iterations or (facts.bill is not None and facts.bill.results)
     if not asked or facts.judge_spec is None:

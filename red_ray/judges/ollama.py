@@ -71,8 +71,11 @@ class OllamaTransport(Transport):
             raise JudgeTimeout(f"{self.name!r}: no answer in {self._timeout_s!r} s") from error
         except (ConnectionError, httpx.TransportError) as error:
             reason = type(error).__name__
+            # The client makes a plain ConnectionError of httpx.ConnectError.
+            never_left = type(error) in (ConnectionError, httpx.ConnectError)
             raise JudgeUnavailable(
-                f"{self.name!r} cannot be reached ({reason}); is `ollama serve` running?"
+                f"{self.name!r} cannot be reached ({reason}); is `ollama serve` running?",
+                never_left=never_left,
             ) from error
         except _StatusError as error:
             raise self.failed(error.failure, with_schema=schema is not None) from error

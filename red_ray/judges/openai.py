@@ -109,8 +109,10 @@ class OpenAITransport(Transport):
             raise JudgeTimeout(f"{self.name!r}: no answer in {self._timeout_s!r} s") from error
         except (aiohttp.ClientError, ConnectionError) as error:
             reason = type(error).__name__
+            never_left = isinstance(error, aiohttp.ClientConnectorError)
             raise JudgeUnavailable(
-                f"{self.name!r} cannot be reached ({reason}); is the server running?"
+                f"{self.name!r} cannot be reached ({reason}); is the server running?",
+                never_left=never_left,
             ) from error
         if not 200 <= response.status < 300:
             failure = Failure(response.status, response.headers, body.decode("utf-8", "replace"))

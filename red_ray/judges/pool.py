@@ -582,5 +582,5 @@ def _result(came: Reply | JudgeError) -> str:
 def _may_be_paid_for(came: Reply | JudgeError) -> bool:
     """Whether the server may have done the work: an answer, or none where one was on its way."""
     if isinstance(came, JudgeUnavailable):
-        return came.result == "unreachable"
+        return came.result == "unreachable" and not came.never_left
     return isinstance(came, Reply | JudgeTimeout)

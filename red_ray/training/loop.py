@@ -36,6 +36,8 @@ ANSWERS = (Outcome.LABEL, Outcome.NONE)
 MANY = 100
 """So many answers of which not one could be read: the next will be no better."""
 
+BUDGETS = ("budget_calls", "budget_tokens", "budget_usd")
+
 FEW = 5
 """So many questions may all fail by themselves; more of them mean that the judge is away."""
 
@@ -66,6 +68,10 @@ class _Asked:
     chosen: dict[str, CandidateView]
     gold: dict[str, CandidateView]
     questions: tuple[Question, ...]
+
+    def n_without(self, verdicts: Sequence[Verdict]) -> int:
+        """How many have none: the budget did not reach them."""
+        return len((self.chosen.keys() | self.gold.keys()) - {one.key for one in verdicts})
 
 
 class ActiveLoop:
@@ -101,6 +107,7 @@ class ActiveLoop:
             np.random.default_rng([job.config.seed, 4]),
         )
         self._verdicts: Sequence[Verdict] = ()
+        self._n_unasked = 0
         self._texts = (*job.texts, *job.pool)
         self._pool = np.arange(len(job.texts), len(self._texts))
         self._left = np.ones(len(job.pool), dtype=bool)
@@ -130,6 +137,8 @@ class ActiveLoop:
             score_s, scores = await self._measured(self._score_pool())
             acquire_s, view = await self._measured(self._view(scores))
             self.stop_reason = self._rule.reason(self._state(view)) or ""
+            if self.stop_reason and self._n_unasked:
+                self.stop_reason = "budget"  # with more of it the rule had seen another model
             if not self.stop_reason:
                 asked = await self._questions(view)
                 judge_s = self.judge_s
@@ -137,14 +146,25 @@ class ActiveLoop:
                     async for step in steps:
                         yield step
                 judge_s = self.judge_s - judge_s
+                self._n_unasked = asked.n_without(self._verdicts)
                 # Not before they are put: what the ledger knows is there without a budget.
                 self.stop_reason = "" if self._verdicts else "budget"
             if self.stop_reason:
-                yield Progress("loop", self._n_done, limit, f"stopped: {self.stop_reason}")
+                yield Progress("loop", self._n_done, limit, f"stopped: {self._why()}")
                 return
             iteration, gained = await self._learn(view, asked)
             iteration = replace(iteration, score_s=score_s, acquire_s=acquire_s, judge_s=judge_s)
             yield Progress("loop", iteration.iteration, limit, "", iteration, gained)
+
+    def _why(self) -> str:
+        """The reason, and what to do about it."""
+        if self.stop_reason != "budget":
+            return self.stop_reason
+        config = self._job.config.judge
+        limits = ((name, getattr(config, name)) for name in BUDGETS)
+        told = " or ".join(f"judge.{name}={limit!r}" for name, limit in limits if limit is not None)
+        left = f", {self._n_unasked} questions of the round left unasked" if self._n_unasked else ""
+        return f"budget{left}; raise {told} for more" if told else f"budget{left}"
 
     async def _describe(self) -> AsyncGenerator[Progress, None]:
         """Have the judge describe the labels that nobody described; once, by the ledger."""
@@ -252,7 +272,7 @@ class ActiveLoop:
         iteration = Iteration(
             iteration=self._n_done,
             phase=self._phase,
-            n_asked=len(asked.chosen),
+            n_asked=len(asked.chosen.keys() & {verdict.key for verdict in self._verdicts}),
             n_labelled=len(tally.rows),
             n_none=tally.outcomes[Outcome.NONE],
             n_unreadable=tally.outcomes[Outcome.UNREADABLE],
@@ -288,7 +308,8 @@ class ActiveLoop:
         if unread and self._n_unread >= MANY and not self._was_read:
             raise JudgeUnavailable(
                 f"none of the judge's {self._n_unread} answers could be read ({unread[0].error}); "
-                "ask another model, or raise judge.max_answer_tokens, and train again"
+                "ask another model, or raise judge.max_answer_tokens, and train again "
+                "with --overwrite"
             )
         if not failed or len(failed) < len(verdicts):
             return

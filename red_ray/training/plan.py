@@ -39,11 +39,13 @@ class Known:
 
     Attributes:
         n_answers: questions that are answered already.
+        n_of_first: of the first round's, as far as it is known.
         requests: made so far, which count towards the budget, as tokens and USD do.
         latency_s: the median of all requests.
     """
 
     n_answers: int = 0
+    n_of_first: int = 0
     requests: int = 0
     tokens: int = 0
     cost_usd: float = 0.0
@@ -57,11 +59,12 @@ class Questions:
     """How many questions there are at most; the loop may stop before.
 
     Attributes:
-        total: of all, as far as the budget reaches.
-        about_pool: before the budget is looked at, as the next two.
+        total: of all that are new, as far as the budget reaches.
+        about_pool: before the budget and the ledger are looked at, as the next two.
         planted: about rows whose label is known.
         descriptions: of labels that nobody described.
         first_round: of the real rounds, on the texts that the dry run looked at.
+        free: of the first round, answered by the ledger; of later rounds nobody knows.
         cut_by: the key of the budget that ends them, empty where none does.
     """
 
@@ -70,6 +73,7 @@ class Questions:
     planted: int
     descriptions: int
     first_round: int
+    free: int = 0
     cut_by: str = ""
 
 
@@ -162,8 +166,13 @@ async def first_round(
     return tuple(presented(one, question_key(one, judge_name), seed) for one in asked)
 
 
-def known_of(ledger: Ledger, judge_name: str) -> Known:
+def known_of(ledger: Ledger, judge_name: str, asked: Sequence[Question] = ()) -> Known:
     """What a ledger tells of a judge.
+
+    Args:
+        ledger: of the run.
+        judge_name: of the judge.
+        asked: the first round's questions.
 
     Raises:
         StorageError: the ledger cannot be read.
@@ -176,6 +185,7 @@ def known_of(ledger: Ledger, judge_name: str) -> Known:
     n_requests = sum(one.requests for one in counted)
     return Known(
         n_answers=len(told),
+        n_of_first=len({question_key(one, judge_name) for one in asked} & {v.key for v in told}),
         requests=spent.requests,
         tokens=spent.tokens,
         cost_usd=spent.cost_usd,
@@ -212,7 +222,8 @@ def make_plan(
     prompt = tokens.prompt if known.prompt_tokens is None else known.prompt_tokens
     answer = tokens.answer if known.answer_tokens is None else known.answer_tokens
     usd = None if price is None else (prompt * price.input_usd + answer * price.output_usd) / 1e6
-    questions = _within_budget(_questions(job, len(asked)), job.config, known, prompt + answer, usd)
+    drawn = _questions(job, len(asked), known)
+    questions = _within_budget(drawn, job.config, known, prompt + answer, usd)
     tokens = replace(tokens, total=round(questions.total * (prompt + answer)))
     latency_s = latency_s if known.latency_s is None else known.latency_s
     time_s, bound_by = _time(job.config, questions.total, tokens.total, latency_s)
@@ -264,7 +275,7 @@ def _sampled(job: TrainingJob) -> tuple[str, ...]:
     return tuple(job.pool[row] for row in drawn)
 
 
-def _questions(job: TrainingJob, n_first: int) -> Questions:
+def _questions(job: TrainingJob, n_first: int, known: Known) -> Questions:
     loop, judge = job.config.loop, job.config.judge
     about_pool = min(len(job.pool), loop.max_iterations * loop.samples_per_iteration)
     missing = set(job.labels) - job.descriptions.keys() if judge.describe_labels else ()
@@ -272,8 +283,10 @@ def _questions(job: TrainingJob, n_first: int) -> Questions:
     labels = np.array([index[label] for label in job.labels], dtype=np.int64)
     gold = GoldRows(labels, judge.gold_share, np.random.default_rng(0))
     planted, descriptions = len(gold.take(about_pool)), len(missing)
-    total = about_pool + planted + descriptions
-    return Questions(total, about_pool, planted, descriptions, n_first)
+    # Of a larger pool the dry run drew some texts, and the run's first round is another one.
+    free = known.n_of_first if len(job.pool) <= MAX_POOL else 0
+    total = about_pool + planted + descriptions - free
+    return Questions(total, about_pool, planted, descriptions, n_first, free)
 
 
 def _within_budget(

@@ -46,7 +46,9 @@ def write_rows(path: Path, rows: list[tuple[str, ...]], *header: str) -> Path:
 
 @dataclass
 class Story:
-    """A worker dies; the same command finds the judge away; `resume` finds all well."""
+    """A worker dies; the same command, told to, begins anew and finds the judge away; `resume`
+    finds all well.
+    """
 
     died: Result
     away: Result
@@ -100,7 +102,7 @@ def story(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Story:
         died = invoke(*command)
     kept.append(what_is_kept(run))
     wait_for_actors_to_end()
-    away = invoke(*command)
+    away = invoke(*command, "--overwrite")
     kept.append(what_is_kept(run))
     unfinished = not (run / "bundle").exists()
     wait_for_actors_to_end()

@@ -217,3 +217,23 @@ def test_every_key_is_read_by_some_part():
     code = "\n".join(path.read_text(encoding="utf-8") for path in files)
     leaves = [key.split(".")[-1] for key in all_keys(RunConfig)]
     assert [name for name in leaves if not re.search(rf"\.{name}\b", code)] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("judge: 5\n", "judge must hold keys and values, got 5"),
+        ("judge: hello\n", "judge must hold keys and values, got 'hello'"),
+        ("judge:\nconcurrency: 3\n", "judge holds nothing; check the indentation"),
+        ("audit:\n  criteria: [1]\n", r"audit\.criteria must hold keys and values, got \[1\]"),
+    ],
+)
+@pytest.mark.parametrize("overrides", [{}, {"judge": {"spec": "neighbours"}}])
+def test_a_section_without_keys_is_refused_whatever_is_overridden(write, text, told, overrides):
+    with pytest.raises(ConfigError, match=told):
+        load_config(write(text), overrides)
+
+
+def test_a_criterion_may_still_ask_nothing(write):
+    text = "audit: {criteria: {success_rate: null}}\n"
+    assert load_config(write(text)).audit.criteria.success_rate is None

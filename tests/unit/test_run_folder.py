@@ -53,10 +53,30 @@ def test_seen_keys_come_back(run):
     assert run.seen() == {"a" * 64, "b" * 64}
 
 
-def test_a_run_that_was_cut_short_goes_on_with_its_ledger(run):
-    run.append(ITERATION)
+def with_rows(run):
+    """Without them there is nothing to go on with."""
+    (run.path / "inputs.parquet").write_bytes(b"rows")
+    return run
+
+
+def test_a_run_that_was_cut_short_is_not_begun_anew_by_chance(run):
+    with_rows(run).append(ITERATION)
+    told = "unfinished run: `red-ray resume .*` goes on with it; .* add --overwrite"
+    with pytest.raises(OutputError, match=told):
+        RunFolder.create(run.path, RunConfig(seed=8))
+    assert run.iterations() == [ITERATION]
+    assert RunFolder.resume(run.path)[1] == 1
+
+
+def test_one_that_was_stopped_before_its_rows_were_written_is(run):
+    again = RunFolder.create(run.path, RunConfig(seed=8))
+    assert load_config(again.path / "config.yaml").seed == 8
+
+
+def test_a_run_begun_in_place_of_one_that_was_cut_short_has_its_ledger(run):
+    with_rows(run).append(ITERATION)
     run.ledger.write_bytes(b"verdicts")
-    again = RunFolder.create(run.path, RunConfig())
+    again = RunFolder.create(run.path, RunConfig(), overwrite=True)
     assert again.ledger.read_bytes() == b"verdicts"
     assert again.iterations() == []  # they are run again, from the ledger
 
@@ -139,9 +159,9 @@ def test_a_damaged_state_is_told_in_one_line(run, content):
 
 
 def test_a_run_that_was_cut_short_after_its_bundle_is_for_resume(run):
-    run.bundle.mkdir()
+    with_rows(run).bundle.mkdir()
     (run.bundle / "manifest.json").write_text("{}")
-    with pytest.raises(OutputError, match="cut short: `red-ray resume"):
+    with pytest.raises(OutputError, match="unfinished run: `red-ray resume"):
         RunFolder.create(run.path, RunConfig())
 
 
@@ -216,6 +236,28 @@ def test_overwriting_leaves_no_result_of_the_run_before(run):
         ".lock", "config.yaml", "iterations.jsonl", "ledger.sqlite", "run.json",
     }  # fmt: skip
     assert again.ledger.read_bytes() == b"verdicts"
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("finished", [False, True])
+def test_a_table_that_a_person_filled_in_is_kept_under_another_name(run, finished, keep):
+    if finished:
+        finish(run)
+    (run.path / "disputed.1.csv").write_text("of an earlier time")
+    (run.path / "disputed.csv").write_text("filled in")
+    again = RunFolder.create(run.path, RunConfig(), overwrite=True, keep_answers=keep)
+    with again.replacing():
+        pass
+    assert again.kept_answers == (run.path / "disputed.2.csv" if keep else None)
+    found = [path.read_text() for path in sorted(run.path.glob("disputed*"))]
+    assert found == ["of an earlier time"] + ["filled in"] * keep
+
+
+def test_resuming_keeps_it_too(run):
+    (run.path / "disputed.csv").write_text("filled in")
+    again, _ = RunFolder.resume(run.path, keep_answers=True)
+    assert again.kept_answers.read_text() == "filled in"
+    assert not (run.path / "disputed.csv").exists()
 
 
 def test_a_failed_overwrite_gives_the_finished_run_back(run):

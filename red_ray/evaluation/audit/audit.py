@@ -34,7 +34,7 @@ def run_audit(
     Raises:
         JudgeError: a judge refuses or cannot be reached; what was answered is kept.
     """
-    declared = folder.declare(job.config.audit.criteria)
+    declared = folder.declare(job.config.audit.criteria, job.source.rows)
     suite = build_suite(job.source, vectors, job.config, job.descriptions)
     folder.write_suite(suite)
     answers = asyncio.run(ask_judges(job, suite, folder.ledger, on_progress))

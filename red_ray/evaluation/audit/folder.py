@@ -3,7 +3,8 @@
 suite/PART/CATEGORY.jsonl  the questions
 audit.json                 the criteria as declared, then all figures
 audit.md                   the same to read
-disputed.csv               rows for a person to decide, as `red-ray ledger import` takes them
+disputed.csv               rows for a person to decide, as `red-ray ledger import` takes them; one
+                           whose answers were not imported is kept as disputed.1.csv
 ledger.sqlite              every verdict
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,25 @@ from typing import Any
 import pyarrow as pa
 
 from red_ray.config import AuditCriteria
+from red_ray.data.prepare import LabelledRows
 from red_ray.data.tables import TableWriter
 from red_ray.errors import DataError, OutputError
+from red_ray.evaluation.answers import holds_unheard_answers
 from red_ray.evaluation.audit.suite import CATEGORIES, PARTS, Item
-from red_ray.judges.ledger import utc_now
-from red_ray.storage import writing
+from red_ray.judges.ledger import Ledger, utc_now
+from red_ray.storage import set_aside, writing
 
 Json = dict[str, Any]
 
-REPORT = "audit.json"
+REPORT, DISPUTED = "audit.json", "disputed.csv"
 
 
 class AuditFolder:
-    """Writes an audit's folder; a file is whole or not there."""
+    """Writes an audit's folder; a file is whole or not there.
+
+    Attributes:
+        kept_answers: the table of a person's answers that was kept from the audit before, if any.
+    """
 
     def __init__(self, path: Path, *, now: Callable[[], datetime] = utc_now) -> None:
         """Open a folder for an audit, or for going on with one.
@@ -39,6 +47,7 @@ class AuditFolder:
         Raises:
             OutputError: it cannot be written, or holds something else.
         """
+        self.kept_answers: Path | None = None
         self.path = path
         self.ledger = path / "ledger.sqlite"
         self._now = now
@@ -48,11 +57,26 @@ class AuditFolder:
         if foreign:
             raise OutputError(f"{str(path)!r} holds something else; choose another --out")
 
-    def declare(self, criteria: AuditCriteria) -> Json:
+    def check_rows(self, rows: LabelledRows) -> None:
+        """See that the audit that stands here is one of the same rows.
+
+        Raises:
+            DataError: the report of an earlier audit is damaged.
+            OutputError: it is of other rows.
+        """
+        known = (self._declared() or {}).get("rows_sha256")
+        if known not in (None, _digest_of(rows)):
+            raise OutputError(
+                f"{str(self.path)!r} holds an audit of other rows; choose another --out, or add "
+                "--overwrite (its ledger stays)"
+            )
+
+    def declare(self, criteria: AuditCriteria, rows: LabelledRows) -> Json:
         """Write the criteria down before anybody is asked, and what was declared here earlier.
 
         Returns:
-            `at`, `criteria`, `sha256` and, where others were declared before, `earlier`.
+            `at`, `criteria`, `sha256`, `rows_sha256` and, where other criteria were declared
+            before, `earlier`.
 
         Raises:
             DataError: the report of an earlier audit is damaged.
@@ -64,6 +88,7 @@ class AuditFolder:
             earlier = [*known.pop("earlier"), known] if known else []
             at = self._now().isoformat(timespec="seconds")
             known = {"at": at, "criteria": plain, "sha256": digest, "earlier": earlier}
+        known["rows_sha256"] = _digest_of(rows)
         self.write_report({"declared": known})
         return known
 
@@ -87,8 +112,13 @@ class AuditFolder:
 
     def write_disputed(self, rows: Sequence[Mapping[str, str]], columns: Sequence[str]) -> None:
         """Write the rows that a person should decide, of `disputed`."""
-        schema = pa.schema([(name, pa.string()) for name in columns])
-        with TableWriter(self.path / "disputed.csv") as writer:
+        schema, path = pa.schema([(name, pa.string()) for name in columns]), self.path / DISPUTED
+        with closing(Ledger(self.ledger)) as ledger:
+            is_unheard = holds_unheard_answers(path, ledger)
+        if is_unheard:
+            with writing(path):
+                self.kept_answers = set_aside(path)
+        with TableWriter(path) as writer:
             writer.write(pa.Table.from_pylist(list(rows), schema=schema))
 
     def _declared(self) -> Json | None:
@@ -109,6 +139,11 @@ class AuditFolder:
             new = path.with_name(f".{path.name}.new")
             new.write_text(text, encoding="utf-8", errors="replace")
             new.replace(path)
+
+
+def _digest_of(rows: LabelledRows) -> str:
+    pairs = sorted(zip(rows.texts, rows.labels, strict=True))
+    return hashlib.sha256(json.dumps(pairs).encode()).hexdigest()
 
 
 def _line(item: Item) -> str:

@@ -82,9 +82,13 @@ def seconds(value: float | None) -> str:
 
 
 def dollars(value: float | None) -> str:
-    """3.5 -> "$3.50"."""
+    """3.5 -> "$3.50", 0.0031 -> "$0.0031"."""
     value = number(value)
-    return DASH if value is None else f"${value:,.2f}"
+    if value is None:
+        return DASH
+    if not 0 < value < 0.1:
+        return f"${value:,.2f}"
+    return f"${value:.{1 - math.floor(math.log10(value))}f}"  # two digits that say something
 
 
 def percent_interval(found: Figure | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from typing import Any
 
 from markupsafe import Markup
 
@@ -22,7 +23,7 @@ from red_ray.evaluation.report.figures import (
     percent_tile,
     plural,
 )
-from red_ray.evaluation.report.source import Details, RunFiles, Scorecard
+from red_ray.evaluation.report.source import Details, RunFiles
 from red_ray.evaluation.report.svg import Axis, padded, write_number, write_percent
 from red_ray.types import Iteration
 
@@ -132,7 +133,7 @@ def judge_view(files: RunFiles) -> JudgeView:
     return JudgeView(
         spec=files.judge_spec or "",
         simulated=is_simulated(files),
-        tiles=_judge_tiles(files.scorecard),
+        tiles=_judge_tiles(_judge_of(files)),
         rounds=_rounds(files.iterations),
         legend=_legend(files.iterations),
         totals=_totals(files.iterations),
@@ -244,8 +245,14 @@ def _by_iteration(
     return Chart(title, caption, drawing)
 
 
-def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
-    table = card.judge if card else None
+def _judge_of(files: RunFiles) -> dict[str, Any] | None:
+    """The judge's figures; without test rows they stand in the details alone."""
+    if files.scorecard is not None:
+        return files.scorecard.judge
+    return files.details.judge if files.details else None
+
+
+def _judge_tiles(table: dict[str, Any] | None) -> tuple[Tile, ...]:
     if not table:
         return ()
     calls, cost = figure(table, "calls"), figure(table, "cost_usd")
@@ -286,11 +293,9 @@ def _judge_tiles(card: Scorecard | None) -> tuple[Tile, ...]:
             _unreadable_note(figure(table, "failed")),
         ),
     )
-    return (
-        (*tiles, Tile("Cost", dollars(cost.value), "of all calls, as far as the judge has a price"))
-        if cost
-        else tiles
-    )
+    own = "this run’s own" if table.get("from_ledger") else "all"
+    note = f"of {own} calls, as far as the judge has a price"
+    return (*tiles, Tile("Cost", dollars(cost.value), note)) if cost else tiles
 
 
 def _unreadable_note(failed: Figure | None) -> str:

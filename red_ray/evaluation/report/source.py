@@ -118,6 +118,7 @@ class Details(_Part):
     none_histogram: NoneHistogram | None = None
     estimate: Estimate | None = None
     judge_spec: str | None = None
+    judge: dict[str, Any] | None = None
     stop_reason: str = ""
     strategy: str = ""
     n_seed: int | None = None

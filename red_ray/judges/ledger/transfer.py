@@ -147,6 +147,22 @@ def take_answers(
     return AnswerCounts(n_taken, known, **reader.counts, unknown_labels=reader.unknown_labels)
 
 
+def all_known(ledger: Ledger | None, rows: Iterable[Mapping[str, str] | None]) -> bool:
+    """Whether the ledger holds every answer in `rows`; what cannot be read, it may not hold.
+
+    Raises:
+        StorageError: the ledger cannot be read.
+    """
+    labels = ledger.labels() if ledger is not None else frozenset()
+    reader = _AnswerReader(labels, new_labels=True)
+    for batch in _batches(rows):
+        people = [one for one in map(reader.read, batch) if one is not None]
+        known = ledger.humans_of([one.text for one in people]) if ledger is not None else {}
+        if reader.counts["bad"] or any(known.get(one.text, "") != one.label for one in people):
+            return False
+    return True
+
+
 class _AnswerReader:
     """Reads rows that people filled in, and counts those that say nothing."""
 

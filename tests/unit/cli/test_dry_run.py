@@ -10,6 +10,7 @@ import pytest
 from red_ray.config import JudgeConfig
 from red_ray.judges import Ledger, make_judge, question_key
 from red_ray.judges.ledger import Kept
+from red_ray.judges.prompts import render
 from red_ray.types import Candidate, Outcome, Question, Verdict
 from tests.unit.cli.running import said, tree, write_rows
 
@@ -144,3 +145,39 @@ def test_a_loop_that_would_ask_nothing_says_so(dry):
     result = dry("--set", "loop.uncertainty_threshold=1")
     assert result.exit_code == 2
     assert "lower loop.uncertainty_threshold=1.0" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (("loop.samples_per_iteration=100",), "72 about the pool of 72 texts, at most 72 in a r"),
+        (("loop.samples_per_iteration=9", "loop.max_iterations=3"), "texts, in 3 rounds of 9 at"),
+    ],
+)
+def test_rounds_are_named_where_they_bind(dry, settings, told):
+    options = (part for setting in settings for part in ("--set", setting))
+    assert told in dry(*options).stdout
+
+
+def test_what_the_ledger_answers_is_not_counted(dry, tmp_path, monkeypatch):
+    """Of the first round, about which the dry run knows."""
+    asked = []
+    monkeypatch.setattr(
+        "red_ray.training.plan.render", lambda one, real=render: asked.append(one) or real(one)
+    )
+    once = json.loads(dry("--json", "--set", PRICES).stdout)
+    out = tmp_path / "run"
+    out.mkdir()
+    judge = make_judge(JudgeConfig(spec=PAID), seed=0, environ={"OPENAI_API_KEY": "k"})
+    ledger = Ledger(out / "ledger.sqlite")
+    some = list({question_key(one, judge.name): one for one in asked}.items())[:20]
+    for key, one in some:
+        ledger.write([Kept(Verdict(key, Outcome.NONE, None, judge.name, 1, 9.0), one)])
+    ledger.close()
+    again = json.loads(dry("--json", "--set", PRICES, out=out).stdout)
+    assert (once["questions"]["total"], again["questions"]["total"]) == (73, 53)
+    assert again["tokens"]["total"] < once["tokens"]["total"]
+    assert again["cost_usd"] < once["cost_usd"]
+    told = dry(out=out).stdout
+    assert "at most 53 new ones" in told
+    assert "20 of the first round's are answered in the ledger, and not counted" in told

@@ -106,3 +106,38 @@ def test_disputed_rows_come_back_as_a_persons_answers(audit, red_ray, tmp_path):
     people = {one.text: one.label for one in ledger.humans()}
     ledger.close()
     assert people == {row["text"]: row["model"] for row in rows}
+
+
+def test_answers_that_were_not_imported_outlive_the_next_audit(audit, tmp_path):
+    audit("--judge", "simulated:0.3")
+    path = tmp_path / "audit" / "disputed.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows[0]["answer"] = rows[0]["model"]
+    write_rows(path, [list(row.values()) for row in rows], *rows[0])
+    filled_in = path.read_bytes()
+    result = audit("--judge", "simulated:0.3")
+    kept = path.with_name("disputed.1.csv")
+    assert kept.read_bytes() == filled_in
+    assert f"`red-ray ledger import {path.parent / 'ledger.sqlite'} --input {kept}`" in " ".join(
+        result.stderr.split("\n")
+    )
+    assert audit("--judge", "simulated:0.3").exit_code == 0
+    assert not path.with_name("disputed.2.csv").exists()
+
+
+def test_an_audit_of_other_rows_is_replaced_on_request_alone(audit, red_ray, rows, tmp_path):
+    assert audit("--judge", "simulated:0.9").exit_code == 0
+    report = tmp_path / "audit" / "audit.json"
+    before = report.read_bytes()
+    other = write_rows(tmp_path / "other.csv", rows[1:], "text", "label")
+    command = ("judge", "audit", "--train", other, "--judge", "simulated:0.9", *SMALL)
+    command = (*command, "--out", tmp_path / "audit")
+    said(red_ray(*command), 2, "holds an audit of other rows", "add --overwrite")
+    assert report.read_bytes() == before
+    assert red_ray(*command, "--overwrite").exit_code == 0
+    assert report.read_bytes() != before
+
+
+def test_other_judges_are_asked_about_the_same_rows_without_it(audit):
+    for judge in ("simulated:0.9", "simulated:0.8"):
+        assert audit("--judge", judge).exit_code == 0

@@ -95,12 +95,13 @@ def test_a_spreadsheet_sees_that_it_is_utf8(red_ray: Invoke, place: Path, tmp_pa
 def test_answers_that_are_no_label_are_told(red_ray: Invoke, place: Path, tmp_path: Path) -> None:
     file = tmp_path / "ask.csv"
     red_ray("ledger", "export", place, "--output", file)
-    fill_in(file, card_lost="lost it", top_up="top_up")
+    fill_in(file, card_lost="lost it", **{"(unreadable)": "top_up"})
     result = red_ray("ledger", "import", place, "--input", file)
     assert "answers taken: 1" in result.stdout
     assert "not taken: 1, such as 'lost it'; add --new-labels" in result.stderr
     result = red_ray("ledger", "import", place, "--input", file, "--new-labels", "--json")
-    assert (counts(result)["taken"], counts(result)["unknown"]) == (2, 0)
+    told = counts(result)
+    assert (told["taken"], told["known"], told["unknown"]) == (1, 1, 0)
 
 
 def test_the_labels_of_the_runs_model_are_known(
@@ -242,3 +243,38 @@ def test_candidates_are_shown_beside_the_text(red_ray: Invoke, tmp_path: Path) -
     red_ray("ledger", "export", path, "--output", file)
     (row,) = rows_of(file)
     assert (row["candidates"], row["verdict"]) == ("a | -b", "'-b")
+
+
+def test_a_label_that_was_mistyped_is_suggested(
+    red_ray: Invoke, place: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "ask.csv"
+    file.write_text("text,answer\nhm,top-up\n")
+    told = red_ray("ledger", "import", place, "--input", file).stderr
+    assert "such as 'top-up' (did you mean 'top_up'?); add --new-labels" in told
+
+
+def test_two_answers_to_one_text_are_refused_and_none_is_taken(
+    red_ray: Invoke, place: Path, tmp_path: Path
+) -> None:
+    file = tmp_path / "ask.csv"
+    file.write_text('text,answer\nhm,top_up\n"two\nlines",\n HM,card_lost\n')
+    told = said(red_ray("ledger", "import", place, "--input", file), 2)
+    assert "'top_up' in line 2, 'card_lost' in line 5; clear one of them" in told
+    assert humans_of(place, "hm") == {}
+
+
+def test_the_same_answer_twice_is_one(red_ray: Invoke, place: Path, tmp_path: Path) -> None:
+    file = tmp_path / "ask.csv"
+    file.write_text("text,answer\nhm,top_up\nhm,top_up\n")
+    assert counts(red_ray("ledger", "import", place, "--input", file, "--json"))["taken"] == 1
+
+
+def test_where_nothing_is_to_be_filled_in_nobody_is_told_to(
+    red_ray: Invoke, tmp_path: Path
+) -> None:
+    place, file = tmp_path / "empty.sqlite", tmp_path / "ask.csv"
+    Ledger(place).close()
+    result = red_ray("ledger", "export", place, "--output", file)
+    assert "0 rows written" in result.stdout
+    assert result.stderr == ""

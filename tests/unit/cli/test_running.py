@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import typer
 
 from red_ray.cli import running
-from red_ray.cli.console import Output
+from red_ray.cli.console import Output, guarded
+from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
-from red_ray.snapshot import Snapshot
+from red_ray.snapshot import Snapshot, write_snapshot
 from tests.unit.training.fakes import run_config
 
 INPUTS = Inputs(
@@ -55,6 +61,77 @@ def test_a_failure_that_can_be_resumed_says_no_such_thing(run, capsys):
     assert fail_in_place_of(run, capsys) == ""
 
 
+def interrupt(run, send=signal.SIGINT):
+    output = Output(as_json=True)
+    with guarded(output), running._replacing(output, run):
+        os.kill(os.getpid(), send)
+        time.sleep(5)
+
+
+@pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_names_the_command_that_goes_on(run, capsys, send, code):
+    write_snapshot(run.path, Snapshot(INPUTS, None))
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(typer.Exit) as ended:
+        interrupt(run, send)
+    assert ended.value.exit_code == code
+    said = capsys.readouterr().err
+    assert said == f"red-ray: stopped; `red-ray resume {run.path}` goes on with it\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_where_no_rows_were_written_there_is_nothing_to_go_on_with(run, capsys):
+    with pytest.raises(typer.Exit):
+        interrupt(run)
+    assert "resume" not in capsys.readouterr().err
+
+
+def answered_table(run):
+    (run.path / "disputed.csv").write_text("text,answer\none,b\n")
+    return run.path / "disputed.csv"
+
+
+def test_answers_that_the_ledger_does_not_hold_are_told_of(run, ledger, capsys):
+    answered_table(run)
+    assert running._has_unheard_answers(run_config(), run.path)
+    again, _ = RunFolder.resume(run.path, keep_answers=True)
+    running._tell_of_answers(Output(as_json=True), again)
+    kept = run.path / "disputed.1.csv"
+    told = capsys.readouterr().err
+    assert f"kept in {kept}: `red-ray ledger import {run.path} --input {kept}`" in told
+
+
+def test_imported_answers_need_no_keeping(run, ledger):
+    answered_table(run)
+    ledger.add_humans([HumanVerdict("one", "b")])
+    assert not running._has_unheard_answers(run_config(), run.path)
+
+
+def loss(before, after):
+    first, last = (
+        SimpleNamespace(accuracy=accuracy, log_likelihood=likelihood)
+        for accuracy, likelihood in (before, after)
+    )
+    return SimpleNamespace(first_estimate=first, estimate=last, iterations=(1,))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ((0.9, -0.3), (0.8, -0.4), "estimated accuracy 90.0% before, 80.0% after"),
+        ((0.9871, -0.3), (0.987, -0.4), "estimated log-likelihood -0.300 before, -0.400 after"),
+        ((0.8, -0.3), (0.9, -0.4), "estimated log-likelihood -0.300 before, -0.400 after"),
+        ((0.9, -0.30001), (0.9, -0.30002), ""),
+        ((0.9, -0.3), (0.8, -0.2), ""),
+    ],
+)
+def test_a_loss_is_told_by_the_figure_that_fell(capsys, before, after, told):
+    running._warn_of_loss(Output(as_json=True), loss(before, after))
+    said = capsys.readouterr().err
+    assert told in said
+    assert bool(said) == bool(told)
+
+
 SAID = (HumanVerdict("five", "c"), HumanVerdict("fever", "flu"), HumanVerdict("more", "b"))
 
 
@@ -81,7 +158,8 @@ def test_of_a_shared_ledger_only_what_concerns_the_run_is_heard(run, ledger, mon
 def details(run, trained, *, judge):
     """What is kept of a run whose loop never came to a round."""
     done = SimpleNamespace(trained=replace(trained, iterations=()), judge=judge, encoder=None)
-    running._evaluated(run, done, run_config(), Snapshot(INPUTS, None))
+    config = run_config(judge={"spec": "openai:m@http://host/v1"})
+    running._evaluated(run, done, config, Snapshot(INPUTS, None))
     return run.read_json("details.json")
 
 
@@ -89,8 +167,32 @@ def test_a_judge_that_was_asked_before_the_first_round_has_its_bill(run, ledger,
     """Descriptions of labels may use up the budget."""
     sent = Sent("r", "key", "fake", f"{run.run_id}/0", utc_now(), 9, 0.5)
     ledger.write([sent, Received("r", "label", 5, 2, 0.25, 1.0)])
-    bill = details(run, trained, judge=object())["bill"]
-    assert bill == {"results": {"label": 1}, "tokens": 7, "cost_usd": 0.25}
+    kept = details(run, trained, judge=object())
+    assert kept["bill"] == {"results": {"label": 1}, "tokens": 7, "cost_usd": 0.25}
+
+
+def test_without_test_rows_the_judge_s_figures_are_kept_and_shown(run, ledger, trained, capsys):
+    sent = Sent("r", "key", "fake", f"{run.run_id}/0", utc_now(), 9, 0.5)
+    ledger.write([sent, Received("r", "label", 5, 2, 0.0031, 1.0)])
+    judge = details(run, trained, judge=object())["judge"]
+    assert (judge["calls"], judge["tokens"], judge["cost_usd"]) == (1, 7, 0.0031)
+    result = {"bundle": "b" * 64, "estimate": {"accuracy": 0.9}, "judge": judge}
+    show_run(Output(as_json=False), run.path, result)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "estimated accuracy 90.0%" in told
+    assert "judge openai:m@http://host/v1 calls 1 " in told
+    assert "cost 0.0031 USD for 7 tokens" in told
+
+
+def test_what_an_earlier_run_bought_is_told_apart_from_what_this_one_paid(capsys):
+    figures = {"labels_per_call": None, "label_precision": None, "n_gold": 0, "results": {}}
+    figures |= {"unreadable": 0, "failed": 0, "tokens": 8, "cost_usd": 0.5}
+    judge = {"spec": "ollama:m", "calls": 9, "from_ledger": 7, **figures}
+    result = {"bundle": "b", "estimate": {"accuracy": 0.9}, "judge": judge}
+    show_run(Output(as_json=False), Path("run"), result)
+    told = " ".join(capsys.readouterr().out.split())
+    assert "calls 9, 7 of them by an earlier run" in told
+    assert "0.5000 USD for 8 tokens of this run's own calls" in told
 
 
 def test_where_no_judge_was_asked_there_is_no_bill(run, trained):

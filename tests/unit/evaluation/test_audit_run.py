@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 
+from red_ray.data.prepare import LabelledRows
 from red_ray.errors import ConfigError, DataError, JudgeTimeout, OutputError
 from red_ray.evaluation.audit import AuditFolder
 from red_ray.evaluation.audit.figures import accuracy_of
@@ -213,7 +214,7 @@ def test_what_a_person_decided_says_nothing_of_the_judge(corpus, tmp_path, scrip
     text = judge.asked[0].text
     with_person = tmp_path / "second"
     folder = AuditFolder(with_person)
-    folder.declare(job.config.audit.criteria)
+    folder.declare(job.config.audit.criteria, job.source.rows)
     ledger = Ledger(folder.ledger)
     ledger.add_humans([HumanVerdict(text, corpus.names[0])])
     ledger.close()
@@ -364,7 +365,7 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
 def test_a_damaged_report_is_no_excuse_for_new_criteria(tmp_path):
     (tmp_path / "audit.json").write_text("{}")
     with pytest.raises(DataError, match="what was declared is lost"):
-        AuditFolder(tmp_path).declare(audit_config().audit.criteria)
+        AuditFolder(tmp_path).declare(audit_config().audit.criteria, LabelledRows((), ()))
 
 
 def test_neighbours_are_audited_without_voting_for_themselves(corpus, tmp_path):

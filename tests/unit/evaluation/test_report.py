@@ -11,6 +11,7 @@ import pytest
 from red_ray.config import dump_config, load_config
 from red_ray.errors import DataError, OutputError, StorageError
 from red_ray.evaluation.report import write_report
+from red_ray.evaluation.report.figures import dollars
 
 TOPICS = ("order", "delivery", "payment", "refund", "account", "return", "plan", "app", "gift")
 ASPECTS = ("status", "cancel", "wrong_amount", "how_to_change")
@@ -407,3 +408,19 @@ def test_an_old_report_survives_a_failed_write(run, monkeypatch):
         write_report(run)
     assert (run / "report.html").read_bytes() == old
     assert not list(run.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("value", "told"),
+    [(None, "–"), (0, "$0.00"), (0.0031, "$0.0031"), (0.000042, "$0.000042"), (0.25, "$0.25")],
+)
+def test_a_small_sum_of_money_keeps_digits_that_say_something(value, told):
+    assert dollars(value) == told
+
+
+def test_without_test_rows_the_judge_s_figures_come_from_the_details(run):
+    (run / "scorecard.json").unlink()
+    change(run, "details.json", judge={"calls": 12, "cost_usd": 0.0031, "from_ledger": 4})
+    text = page_of(run).text
+    assert "$0.0031" in text
+    assert "of this run’s own calls" in text

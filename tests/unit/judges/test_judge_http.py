@@ -539,15 +539,17 @@ async def test_a_hanging_server_is_a_time_out(server: ScriptedServer, connect: C
 async def test_a_connection_reset_in_the_answer_is_worth_another_try(
     server: ScriptedServer, connect: Connect
 ) -> None:
-    with pytest.raises(JudgeUnavailable, match="cannot be reached"):
+    with pytest.raises(JudgeUnavailable, match="cannot be reached") as caught:
         await ask(server, connect(), reset())
+    assert not caught.value.never_left
 
 
 async def test_no_server_is_worth_another_try(connect: Connect, kind: str) -> None:
     async with KINDS[kind]() as gone:
         url = gone.base_url
-    with pytest.raises(JudgeUnavailable, match="running"):
+    with pytest.raises(JudgeUnavailable, match="running") as caught:
         await connect(url).ask(question())
+    assert caught.value.never_left
 
 
 async def test_it_goes_on_after_every_fault(server: ScriptedServer, connect: Connect) -> None:

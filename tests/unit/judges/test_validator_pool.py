@@ -769,3 +769,18 @@ async def test_a_simulated_run_does_not_depend_on_concurrency(tmp_path: Path) ->
         ledger.close()
     assert labels[0] == labels[1]
     assert len(set(labels[0])) > 1
+
+
+async def test_a_request_that_never_left_counts_as_a_call_and_costs_nothing(
+    make_pool: MakePool, ledger: Ledger
+) -> None:
+    """A connection that was lost on the way may have brought it there."""
+    for never_left in (True, False):
+        judge = FakeJudge(script(then=JudgeUnavailable("gone", never_left=never_left)))
+        judge.name = f"fake {never_left}"
+        pool = make_pool(judge, **PRICED, max_attempts=1)
+        await only(pool)
+        spent = ledger.spent(judge.name)
+        assert spent.requests == 1
+        assert (spent.tokens == 0) == (spent.cost_usd == 0) == never_left
+        assert (pool.stats().tokens == 0) == never_left

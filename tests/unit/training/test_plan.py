@@ -335,3 +335,18 @@ def test_a_tokenizer_that_cannot_be_loaded_is_told_in_one_line(tmp_path, damage)
     with pytest.raises(ConfigError, match=r"judge\.tokenizer='.*cannot be loaded") as caught:
         open_tokenizer(run_config(judge={"tokenizer": str(folder)}))
     assert "\n" not in str(caught.value)
+
+
+def test_of_the_first_round_only_what_is_new_is_counted(ledger, monkeypatch):
+    asked = [replace(QUESTION, text=f"pool {number}") for number in range(4)]
+    for number, text in enumerate(("pool 1", "pool 3", "elsewhere")):
+        one = replace(QUESTION, text=text)
+        key = question_key(one, "fake")
+        ledger.write([Kept(Verdict(key, Outcome.LABEL, "a", "fake", 1, 1.0), one)])
+        assert known_of(ledger, "fake", asked).n_answers == number + 1
+    known = known_of(ledger, "fake", asked)
+    assert known.n_of_first == 2
+    questions = planned(a_job(30), asked, known=known).questions
+    assert (questions.about_pool, questions.free, questions.total) == (30, 2, 28)
+    monkeypatch.setattr(plan, "MAX_POOL", 20)  # then the round is not the run's own
+    assert planned(a_job(30), asked, known=known).questions.total == 30

@@ -508,6 +508,38 @@ async def test_the_budget_stops_it_with_what_was_paid_for_kept(corpus):
     assert len(labelled(trained)) > len(corpus.texts)
 
 
+async def steps_of(job, validator):
+    fleet = LocalFleet(FakeEncoder(), n_threads=1)
+    trainer = Trainer(job, fleet, validator)
+    try:
+        told = [step async for step in trainer.run()]
+    finally:
+        fleet.close()
+    return trainer.result(), told
+
+
+async def test_what_the_budget_left_unasked_is_not_told_as_asked(corpus):
+    validator = FakeValidator(truth(corpus), budget=17)
+    trained = await train(corpus.job(loop={"max_iterations": 9}), validator)
+    assert [one.n_asked for one in trained.iterations] == [12, 5]
+
+
+async def test_a_budget_that_ends_in_the_last_round_is_the_reason_and_is_named(corpus):
+    job = corpus.job(loop={"max_iterations": 2}, judge={"budget_calls": 17, "gold_share": 0.0})
+    trained, told = await steps_of(job, FakeValidator(truth(corpus), budget=17))
+    assert trained.stop_reason == "budget"
+    (line,) = [step.message for step in told if step.message.startswith("stopped")]
+    left = "7 questions of the round left unasked; raise judge.budget_calls=17 for more"
+    assert line == f"stopped: budget, {left}"
+
+
+async def test_a_round_that_was_asked_whole_stops_for_its_own_reason(corpus):
+    trained = await train(
+        corpus.job(loop={"max_iterations": 2}), FakeValidator(truth(corpus), budget=24)
+    )
+    assert trained.stop_reason == "max_iterations"
+
+
 async def test_a_spent_budget_still_gives_a_model(corpus, seeds_only):
     trained = await train(corpus.job(), FakeValidator(truth(corpus), budget=0))
     assert (trained.stop_reason, trained.iterations) == ("budget", ())
