@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from red_ray.cli.console import Output, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
+from red_ray.errors import GoalError
 from red_ray.judges.ledger import Ledger, is_url
 from red_ray.run_folder import RunFolder
 
@@ -119,6 +120,7 @@ def _train_and_score(
             hidden=rows.inputs.hidden or None,
             on_progress=show,
         )
+        done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
         card = _evaluated(run, done, config, rows)
@@ -126,8 +128,32 @@ def _train_and_score(
     run.finish()
     _warn_of_loss(output, done.trained)
     _tell_of_disputes(output, run)
+    if fault is not None:
+        raise GoalError(
+            f"{fault}; the model is trained and stands in {str(run.path)!r} without thresholds: "
+            "`red-ray thresholds` sets them"
+        )
     result = card if card is not None else {"estimate": asdict(done.trained.estimate)}
     return {"run": str(run.path), "bundle": bundle_id, **result}
+
+
+def _with_goal(
+    done: ClusterRun, config: RunConfig, inputs: Inputs
+) -> tuple[ClusterRun, GoalError | None]:
+    """The run's model with its thresholds, or why there are none: what was paid for stays."""
+    goal = config.router.goal
+    if goal is None:
+        return done, None
+    from red_ray.calibration import with_goal
+
+    confidence = config.router.confidence
+    try:
+        model = with_goal(
+            done.trained.model, goal, confidence, inputs.calibration, lambda: done.encoder
+        )
+    except GoalError as fault:
+        return done, fault
+    return replace(done, trained=replace(done.trained, model=model)), None
 
 
 def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
