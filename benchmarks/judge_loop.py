@@ -40,7 +40,7 @@ def run(cell: Cell) -> Result:
     model = trained.model
     vectors = encoder.encode(test.rows.texts)
     truth = true_labels(model.labels, test)
-    proba = model.distribution(test.rows.texts, vectors)[:, :-1]
+    proba = model.assess(test.rows.texts, vectors).label_proba
     proba = proba / proba.sum(axis=1, keepdims=True)
     correct = proba.argmax(axis=1) == truth
     flat = baselines.flat(model, vectors)

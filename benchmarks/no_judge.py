@@ -133,7 +133,7 @@ def main_figures(
         "dropped": test.n_dropped,
     }
     if test.out_of_scope:
-        strange = model.distribution(test.out_of_scope, encoder.encode(test.out_of_scope))[:, -1]
+        strange = model.assess(test.out_of_scope, encoder.encode(test.out_of_scope)).none
         known = model.router.none_proba(evidence)
         result |= {
             "none auroc": auroc(strange, known),

@@ -50,7 +50,7 @@ def fit_and_classify(
         trained = train(config, inputs, cached)
         fitted = perf_counter()
         vectors = cached.encode(test.rows.texts)
-        trained.model.decide(trained.model.distribution(test.rows.texts, vectors))
+        trained.model.decide(trained.model.assess(test.rows.texts, vectors))
         ended = perf_counter()
         n_first = cached.n_encoded
         train(config, inputs, cached)
@@ -89,8 +89,8 @@ def classify_alone(trained: Trained, test: TestRows, encoder: SentenceEncoder) -
         for batch in batches:
             encoder.encode(batch)
         middle = perf_counter()
-        for distribution in model.distributions(batches):
-            model.decide(distribution)
+        for assessment in model.assessments(batches):
+            model.decide(assessment)
         whole.append(perf_counter() - middle)
         alone.append(middle - start)
     ratios = np.array(alone) / np.array(whole)
@@ -120,7 +120,7 @@ def on_ray(config: RunConfig, inputs: Inputs, test: TestRows) -> Result:
             fitted = perf_counter()
             vectors = done.encoder.encode(test.rows.texts)
             model = done.trained.model
-            model.decide(model.distribution(test.rows.texts, vectors))
+            model.decide(model.assess(test.rows.texts, vectors))
             ended = perf_counter()
     return {
         "fit s": fitted - start,

@@ -1,9 +1,11 @@
 """A trained model as a folder, and back. No pickle; a changed file is refused.
 
-manifest.json            configuration, labels, partition, router, files with their SHA-256,
-                         and a seal: its own, taken with zeros in the seal's place
+manifest.json            configuration, labels, partition, router, thresholds with the promise
+                         behind them, files with their SHA-256, and a seal: its own, taken with
+                         zeros in the seal's place
 examples.safetensors     embeddings and labels of the rows that the model ended with
 examples.json            their texts
+calibration.safetensors  what models that had not seen the user's rows said of them
 lexical.safetensors      document frequencies, where lexical evidence is used
 experts/NAME.safetensors or NAME.skops, one per expert, and gate
 provenance.json          dates, timings, host, versions: the only file outside the bundle id
@@ -17,6 +19,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +29,16 @@ from safetensors.numpy import load_file, save
 
 from red_ray.config import parse_config
 from red_ray.core.lexical import LexicalSpace
+from red_ray.core.risk import RiskModel
 from red_ray.core.router import Router
+from red_ray.core.thresholds import CalibrationRows, CurvePoint, Promise, Thresholds
 from red_ray.encoding import EncoderSpec
 from red_ray.errors import BundleError, ConfigError
 from red_ray.experts import Expert, LogisticRegressionExpert, RandomForestExpert
 from red_ray.model import RedModel, expert_name
 from red_ray.storage import writing
 
-FORMAT = 1
+FORMAT = 2
 MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
@@ -110,6 +115,9 @@ def _write_parts(model: RedModel, folder: Path) -> None:
     (folder / "examples.json").write_text(
         json.dumps(list(model.example_texts), ensure_ascii=False, indent=0) + "\n", encoding="utf-8"
     )
+    rows = model.calibration
+    seen = {name: getattr(rows, name) for name in ("label_risk", "right", "offered", "none")}
+    _save_arrays(seen, folder / "calibration.safetensors")
     if model.space is not None:
         _save_arrays({"idf": model.space.idf}, folder / "lexical.safetensors")
     for position, expert in enumerate(model.experts):
@@ -206,6 +214,8 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
             "none_slope": router.none_slope,
             "none_bias": router.none_bias,
         },
+        "risk": None if model.risk is None else _risk_to_json(model.risk),
+        "promise": None if model.promise is None else asdict(model.promise),
         "files": dict(files),
         "seal": UNSEALED,
     }
@@ -313,6 +323,8 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         noise_counts=tuple(manifest["noise_counts"]),
         gate=gate,
         router=_read_router(manifest["router"]),
+        risk=_read_risk(manifest["risk"]),
+        calibration=_read_calibration(folder),
         example_texts=tuple(texts),
         example_vectors=examples["vectors"],
         example_labels=examples["labels"],
@@ -320,6 +332,7 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         space=space,
         encoder_spec=_read_encoder_spec(manifest["encoder"]),
         bundle_id=_bundle_id(files),
+        promise=_read_promise(manifest["promise"]),
     )
 
 
@@ -340,6 +353,48 @@ def _read_router(data: Mapping[str, Any]) -> Router:
         none_slope=float(data["none_slope"]),
         none_bias=float(data["none_bias"]),
     )
+
+
+def _risk_to_json(risk: RiskModel) -> dict[str, Any]:
+    return {
+        "mean": risk.mean.tolist(),
+        "scale": risk.scale.tolist(),
+        "weights": risk.weights.tolist(),
+        "bias": risk.bias,
+    }
+
+
+def _read_risk(data: Mapping[str, Any] | None) -> RiskModel | None:
+    if data is None:
+        return None
+    return RiskModel(
+        mean=np.array(data["mean"], dtype=np.float64),
+        scale=np.array(data["scale"], dtype=np.float64),
+        weights=np.array(data["weights"], dtype=np.float64),
+        bias=float(data["bias"]),
+    )
+
+
+def _read_calibration(folder: Path) -> CalibrationRows:
+    arrays = load_file(folder / "calibration.safetensors")
+    return CalibrationRows(
+        label_risk=arrays["label_risk"],
+        right=arrays["right"],
+        offered=arrays["offered"],
+        none=arrays["none"],
+        none_out_of_scope=np.zeros(0),
+    )
+
+
+def _read_promise(data: Mapping[str, Any] | None) -> Promise | None:
+    if data is None:
+        return None
+    points = (
+        point | {name: tuple(band) for name, band in point.items() if name.endswith("_band")}
+        for point in data["curve"]
+    )
+    curve = tuple(CurvePoint(**point) for point in points)
+    return Promise(**{**data, "thresholds": Thresholds(**data["thresholds"]), "curve": curve})
 
 
 def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -64,14 +64,56 @@ class NoiseConfig(_Frozen):
     factor: float | None = Field(default=None, gt=0)
 
 
+class Goal(_Frozen):
+    """What the router must keep, as shares; the thresholds follow from it.
+
+    `catch_errors`: of the texts that the model alone would get wrong, at least this share is
+    escalated. `precision`: of those it answers alone, at least this share is right.
+    `escalate_at_most`: of all texts. `none_false_alarm`: of the texts that fit a label, at most
+    this share is said to fit none. `none_recall`: of the texts that fit none, at least this share
+    is said to.
+    """
+
+    catch_errors: float | None = Field(default=None, gt=0, lt=1)
+    precision: float | None = Field(default=None, gt=0, lt=1)
+    escalate_at_most: float | None = Field(default=None, gt=0, lt=1)
+    none_false_alarm: float | None = Field(default=None, gt=0, lt=1)
+    none_recall: float | None = Field(default=None, gt=0, lt=1)
+
+    @model_validator(mode="after")
+    def _states_something(self) -> Self:
+        if not self.shares:
+            raise ValueError(
+                f"a goal names a share for one of {', '.join(type(self).model_fields)}"
+            )
+        return self
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """The shares that are stated, by name."""
+        return {name: share for name, share in self if share is not None}
+
+
 class RouterConfig(_Frozen):
-    """How evidence becomes one distribution and a decision."""
+    """How evidence becomes one distribution and a decision.
+
+    `goal` sets the thresholds; without one nothing is escalated. `confidence` is that of each of
+    its promises. `risk` says how doubtful an answer is: by the `confidence` in it, by a `learned`
+    score, or `auto`, which learns one and uses it where it is better on cross-fitted rows;
+    `recall_factor` is the weight of an error in that. `on_failure` is for an escalated text on
+    which the judge gave no result: `abstain`, or `answer_best`, the model's own answer.
+    """
 
     gate: bool = True
     lexical: bool = True
     folds: int = Field(default=5, ge=2)
     none_threshold: float = Field(default=0.5, ge=0, le=1)
     none_prior: float = Field(default=0.1, gt=0, lt=1)
+    goal: Goal | None = None
+    confidence: float = Field(default=0.9, gt=0, lt=1)
+    risk: Literal["auto", "confidence", "learned"] = "auto"
+    recall_factor: float = Field(default=1.0, gt=0)
+    on_failure: Literal["abstain", "answer_best"] = "abstain"
 
 
 class Price(_Frozen):
@@ -240,11 +282,11 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     Raises:
         ConfigError: the file cannot be read, or holds an unknown key or a bad value.
     """
-    stated = _read_yaml(path) if path else {}
+    stated = read_yaml(path) if path else {}
     _check_sections(stated, RunConfig)  # before `overrides` could take the place of a bad one
-    given = _merge(stated, overrides or {})
+    given = merge(stated, overrides or {})
     preset = PRESETS.get(str(given.get("mode", "speed")), {})
-    return parse_config(_merge(preset, given))
+    return parse_config(merge(preset, given))
 
 
 def parse_config(data: dict[str, Any]) -> RunConfig:
@@ -257,6 +299,15 @@ def parse_config(data: dict[str, Any]) -> RunConfig:
         return RunConfig.model_validate(data)
     except ValidationError as error:
         raise ConfigError(_one_line(error)) from error
+
+
+def changed(config: RunConfig, over: dict[str, Any]) -> RunConfig:
+    """The same configuration with other values for some nested keys.
+
+    Raises:
+        ConfigError: a key is unknown or a value does not fit.
+    """
+    return parse_config(merge(config.model_dump(), over))
 
 
 def dump_config(config: RunConfig) -> str:
@@ -275,7 +326,12 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Keys and values of a YAML file; no key may stand twice.
+
+    Raises:
+        ConfigError: it cannot be read, or holds something else.
+    """
     try:
         data = yaml.load(path.read_text(encoding="utf-8"), Loader=_StrictLoader)
     except (OSError, UnicodeDecodeError) as error:
@@ -303,11 +359,12 @@ def _check_sections(stated: dict[str, Any], model: type[BaseModel], prefix: str 
         _check_sections(stated[name], kind, f"{prefix}{name}.")
 
 
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the nested values of `over` in place of its own."""
     merged = dict(base)
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
+        merged[key] = merge(merged[key], value) if both else value
     return merged
 
 
@@ -332,7 +389,8 @@ def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     keys = []
     for name, info in model.model_fields.items():
         keys.append(prefix + name)
-        kind = info.annotation
+        kind = next((one for one in get_args(info.annotation) if one is not type(None)), None)
+        kind = kind if type(None) in get_args(info.annotation) else info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             keys.extend(all_keys(kind, f"{prefix}{name}."))
     return keys

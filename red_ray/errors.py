@@ -6,6 +6,7 @@
     │   ├── DataError             a file that cannot be read as the table it should be
     │   ├── BundleError           a bundle that is damaged, foreign or of another version
     │   ├── EncoderError          a model that cannot be found or does not load
+    │   ├── GoalError             a goal that the calibration rows cannot promise
     │   └── OutputError           a place that cannot be written
     └── RunError                  a failure with everything kept; the command exits 1
         ├── JudgeError            a judge that gave no answer
@@ -43,6 +44,10 @@ class BundleError(UserError):
 
 class EncoderError(UserError):
     """An encoder cannot be loaded."""
+
+
+class GoalError(UserError):
+    """A goal cannot be promised, or two cannot both be."""
 
 
 class OutputError(UserError):

@@ -17,7 +17,9 @@ from red_ray.core.evidence import Parts, assemble
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.partition import Subsets
 from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
+from red_ray.core.risk import RiskModel, plain_risk, risk_features
 from red_ray.core.router import Router, says_none, top_labels
+from red_ray.core.thresholds import CalibrationRows, Promise, Thresholds, answer_risk
 from red_ray.encoding import CachedEncoder, EncoderSpec, SentenceEncoder
 from red_ray.errors import EncoderError
 from red_ray.experts import Expert
@@ -39,6 +41,27 @@ class TextEncoder(Protocol):
         """Shape (n_texts, dim)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Assessment:
+    """What the router makes of some texts, before it decides.
+
+    Attributes:
+        label_proba: over labels, given that one fits, shape (n_texts, n_labels).
+        label_risk: probability that the best label is wrong, given that one fits, (n_texts,).
+        none: probability that no label fits, shape (n_texts,).
+    """
+
+    label_proba: Doubles
+    label_risk: Doubles
+    none: Doubles
+
+    @property
+    def distribution(self) -> Doubles:
+        """One distribution over labels and *none*, shape (n_texts, n_labels + 1)."""
+        none = self.none[:, None]
+        return np.hstack([self.label_proba * (1 - none), none])
+
+
 @dataclass(frozen=True)
 class RedModel:
     """A many-label classifier: experts over label subsets, one router over all of them.
@@ -52,6 +75,9 @@ class RedModel:
         noise_counts: noise rows that each expert learned from.
         gate: the flat model over all labels, or None where the configuration has none.
         router: turns evidence into a distribution.
+        risk: how doubtful an answer is, or None where the confidence in it says that best.
+        calibration: the user's training rows, by models that had not seen them.
+        promise: where the thresholds come from; None without a goal.
         example_texts: the labelled texts it ended with.
         example_vectors: their embeddings, shape (n_examples, dim).
         example_labels: their labels, shape (n_examples,).
@@ -70,6 +96,8 @@ class RedModel:
     noise_counts: tuple[int, ...]
     gate: Expert | None
     router: Router
+    risk: RiskModel | None
+    calibration: CalibrationRows
     example_texts: tuple[str, ...]
     example_vectors: Floats
     example_labels: Ints
@@ -77,6 +105,7 @@ class RedModel:
     space: LexicalSpace | None
     encoder_spec: EncoderSpec | None = None
     bundle_id: str = ""
+    promise: Promise | None = None
     encoder: TextEncoder | None = field(default=None, compare=False, repr=False)
 
     def predict(self, texts: Sequence[str], *, top_k: int = 3) -> list[Decision]:
@@ -87,31 +116,42 @@ class RedModel:
             top_k: a decision carries the `top_k - 1` next labels.
         """
         decisions: list[Decision] = []
-        for distribution in self.distributions([texts]):
-            decisions.extend(self.decide(distribution, top_k=top_k))
+        for assessment in self.assessments([texts]):
+            decisions.extend(self.decide(assessment, top_k=top_k))
         return decisions
 
-    def distributions(self, batches: Iterable[Sequence[str]]) -> Iterator[Doubles]:
-        """Distribution over labels and *none* for each batch, shape (n_texts, n_labels + 1).
+    def assessments(self, batches: Iterable[Sequence[str]]) -> Iterator[Assessment]:
+        """What the router makes of each batch.
 
         The evidence of a batch is worked out while the next one is encoded, and both cores of a
         small machine stay busy.
         """
-        encoder = self._the_encoder
+        encoder = self.loaded_encoder
         with ThreadPoolExecutor(1, thread_name_prefix="evidence") as evidence_thread:
             pending = None
             for texts in batches:
                 vectors = encoder.encode(texts)
                 if pending is not None:
                     yield pending.result()
-                pending = evidence_thread.submit(self.distribution, texts, vectors)
+                pending = evidence_thread.submit(self.assess, texts, vectors)
             if pending is not None:
                 yield pending.result()
 
-    def distribution(self, texts: Sequence[str], vectors: Floats) -> Doubles:
-        """As `distributions`, for texts that are encoded already."""
-        parts = [self.router.distribution(chunk) for chunk in self.evidence(texts, vectors)]
-        return np.concatenate(parts) if parts else np.zeros((0, len(self.labels) + 1))
+    def assess(self, texts: Sequence[str], vectors: Floats) -> Assessment:
+        """As `assessments`, for texts that are encoded already."""
+        parts = [self.assess_evidence(chunk) for chunk in self.evidence(texts, vectors)]
+        nothing = np.zeros(0)
+        return joined(parts or [Assessment(np.zeros((0, len(self.labels))), nothing, nothing)])
+
+    def assess_evidence(self, evidence: Floats) -> Assessment:
+        """What the router makes of texts with this evidence."""
+        scores = self.router.scores(evidence)
+        features = risk_features(evidence, scores, self.router.columns)
+        return Assessment(
+            label_proba=np.exp(self.router.label_log_proba(evidence)),
+            label_risk=plain_risk(features) if self.risk is None else self.risk.risk(features),
+            none=self.router.none_proba(evidence),
+        )
 
     def evidence(self, texts: Sequence[str], vectors: Floats) -> Iterator[Floats]:
         """Evidence in chunks of shape (n_chunk, n_labels, len(Column))."""
@@ -120,20 +160,40 @@ class RedModel:
             chunk = slice(start, start + CHUNK_TEXTS)
             yield self._evidence(texts[chunk], vectors[chunk])
 
-    def decide(self, distribution: Doubles, *, top_k: int = 3) -> list[Decision]:
-        """Turn a distribution into decisions; no judge is asked here."""
-        ranked = top_labels(distribution[:, :-1], top_k)
-        none = says_none(distribution, self.config.router.none_threshold)
-        rows = zip(distribution, ranked, none, strict=True)
-        return [self._decision(proba, order, top_k, is_none=bool(n)) for proba, order, n in rows]
+    @property
+    def thresholds(self) -> Thresholds:
+        """Where decisions change; without a goal nothing is escalated."""
+        if self.promise is not None:
+            return self.promise.thresholds
+        return Thresholds(escalate=None, none=self.config.router.none_threshold)
 
-    def _decision(self, proba: Doubles, order: Ints, top_k: int, *, is_none: bool) -> Decision:
+    def answer_risk(self, assessment: Assessment) -> Doubles:
+        """Probability that the model's own answer is wrong, a label or *none*, shape (n_texts,)."""
+        return answer_risk(assessment.label_risk, assessment.none, self.thresholds.none)
+
+    def decide(self, assessment: Assessment, *, top_k: int = 3) -> list[Decision]:
+        """Turn an assessment into decisions; no judge is asked here."""
+        thresholds, distribution = self.thresholds, assessment.distribution
+        ranked = top_labels(distribution[:, :-1], top_k)
+        none = says_none(distribution, thresholds.none)
+        decided = np.where(none, "none", "accept").astype(object)
+        if thresholds.escalate is not None:
+            decided[self.answer_risk(assessment) >= thresholds.escalate] = "escalate"
+        rows = zip(distribution, ranked, none, decided, strict=True)
+        return [
+            self._decision(proba, order, top_k, is_none=bool(is_none), decided=str(kind))
+            for proba, order, is_none, kind in rows
+        ]
+
+    def _decision(
+        self, proba: Doubles, order: Ints, top_k: int, *, is_none: bool, decided: str
+    ) -> Decision:
         best = int(order[0])
         others = order[: top_k - 1] if is_none else order[1:]
         return Decision(
             label=None if is_none else self.labels[best],
             confidence=float(proba[-1] if is_none else proba[best]),
-            decision="none" if is_none else "accept",
+            decision=decided,
             source="model",
             alternatives=tuple(Alternative(self.labels[i], float(proba[i])) for i in others),
             expert=self._expert_of[best],
@@ -159,7 +219,8 @@ class RedModel:
         return self.config.encoder.model_copy(update={"dtype": self.encoder_spec.dtype})
 
     @cached_property
-    def _the_encoder(self) -> TextEncoder:
+    def loaded_encoder(self) -> TextEncoder:
+        """Its encoder, loaded on first use where none was given."""
         if self.encoder is not None:
             return self.encoder
         encoder = SentenceEncoder.load(self.encoder_config)
@@ -195,6 +256,15 @@ class RedModel:
         names = (expert_name(position) for position in range(len(self.subsets)))
         pairs = zip(names, self.subsets, strict=True)
         return {label: name for name, subset in pairs for label in subset}
+
+
+def joined(parts: Sequence[Assessment]) -> Assessment:
+    """Assessments of some texts, at least one, as one."""
+    return Assessment(
+        label_proba=np.concatenate([part.label_proba for part in parts]),
+        label_risk=np.concatenate([part.label_risk for part in parts]),
+        none=np.concatenate([part.none for part in parts]),
+    )
 
 
 def expert_name(position: int) -> str:

@@ -13,6 +13,7 @@ disputed.csv      labels that a person should look at, with a column for the ans
 details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
+thresholds.svg    the curve behind thresholds that were derived after the training
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from red_ray.types import Iteration
 
 STATE, LOCK, DISPUTED = "run.json", ".lock", "disputed.csv"
 
-RESULTS = ("details.json", "scorecard.json", "report.html", DISPUTED)
+RESULTS = ("details.json", "scorecard.json", "report.html", "thresholds.svg", DISPUTED)
 """What a run leaves beside its bundle and its history."""
 
 OF_A_RUN = (STATE, "config.yaml", "iterations.jsonl", "seen.txt", "inputs.parquet", "bundle")

@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from red_ray.data.inputs import Inputs, TestRows
+from red_ray.data.inputs import Inputs, KnownRows, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import DataError
 from red_ray.storage import writing
@@ -42,6 +42,9 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     rows: list[_Row] = [*_labelled("train", inputs.train)]
     rows += [("pool", text, inputs.hidden.of(text)) for text in inputs.pool]
     about: dict[str, Any] = {"descriptions": dict(inputs.descriptions), "test": None}
+    if inputs.calibration is not None:
+        rows += _labelled("calibration", inputs.calibration.rows)
+        rows += [("calibration_oos", text, None) for text in inputs.calibration.out_of_scope]
     if test is not None:
         rows += _labelled("test", test.rows)
         rows += [("oos", text, None) for text in test.out_of_scope]
@@ -91,7 +94,14 @@ def _inputs(parts: _Parts, about: dict[str, Any]) -> Inputs:
         pool=tuple(text for text, _ in pool),
         hidden=HiddenLabels.of_texts((text, label) for text, label in pool if label is not None),
         descriptions=about["descriptions"],
+        calibration=_calibration(parts),
     )
+
+
+def _calibration(parts: _Parts) -> KnownRows | None:
+    rows = parts.get("calibration", [])
+    strange = tuple(text for text, _ in parts.get("calibration_oos", []))
+    return KnownRows(_rows(rows), strange) if rows else None
 
 
 def _test(parts: _Parts, about: dict[str, Any]) -> TestRows | None:

@@ -3,28 +3,53 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from red_ray.cli.console import Output, guarded, notes
-from red_ray.cli.options import Json, RunPath
+from red_ray.cli.escalating import Asking, asking, judge_of, settings_of, show_curve, telling
+from red_ray.cli.options import Json, RunPath, Set
 from red_ray.cli.running import score_rows
 from red_ray.cli.show import show_run
-from red_ray.data.inputs import read_test
+from red_ray.config import RunConfig
+from red_ray.data.inputs import TestRows, read_test
+from red_ray.data.prepare import HiddenLabels
+from red_ray.errors import ConfigError, JudgeError
 from red_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from red_ray.judges import Judge
+    from red_ray.model import RedModel, TextEncoder
 
 
 def evaluate(
     run: RunPath,
     test: Annotated[Path, typer.Option(help="Labelled rows that training never saw.")],
     oos: Annotated[Path | None, typer.Option(help="Test texts that fit no label.")] = None,
+    escalate_share: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, max=1.0, help="Ask the judge about this share of the rows, the riskiest ones."
+        ),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Whom to ask in place of the run's judge: ollama:MODEL, openai:MODEL@BASE_URL, "
+            "neighbours, or simulated:0.9 (for tests: it is told the test labels).",
+            metavar="SPEC",
+        ),
+    ] = None,
+    assignments: Set = None,
     as_json: Json = False,
 ) -> None:
     """Score a run on test rows, and renew its report."""
     output = Output(as_json=as_json)
     with guarded(output):
         folder = RunFolder.open(run)
+        if (judge or assignments) and escalate_share is None:
+            raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
         from red_ray.bundle import load_bundle
         from red_ray.encoding import open_encoder
         from red_ray.evaluation.report import write_report
@@ -32,10 +57,79 @@ def evaluate(
         model = load_bundle(folder.bundle)
         labels = frozenset(model.labels)
         rows = read_test(model.config, folder.seen(), labels, test=test, out_of_scope=oos)
+        asked = None
+        if escalate_share is not None:
+            asked = _judge(folder, model, rows, judge, assignments)
         notes(output, rows.notes)
         output.note(f"scoring {len(rows.rows)} test rows")
         encoder = open_encoder(model.encoder_config)
         model.check_encoder(encoder)
         card = score_rows(folder, model, rows, encoder)
         write_report(folder.path)
+        if asked is not None and escalate_share is not None:
+            # After the plain figures are fixed: they know nothing of a judge.
+            found = _escalated(output, folder, model, rows, encoder, asked, escalate_share)
+            card = card | {"escalation": found}
+            _keep(folder, card)
+            write_report(folder.path)
         show_run(output, run, {"run": str(run), "bundle": model.bundle_id, **card})
+        if card["escalation"] is not None:
+            show_curve(output, card["escalation"])
+
+
+def _judge(
+    run: RunFolder,
+    model: RedModel,
+    rows: TestRows,
+    judge: str | None,
+    assignments: list[str] | None,
+) -> tuple[RunConfig, Judge]:
+    command = f"red-ray evaluate {run.path} --escalate-share 0.2"
+    config = settings_of(run, judge, assignments, command)
+    pairs = zip(rows.rows.texts, rows.rows.labels, strict=True)
+    # Only a simulated judge is told them.
+    return config, judge_of(config, model, HiddenLabels.of_texts(pairs))
+
+
+def _escalated(
+    output: Output,
+    run: RunFolder,
+    model: RedModel,
+    rows: TestRows,
+    encoder: TextEncoder,
+    asked: tuple[RunConfig, Judge],
+    share: float,
+) -> dict[str, Any]:
+    """The scorecard's section on escalation."""
+    output.note(f"asking the judge about {share:.0%} of the test rows")
+    with (
+        telling(output, "asking the judge") as (_, tell),
+        asking(asked[0], run, model, asked[1], tell) as open_judge,
+    ):
+        try:
+            return _curve(open_judge, model, rows, encoder, share)
+        except JudgeError:
+            output.note("what the judge answered is in the ledger: run the same command again")
+            raise
+
+
+def _curve(
+    asked: Asking, model: RedModel, rows: TestRows, encoder: TextEncoder, share: float
+) -> dict[str, Any]:
+    from red_ray.evaluation.escalation import curve, escalate_riskiest, shares_up_to, summary
+
+    texts, labels = rows.rows.texts, rows.rows.labels
+    vectors = encoder.encode(texts)
+    assessment = model.assess(texts, vectors)
+    done = asked.loop.submit(
+        escalate_riskiest(model, asked.escalator, texts, labels, vectors, assessment, share)
+    ).result()
+    found = curve(done, shares_up_to(share))
+    return asked.facts() | summary(done) | {"curve": found}
+
+
+def _keep(run: RunFolder, card: dict[str, Any]) -> None:
+    from red_ray.bundle import read_provenance, write_provenance
+
+    run.write_json("scorecard.json", card)
+    write_provenance(run.bundle, read_provenance(run.bundle) | {"scorecard": card})

@@ -34,6 +34,22 @@ Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Replace the run that is there; its ledger stays.")
 ]
 Dashboard = Annotated[bool, typer.Option("--dashboard", help="Start Ray's dashboard with it.")]
+Goals = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--goal",
+        help="What the thresholds must keep, as catch_errors=0.95, precision=0.97, "
+        "escalate_at_most=0.1, none_false_alarm=0.05 or none_recall=0.8; may repeat.",
+        metavar="NAME=SHARE",
+    ),
+]
+Calibration = Annotated[
+    Path | None,
+    typer.Option(help="Labelled rows that set thresholds and nothing else: what they promise, is."),
+]
+CalibrationOos = Annotated[
+    Path | None, typer.Option(help="Texts that fit no label, for the goal none_recall.")
+]
 RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
 
 
@@ -58,6 +74,26 @@ def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, A
             raise ConfigError(f"--set takes key=value, got {assignment!r}")
         _place(overrides, key.strip(), _value(assignment, value))
     return load_config(file, overrides)
+
+
+def shares_of(goals: list[str] | None) -> dict[str, float] | None:
+    """The shares that `--goal` options state; None where there are none.
+
+    Raises:
+        ConfigError: one has no `=`, or no number behind it.
+    """
+    if not goals:
+        return None
+    shares = {}
+    for goal in goals:
+        name, _, share = goal.partition("=")
+        try:
+            shares[name.strip()] = float(share)
+        except ValueError:
+            raise ConfigError(
+                f"--goal takes name=share, as catch_errors=0.95, got {goal!r}"
+            ) from None
+    return shares
 
 
 def _value(assignment: str, value: str) -> Any:

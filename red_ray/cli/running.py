@@ -7,7 +7,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, redirect_stdout
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from time import perf_counter
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from red_ray.cli.console import Output, catch_sigterm, kept_note, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
+from red_ray.errors import GoalError
 from red_ray.judges.ledger import Ledger, is_url
 from red_ray.run_folder import DISPUTED, RunFolder
 
@@ -51,7 +52,9 @@ def run_training(
         run.write_seen(inputs.seen_keys)
         write_snapshot(run.path, Snapshot(inputs, test))
         notes(output, (*inputs.notes, *(test.notes if test else ())))
-        return _train_and_score(output, run, config, Snapshot(inputs, test), dashboard=dashboard)
+        rows = Snapshot(inputs, test)
+        result, fault = _train_and_score(output, run, config, rows, dashboard=dashboard)
+    return _with_thresholds(run, result, fault)
 
 
 def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str, Any]:
@@ -67,7 +70,10 @@ def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str,
     config = load_config(path / "config.yaml")
     with _replacing(output, run):
         output.note(f"{n_done} finished iterations are run again, from the ledger")
-        return _train_and_score(output, run, config, rows, n_done=n_done, dashboard=dashboard)
+        result, fault = _train_and_score(
+            output, run, config, rows, n_done=n_done, dashboard=dashboard
+        )
+    return _with_thresholds(run, result, fault)
 
 
 def _has_unheard_answers(config: RunConfig, out: Path) -> bool:
@@ -109,7 +115,7 @@ def _train_and_score(
     *,
     n_done: int = 0,
     dashboard: bool,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], GoalError | None]:
     # Before Ray is imported: it reads its settings then.
     from red_ray.actors.environment import prepare_environment
 
@@ -142,6 +148,7 @@ def _train_and_score(
             hidden=rows.inputs.hidden or None,
             on_progress=show,
         )
+        done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
         card = _evaluated(run, done, config, rows)
@@ -154,7 +161,38 @@ def _train_and_score(
         result = {"estimate": asdict(done.trained.estimate), "judge": judge}
     else:
         result = card
-    return {"run": str(run.path), "bundle": bundle_id, **result}
+    return {"run": str(run.path), "bundle": bundle_id, **result}, fault
+
+
+def _with_thresholds(
+    run: RunFolder, result: dict[str, Any], fault: GoalError | None
+) -> dict[str, Any]:
+    """The result, where the goal could be kept; raised once the run is safe in its folder."""
+    if fault is None:
+        return result
+    raise GoalError(
+        f"{fault}; the model is trained and stands in {str(run.path)!r} without thresholds: "
+        "`red-ray thresholds` sets them"
+    )
+
+
+def _with_goal(
+    done: ClusterRun, config: RunConfig, inputs: Inputs
+) -> tuple[ClusterRun, GoalError | None]:
+    """The run's model with its thresholds, or why there are none: what was paid for stays."""
+    goal = config.router.goal
+    if goal is None:
+        return done, None
+    from red_ray.calibration import with_goal
+
+    confidence = config.router.confidence
+    try:
+        model = with_goal(
+            done.trained.model, goal, confidence, inputs.calibration, lambda: done.encoder
+        )
+    except GoalError as fault:
+        return done, fault
+    return replace(done, trained=replace(done.trained, model=model)), None
 
 
 def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:

@@ -57,6 +57,7 @@ def _scorecard(console: Console, card: Card) -> None:
     ]
     if card["none"]:
         facts.append(("none of the above, AUROC", _number(card["none"], "auroc")))
+    facts += _router(card["router"]) if card["router"] else []
     facts += _judge(card["judge"]) if card["judge"] else []
     dropped = card["leaks"]["train_test_dropped"]
     if dropped:
@@ -89,6 +90,17 @@ def _accuracy(console: Console, card: Card) -> None:
         table.add_row(words, f"{values[name]:.1%}", _interval(values, name), style=style)
     console.print(table)
     console.print()
+
+
+def _router(router: Card) -> list[tuple[str, str]]:
+    kind = "guarantee" if router["source"] == "rows" else "estimate"
+    goals = ", ".join(f"{name} {share:g}" for name, share in router["goals"].items())
+    return [
+        (f"goal ({kind}, confidence {router['confidence']:g})", goals),
+        ("errors escalated", _rate(router, "recall")),
+        ("texts escalated", _rate(router, "positive_rate")),
+        ("right where answered alone", _rate(router, "accept_precision")),
+    ]
 
 
 def _judge(judge: Card) -> list[tuple[str, str]]:

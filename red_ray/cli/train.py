@@ -7,13 +7,27 @@ from typing import Annotated
 
 import typer
 
+from red_ray.calibration import check_goal
 from red_ray.cli.console import Output, guarded
-from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
+from red_ray.cli.options import (
+    Calibration,
+    CalibrationOos,
+    ConfigFile,
+    Dashboard,
+    Goals,
+    Json,
+    Judge,
+    Overwrite,
+    Seed,
+    Set,
+    resolve,
+    shares_of,
+)
 from red_ray.cli.running import listen_to_people, run_training
 from red_ray.cli.show import show_run
 from red_ray.cli.show_plan import show_plan
 from red_ray.data.holdout import hold_out
-from red_ray.data.inputs import read_inputs, read_test
+from red_ray.data.inputs import read_inputs, read_test, with_calibration
 from red_ray.errors import ConfigError
 
 
@@ -30,6 +44,9 @@ def train(
         float | None, typer.Option(help="Without --test: hold back this share of every label.")
     ] = None,
     oos: Annotated[Path | None, typer.Option(help="Test texts that fit no label.")] = None,
+    calibration: Calibration = None,
+    calibration_oos: CalibrationOos = None,
+    goal: Goals = None,
     descriptions: Annotated[
         Path | None, typer.Option(help="Table of labels and a column `description`.")
     ] = None,
@@ -57,16 +74,25 @@ def train(
             "seed": seed,
             "samples_per_class": samples_per_class,
             "judge.spec": judge,
+            "router.goal": shares_of(goal),
         }
         settings = resolve(config, assignments, given)
         if test is not None and test_fraction is not None:
             raise ConfigError("--test-fraction makes test rows where there are none; drop --test")
         if oos is not None and test is None:
             raise ConfigError("--oos says which test texts fit no label; give --test too")
+        if calibration_oos is not None and calibration is None:
+            raise ConfigError(
+                "--calibration-oos goes with rows that fit a label: give --calibration"
+            )
         inputs = read_inputs(settings, train_file, pool, descriptions)
         inputs = listen_to_people(settings, inputs, out)
         if settings.judge.spec and not inputs.pool and not dry_run:
             output.note("no pool: the judge has nothing to be asked about")
+        if calibration is not None:
+            inputs = with_calibration(settings, inputs, calibration, calibration_oos)
+        if settings.router.goal is not None:
+            check_goal(settings.router.goal, settings.router.confidence, inputs.calibration)
         labels = frozenset(inputs.train.labels)
         rows = (
             read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)

@@ -123,3 +123,14 @@ class SimilarityEvidence:
         """Centroid and nearest by n-gram; each (n_texts, n_labels)."""
         held = self._by_ngram
         return None if held is None else (held.centroid(norms.by_ngram()), held.nearest())
+
+
+def nearest_first(similarity: Floats, positions: Ints, n: int) -> Ints:
+    """Of the examples at `positions` the `n` most similar ones, the first of equals first.
+
+    Args:
+        similarity: to each of them, shape (n_positions,).
+        positions: shape (n_positions,).
+        n: how many are wanted at most.
+    """
+    return positions[np.argsort(-similarity, kind="stable")[:n]]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +50,26 @@ class TestRows:
 
 
 @dataclass(frozen=True, slots=True)
+class KnownRows:
+    """Rows whose truth is known and from which no model learns.
+
+    Attributes:
+        rows: in scope.
+        out_of_scope: texts that fit no label.
+    """
+
+    rows: LabelledRows
+    out_of_scope: tuple[str, ...]
+
+    @property
+    def data_hash(self) -> str:
+        """SHA-256 over the texts and labels, in their order."""
+        pairs = [*zip(self.rows.texts, self.rows.labels, strict=True)]
+        content = json.dumps([pairs, self.out_of_scope])
+        return hashlib.sha256(content.encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """The rows of a run.
 
@@ -57,6 +79,7 @@ class Inputs:
         hidden: what the pool's file says of its labels, for a simulated judge and the scorecard.
         descriptions: of labels, by name.
         notes: one line for each thing that a user should know.
+        calibration: rows that set thresholds and nothing else, or None.
     """
 
     train: LabelledRows
@@ -64,11 +87,15 @@ class Inputs:
     hidden: HiddenLabels
     descriptions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    calibration: KnownRows | None = None
 
     @property
     def seen_keys(self) -> frozenset[str]:
-        """Keys of all texts that may become part of the model: no test row may be among them."""
-        return frozenset(text_key(text) for text in (*self.train.texts, *self.pool))
+        """Keys of all texts that have a say in the model: no test row may be among them."""
+        texts = (*self.train.texts, *self.pool)
+        if self.calibration is not None:
+            texts += (*self.calibration.rows.texts, *self.calibration.out_of_scope)
+        return frozenset(text_key(text) for text in texts)
 
 
 def read_inputs(
@@ -90,25 +117,80 @@ def read_inputs(
     """
     rows, counts = clean_labelled(_read(config, train, labels=True), max_chars=config.max_chars)
     notes = _lines("train", counts)
-    rows, left = _sample(config, rows)
-    check_trainable(rows)
-    notes += _weak(rows)
-    texts: tuple[str, ...] = left.texts
-    hidden = {text_key(text): label for text, label in zip(left.texts, left.labels, strict=True)}
+    texts: tuple[str, ...] = ()
+    hidden = HiddenLabels({})
     if pool is not None:
-        known = frozenset(text_key(text) for text in (*rows.texts, *left.texts))
+        known = frozenset(text_key(text) for text in rows.texts)
         table = _read(config, pool, labels=False)
-        more, its_labels, counts = clean_pool(table, max_chars=config.max_chars, known=known)
+        texts, hidden, counts = clean_pool(table, max_chars=config.max_chars, known=known)
         notes += _lines("pool", counts)
-        if more and not its_labels:
-            hidden = {}  # of a pool that is hidden labels in part, none can be counted on
-        if not more:
+        if not texts:
             notes.append("pool: no usable text, so there is nothing to ask a judge about")
-        texts += more
-        pairs = ((text, its_labels.of(text)) for text in more)
-        hidden |= {text_key(text): label for text, label in pairs if label is not None}
     described = _read_descriptions(config, descriptions) if descriptions else {}
-    return Inputs(rows, texts, HiddenLabels(hidden), described, tuple(notes))
+    inputs = draw_samples(config, Inputs(rows, texts, hidden, described))
+    check_trainable(inputs.train)
+    return replace(inputs, notes=(*notes, *_weak(inputs.train)))
+
+
+def draw_samples(config: RunConfig, inputs: Inputs) -> Inputs:
+    """Draw `samples_per_class` rows of every label; the others join the pool, unlabelled.
+
+    Args:
+        config: samples per class and seed.
+        inputs: with all training rows.
+    """
+    if config.samples_per_class is None:
+        return inputs
+    rows = inputs.train
+    rng = np.random.default_rng([config.seed, 3])
+    drawn = sample_per_class(rows.labels, config.samples_per_class, rng)
+    left = rows.take(np.setdiff1d(np.arange(len(rows)), drawn))
+    hidden = inputs.hidden.joined(left)
+    if inputs.pool and not inputs.hidden:
+        hidden = HiddenLabels({})  # of a pool whose labels are known in part, none is counted on
+    return replace(inputs, train=rows.take(drawn), pool=(*left.texts, *inputs.pool), hidden=hidden)
+
+
+def read_calibration(
+    config: RunConfig,
+    seen_keys: frozenset[str],
+    labels: frozenset[str],
+    *,
+    calibration: Path,
+    out_of_scope: Path | None,
+) -> tuple[KnownRows, tuple[str, ...]]:
+    """Read the rows that set thresholds and nothing else; arguments as of `read_test`.
+
+    Returns:
+        The rows, and one line for each thing that a user should know.
+
+    Raises:
+        DataError: a file cannot be used, or no row is left.
+    """
+    found = read_test(
+        config,
+        seen_keys,
+        labels,
+        test=calibration,
+        out_of_scope=out_of_scope,
+        name="calibration",
+    )
+    notes = found.notes
+    if found.n_dropped:
+        rows = "1 row" if found.n_dropped == 1 else f"{found.n_dropped} rows"
+        notes += (f"calibration: dropped {rows}, as training, pool or test holds the text",)
+    return KnownRows(found.rows, found.out_of_scope), notes
+
+
+def with_calibration(
+    config: RunConfig, inputs: Inputs, calibration: Path, out_of_scope: Path | None
+) -> Inputs:
+    """Add calibration rows to the rows of a run; see `read_calibration`."""
+    labels = frozenset(inputs.train.labels)
+    known, notes = read_calibration(
+        config, inputs.seen_keys, labels, calibration=calibration, out_of_scope=out_of_scope
+    )
+    return replace(inputs, calibration=known, notes=(*inputs.notes, *notes))
 
 
 def read_test(
@@ -118,6 +200,7 @@ def read_test(
     *,
     test: Path,
     out_of_scope: Path | None = None,
+    name: str = "test",
 ) -> TestRows:
     """Read the rows that only the scorecard touches.
 
@@ -127,16 +210,18 @@ def read_test(
         labels: labels that the model knows.
         test: table of labelled rows.
         out_of_scope: table of texts that fit no label.
+        name: what the rows are called in notes and errors.
 
     Raises:
         DataError: a file cannot be used, or no row is left.
     """
     table = _read(config, test, labels=True)
     rows, counts = clean_labelled(table, max_chars=config.max_chars, keep_repeats=True)
-    notes = _lines("test", counts)
+    notes = _lines(name, counts)
     kept, n_dropped = without_leaks(rows.texts, seen_keys)
     if not len(kept):
-        raise DataError(f"all {len(rows)} test rows stand in training or pool; give other rows")
+        where = "training or pool" if name == "test" else "training, pool or test"
+        raise DataError(f"all {len(rows)} {name} rows stand in {where}; give other rows")
     rows = rows.take(kept)
     unknown = sorted(set(rows.labels) - labels)
     if unknown:
@@ -144,7 +229,7 @@ def read_test(
         words = "row carries a label" if n_rows == 1 else "rows carry labels"
         count = "counts as an error" if n_rows == 1 else "count as errors"
         notes.append(
-            f"test: {n_rows} {words} without a training row, and {count}: {_some(unknown)}"
+            f"{name}: {n_rows} {words} without a training row, and {count}: {_some(unknown)}"
         )
     if out_of_scope is None:
         return TestRows(rows, (), n_dropped, tuple(notes))
@@ -167,15 +252,6 @@ def _read(config: RunConfig, path: Path, *, labels: bool) -> Table:
         label_required=labels,
         rows_required=labels,
     )
-
-
-def _sample(config: RunConfig, rows: LabelledRows) -> tuple[LabelledRows, LabelledRows]:
-    """The drawn rows, and those left over."""
-    if config.samples_per_class is None:
-        return rows, LabelledRows((), ())
-    rng = np.random.default_rng([config.seed, 3])
-    drawn = sample_per_class(rows.labels, config.samples_per_class, rng)
-    return rows.take(drawn), rows.take(np.setdiff1d(np.arange(len(rows)), drawn))
 
 
 def _weak(rows: LabelledRows) -> list[str]:

@@ -32,7 +32,15 @@ def run_details(trained: Trained, judge_spec: str | None) -> Json:
         "n_seed": model.n_seed,
         "n_train": len(model.example_labels),
         "learning_curve": _learning_curve(trained),
+        "thresholds": threshold_details(model),
     }
+
+
+def threshold_details(model: RedModel) -> Json | None:
+    """Where the thresholds come from, and what others would do; None without a goal."""
+    if model.promise is None:
+        return None
+    return asdict(model.promise) | asdict(model.promise.thresholds)
 
 
 def test_details(model: RedModel, rows: Predictions) -> Json:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.evaluation import baselines
-from red_ray.model import RedModel, TextEncoder
+from red_ray.model import Assessment, RedModel, TextEncoder, joined
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -25,6 +25,7 @@ class Predictions:
         texts: the rows' texts.
         true: label index, -1 for a label that training never saw, shape (n_rows,).
         proba: over labels, given that one fits, shape (n_rows, n_labels), rows sum to 1.
+        label_risk: probability that the best label is wrong, shape (n_rows,).
         none: probability that no label fits, shape (n_rows,).
         rivals: the baselines' labels by name, each (n_rows,).
         none_out_of_scope: probability of *none* for out-of-scope rows, shape (n_oos,).
@@ -35,6 +36,7 @@ class Predictions:
     texts: tuple[str, ...]
     true: Ints
     proba: Doubles
+    label_risk: Doubles
     none: Doubles
     rivals: dict[str, Ints]
     none_out_of_scope: Doubles
@@ -61,8 +63,8 @@ def predict_rows(
     n = len(texts)
     index = {name: position for position, name in enumerate(model.labels)}
     true = np.array([index.get(label, -1) for label in labels], dtype=np.int64)
-    proba, none, rivals = _in_scope(model, texts, vectors[:n], true)
-    strange = model.distribution(out_of_scope, vectors[n:])[:, -1]
+    assessment, rivals = _in_scope(model, texts, vectors[:n], true)
+    strange = model.assess(out_of_scope, vectors[n:])
     scored = perf_counter()
     rivals |= {
         "majority": baselines.majority(model, n),
@@ -72,10 +74,11 @@ def predict_rows(
     return Predictions(
         texts=tuple(texts),
         true=true,
-        proba=proba,
-        none=none,
+        proba=assessment.label_proba,
+        label_risk=assessment.label_risk,
+        none=assessment.none,
         rivals=rivals,
-        none_out_of_scope=strange,
+        none_out_of_scope=strange.none,
         encode_s=encoded - start,
         score_s=scored - encoded,
     )
@@ -83,15 +86,14 @@ def predict_rows(
 
 def _in_scope(
     model: RedModel, texts: Sequence[str], vectors: Floats, true: Ints
-) -> tuple[Doubles, Doubles, dict[str, Ints]]:
-    proba, none, alone, oracle = [], [], [], []
+) -> tuple[Assessment, dict[str, Ints]]:
+    parts, alone, oracle = [], [], []
     start = 0
     for evidence in model.evidence(texts, vectors):
         stop = start + len(evidence)
-        proba.append(np.exp(model.router.label_log_proba(evidence)))
-        none.append(model.router.none_proba(evidence))
+        parts.append(model.assess_evidence(evidence))
         alone.append(baselines.experts_only(evidence))
         oracle.append(baselines.oracle_routed(evidence, model.subsets, true[start:stop]))
         start = stop
     rivals = {"experts_only": np.concatenate(alone), "oracle_routed": np.concatenate(oracle)}
-    return np.concatenate(proba), np.concatenate(none), rivals
+    return joined(parts), rivals

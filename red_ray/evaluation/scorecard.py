@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from red_ray.calibration import CROSS_FITTED
 from red_ray.core.metrics import (
     auroc,
     bootstrap_interval,
@@ -21,6 +22,7 @@ from red_ray.core.metrics import (
     wilson_interval,
 )
 from red_ray.core.text import text_key
+from red_ray.core.thresholds import CATCH, answer_risk
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel
 from red_ray.types import Iteration
@@ -81,10 +83,11 @@ def scorecard(model: RedModel, rows: Predictions, facts: RunFacts) -> Json:
     card |= _decided(model, rows, correct)
     card["n_unknown_label"] = int((rows.true < 0).sum())
     card["baselines"] = _baselines(rows)
-    card["calibration"] = _calibration(rows, correct, model.config.seed)
-    card["router"] = None  # no goal was stated
-    card["none"] = _none(rows, model.config.seed)
+    card["calibration"] = _calibration(model, rows, correct)
+    card["router"] = _router(model, rows, correct)
+    card["none"] = _none(model, rows)
     card["judge"] = _judge(facts)
+    card["escalation"] = None  # of a judge that is asked about test rows, later if at all
     card["leaks"] = {"train_test": _leaks(model, rows), "train_test_dropped": facts.n_dropped}
     card["timing_s"] = _timing(rows, facts)
     card["seed"] = model.config.seed
@@ -121,7 +124,7 @@ def _class_figures(model: RedModel, rows: Predictions) -> Json:
 
 def _decided(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> Json:
     """After the decision rule: the share of rows that get a label, and how many of those right."""
-    answered = rows.none < model.config.router.none_threshold
+    answered = (rows.none < model.thresholds.none) & ~_escalated(model, rows)
     return _share("accuracy_decided", correct[answered]) | _share("answered_share", answered)
 
 
@@ -132,11 +135,41 @@ def _baselines(rows: Predictions) -> Json:
     return figures
 
 
-def _calibration(rows: Predictions, correct: NDArray[np.bool_], seed: int) -> Json:
+def _escalated(model: RedModel, rows: Predictions) -> NDArray[np.bool_]:
+    threshold, none = model.thresholds.escalate, model.thresholds.none
+    if threshold is None:
+        return np.zeros(len(rows.none), dtype=bool)
+    return answer_risk(rows.label_risk, rows.none, none) >= threshold
+
+
+def _router(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> Json | None:
+    """What the goal came to: an error is a row where the model's own answer, or none, is wrong."""
+    promise = model.promise
+    if promise is None:
+        return None
+    wrong = ~correct | (rows.none >= promise.thresholds.none)
+    escalated = _escalated(model, rows)
+    return {
+        "source": promise.source,
+        "confidence": promise.confidence,
+        "goals": dict(promise.goals),
+        "threshold": promise.thresholds.escalate,
+        "score": "confidence" if model.risk is None else "learned",
+        "recall_target": promise.goals.get(CATCH),
+        **_share("recall", escalated[wrong]),
+        **_share("positive_rate", escalated),
+        "n_positive": int(escalated.sum()),
+        "n_errors": int(wrong.sum()),
+        **_share("accept_precision", ~wrong[~escalated]),
+    }
+
+
+def _calibration(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> Json:
+    seed = model.config.seed
     confidence = rows.proba.max(axis=1)
     known = rows.true >= 0
     return {
-        "source": "cross_fitted",
+        "source": CROSS_FITTED if model.promise is None else model.promise.source,
         **_resampled(
             "ece",
             lambda draw: expected_calibration_error(confidence[draw], correct[draw]),
@@ -152,11 +185,13 @@ def _calibration(rows: Predictions, correct: NDArray[np.bool_], seed: int) -> Js
     }
 
 
-def _none(rows: Predictions, seed: int) -> Json | None:
+def _none(model: RedModel, rows: Predictions) -> Json | None:
+    seed, threshold = model.config.seed, model.thresholds.none
     strange, known = rows.none_out_of_scope, rows.none[rows.true >= 0]
     if not len(strange) or not len(known):
         return None
-    card: Json = {"n_oos": len(strange)}
+    card: Json = {"n_oos": len(strange), "threshold": threshold}
+    card |= _share("recall", strange >= threshold) | _share("false_alarm", known >= threshold)
     for name, figure in (("auroc", auroc), ("fpr_at_95", fpr_at_recall)):
         rng = np.random.default_rng(seed)
         values = [figure(_redrawn(strange, rng), _redrawn(known, rng)) for _ in range(N_RESAMPLES)]

@@ -10,14 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.config import RunConfig
-from red_ray.core.lexical import LexicalSpace
 from red_ray.core.partition import Subsets
-from red_ray.core.router import Router
 from red_ray.encoding import EncoderSpec
 from red_ray.experts import Expert, ExpertSpec, FitRows
 from red_ray.judges import PoolStats
 from red_ray.training.job import Estimate
-from red_ray.training.router_host import CandidateView, Contradiction, PoolView, Scores
+from red_ray.training.router_host import (
+    CandidateView,
+    Contradiction,
+    PoolView,
+    RouterParts,
+    Scores,
+)
 from red_ray.types import Question, Verdict
 
 Floats = NDArray[np.float32]
@@ -46,7 +50,7 @@ class RouterHandle(Protocol):
     ) -> Awaitable[PoolView]: ...
     def gold(self, rows: Ints) -> Awaitable[tuple[CandidateView, ...]]: ...
     def contradicted(self) -> Awaitable[tuple[Contradiction, ...]]: ...
-    def export(self) -> Awaitable[tuple[Router, LexicalSpace | None]]: ...
+    def export(self) -> Awaitable[RouterParts]: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,21 @@ from red_ray.core.evidence import Parts, assemble
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.metrics import brier_score, expected_calibration_error
 from red_ray.core.partition import Subsets
-from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
+from red_ray.core.retrieval import (
+    CentroidNorms,
+    Examples,
+    SimilarityEvidence,
+    Texts,
+    nearest_first,
+)
+from red_ray.core.risk import (
+    RiskModel,
+    crossfitted_risk,
+    fit_risk,
+    is_better,
+    plain_risk,
+    risk_features,
+)
 from red_ray.core.router import (
     Router,
     fit_router,
@@ -24,6 +38,7 @@ from red_ray.core.router import (
     says_none,
     top_labels,
 )
+from red_ray.core.thresholds import CalibrationRows
 from red_ray.errors import DataError
 from red_ray.training.job import Estimate
 
@@ -60,12 +75,27 @@ class Contradiction:
 
 @dataclass(frozen=True, slots=True)
 class _Crossfitted:
-    """Best labels of labelled rows by models that had not seen them, shape (n_rows, top_k)."""
+    """What is known of labelled rows by models that had not seen them.
+
+    Attributes:
+        rows: the rows, shape (n_rows,).
+        labels: their labels, shape (n_rows,).
+        best: their most probable labels, shape (n_rows, top_k).
+        confidence: in the best one, shape (n_rows,).
+        none: probability of *none*, shape (n_rows,).
+        features: see `risk_features`, shape (n_rows, n_features).
+        folds: in which each was held back, shape (n_rows,).
+        trusted: whether the user labelled it, shape (n_rows,).
+    """
 
     rows: Ints
     labels: Ints
     best: Ints
     confidence: Doubles
+    none: Doubles
+    features: Doubles
+    folds: Ints
+    trusted: NDArray[np.bool_]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +113,16 @@ class PoolView:
     n_predicted: int
     mean_uncertainty: float
     chosen: tuple[CandidateView, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RouterParts:
+    """What a model needs of the router host; `calibration` are the user's rows, cross-fitted."""
+
+    router: Router
+    space: LexicalSpace | None
+    risk: RiskModel | None
+    calibration: CalibrationRows
 
 
 class RouterHost:
@@ -137,9 +177,18 @@ class RouterHost:
             columns=self._columns,
             none_prior=self._config.router.none_prior,
         )
-        proba = np.exp(self._router.label_log_proba(evidence[held]))
-        best = top_labels(proba, self._config.judge.top_k)
-        self._crossfitted = _Crossfitted(rows[held], labels[held], best, proba.max(axis=1))
+        seen = evidence[held]
+        proba = np.exp(self._router.label_log_proba(seen))
+        self._crossfitted = _Crossfitted(
+            rows=rows[held],
+            labels=labels[held],
+            best=top_labels(proba, self._config.judge.top_k),
+            confidence=proba.max(axis=1),
+            none=self._router.none_proba(seen),
+            features=risk_features(seen, self._router.scores(seen), self._columns),
+            folds=folds[held],
+            trusted=trusted[held],
+        )
         return _estimate(self._router, evidence[trusted], labels[trusted])
 
     def gold(self, rows: Ints) -> tuple[CandidateView, ...]:
@@ -199,9 +248,33 @@ class RouterHost:
             ),
         )
 
-    def export(self) -> tuple[Router, LexicalSpace | None]:
-        """The fitted router and the lexical space, for the model."""
-        return self._the_router, self._space
+    def export(self) -> RouterParts:
+        """What the model needs of the last calibration."""
+        risk, label_risk = self._risk()
+        seen, mine = self._the_crossfitted, self._the_crossfitted.trusted
+        rows = CalibrationRows(
+            label_risk=label_risk,
+            right=(seen.best[:, 0] == seen.labels)[mine],
+            offered=(seen.best == seen.labels[:, None]).any(axis=1)[mine],
+            none=seen.none[mine],
+            none_out_of_scope=np.zeros(0),
+        )
+        return RouterParts(self._the_router, self._space, risk, rows)
+
+    def _risk(self) -> tuple[RiskModel | None, Doubles]:
+        """The learned score where it is wanted and better, and the risk of the user's rows."""
+        seen, mine = self._the_crossfitted, self._the_crossfitted.trusted
+        features, wrong = seen.features[mine], (seen.best[:, 0] != seen.labels)[mine]
+        plain, config = plain_risk(features), self._config.router
+        if config.risk == "confidence":
+            return None, plain
+        learned = crossfitted_risk(features, wrong, seen.folds[mine], config.recall_factor)
+        if learned is None:
+            return None, plain
+        rng = np.random.default_rng([self._config.seed, 7])
+        if config.risk == "auto" and not is_better(learned, plain, wrong, rng):
+            return None, plain
+        return fit_risk(features, wrong, config.recall_factor), learned
 
     @property
     def _the_router(self) -> Router:
@@ -269,9 +342,9 @@ class RouterHost:
 
     def _nearest_of(self, label: int, row: int, similarity: Floats) -> tuple[int, ...]:
         positions = np.flatnonzero((self._labels == label) & (self._rows != row))
-        order = np.argsort(-similarity[positions], kind="stable")
         wanted = self._config.judge.examples_per_candidate
-        return tuple(int(row) for row in self._rows[positions[order[:wanted]]])
+        nearest = nearest_first(similarity[positions], positions, wanted)
+        return tuple(int(row) for row in self._rows[nearest])
 
 
 def _estimate(router: Router, evidence: Floats, labels: Ints) -> Estimate:

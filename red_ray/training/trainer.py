@@ -116,7 +116,7 @@ class Trainer:
 
     async def _encode(self) -> tuple[Floats, Floats, Ints]:
         """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""
-        described = [self._job.descriptions.get(name) or _readable(name) for name in self._names]
+        described = [self._job.descriptions.get(name) or readable(name) for name in self._names]
         vectors = await self._fleet.encode([*self._texts, *described])
         index = {name: position for position, name in enumerate(self._names)}
         labels = np.array([index[label] for label in self._job.labels], dtype=np.int64)
@@ -190,7 +190,7 @@ class Trainer:
         stop_reason: str,
     ) -> Trained:
         crew = ensemble.crew
-        router, space = await crew.router.export()
+        parts = await crew.router.export()
         experts = await asyncio.gather(*(expert.export() for expert in crew.experts))
         model = RedModel(
             config=self._config,
@@ -200,12 +200,14 @@ class Trainer:
             experts=tuple(experts),
             noise_counts=ensemble.noise_counts,
             gate=await crew.gate.export() if crew.gate is not None else None,
-            router=router,
+            router=parts.router,
+            risk=parts.risk,
+            calibration=parts.calibration,
             example_texts=tuple(self._texts[row] for row in ensemble.rows),
             example_vectors=ensemble.vectors[ensemble.rows],
             example_labels=ensemble.labels,
             n_seed=ensemble.n_seed,
-            space=space,
+            space=parts.space,
             encoder_spec=await self._fleet.encoder_spec(),
         )
         return Trained(
@@ -235,6 +237,6 @@ class Trainer:
         return result
 
 
-def _readable(label: str) -> str:
+def readable(label: str) -> str:
     """A label's name as words: `card_arrival` reads `card arrival`."""
     return label.replace("_", " ").replace("-", " ")

@@ -19,8 +19,8 @@ from tests.unit.evaluation.test_report import LABELS, change, details, iteration
 from tests.unit.evaluation.test_report import scorecard as make_scorecard
 
 SECTIONS = [
-    *("headline", "learning", "judge", "confusions", "calibration", "thresholds", "none"),
-    *("experts", "labels", "timing", "configuration"),
+    *("headline", "learning", "judge", "confusions", "calibration", "thresholds"),
+    *("escalation", "none", "experts", "labels", "timing", "configuration"),
 ]
 HEADINGS = ("Label", "Expert", "Training rows", "Test rows", "Precision", "Recall", "F1")
 

@@ -7,13 +7,14 @@ import dataclasses
 import errno
 import json
 import os
+from concurrent.futures import Future
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from red_ray.batch import COLUMNS, BatchCounts, classify_table
-from red_ray.errors import DataError, OutputError, StorageError
+from red_ray.errors import DataError, JudgeUnavailable, OutputError, StorageError
 from tests.unit.training.fakes import FakeEncoder, train
 
 READ = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True)}
@@ -155,3 +156,70 @@ def test_a_target_that_is_a_folder_is_the_users_mistake(model, table, tmp_path):
     (tmp_path / "out.csv").mkdir()
     with pytest.raises(OutputError, match="it is a folder"):
         list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv"))
+
+
+# --- with a judge ------------------------------------------------------------------------------
+
+
+def answered(decisions):
+    done = Future()
+    done.set_result(decisions)
+    return done
+
+
+def test_each_chunk_is_put_to_the_judge_with_its_own_vectors(model, table, tmp_path, monkeypatch):
+    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 7)
+    table.loc[[3, 20], "text"] = ""
+    table.to_csv(tmp_path / "in.csv", index=False)
+    given = []
+
+    def escalate(texts, vectors, assessment, decisions):
+        given.extend(texts)
+        np.testing.assert_array_equal(vectors, FakeEncoder().encode(texts))
+        again = model.assess(texts, vectors).label_proba
+        np.testing.assert_allclose(assessment.label_proba, again, rtol=1e-5)
+        said = zip(texts, decisions, strict=True)
+        return answered([dataclasses.replace(one, label=t, source="judge") for t, one in said])
+
+    target = tmp_path / "out.csv"
+    counts = list(classify_table(model, tmp_path / "in.csv", target, escalate=escalate))
+    found = pd.read_csv(target, keep_default_na=False)
+    assert given == [text for text in table.text if text]
+    assert list(found.label) == list(table.text)
+    assert [one.rows for one in counts] == [7, 14, 21, 28, 35, 42, 48]
+    assert (counts[-1].by_judge, counts[-1].errors) == (46, 2)
+
+
+def test_the_next_chunk_is_out_while_one_waits_for_the_judge(model, table, tmp_path, monkeypatch):
+    """And no more than the next: memory stays bounded however slow the judge is."""
+    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 12)
+    table.to_csv(tmp_path / "in.csv", index=False)
+    out, most = [], []
+
+    class Slow(Future):
+        def result(self, timeout=None):
+            most.append(len(out))
+            out.pop(0)
+            return super().result(timeout)
+
+    def escalate(texts, vectors, assessment, decisions):
+        out.append(texts)
+        done = Slow()
+        done.set_result(list(decisions))
+        return done
+
+    list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate))
+    assert most == [2, 2, 2, 1]
+
+
+def test_a_judge_that_fails_leaves_no_table(model, table, tmp_path):
+    table.to_csv(tmp_path / "in.csv", index=False)
+
+    def escalate(*_):
+        failed = Future()
+        failed.set_exception(JudgeUnavailable("nobody there"))
+        return failed
+
+    with pytest.raises(JudgeUnavailable, match="nobody there"):
+        list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate))
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -17,6 +17,9 @@ import pytest
 
 from red_ray import bundle
 from red_ray.bundle import load_bundle, read_provenance, save_bundle, write_provenance
+from red_ray.calibration import with_goal
+from red_ray.config import Goal
+from red_ray.core.risk import fit_risk
 from red_ray.errors import BundleError, OutputError, StorageError
 from tests.disks import small_disk
 from tests.unit.training.fakes import FakeEncoder, FakeValidator, train, truth
@@ -50,7 +53,7 @@ def folder(tmp_path):
 
 
 def distribution(model, corpus):
-    return model.distribution(corpus.test, FakeEncoder().encode(corpus.test))
+    return model.assess(corpus.test, FakeEncoder().encode(corpus.test)).distribution
 
 
 def test_a_loaded_model_gives_the_same_bits(model, folder, corpus):
@@ -60,6 +63,21 @@ def test_a_loaded_model_gives_the_same_bits(model, folder, corpus):
     assert distribution(loaded, corpus).tobytes() == distribution(model, corpus).tobytes()
     for name in ("config", "labels", "subsets", "noise_counts", "example_texts", "n_seed"):
         assert getattr(loaded, name) == getattr(model, name)
+
+
+def test_a_promise_and_a_learned_score_come_back(plain, folder, corpus):
+    found = with_goal(plain, Goal(escalate_at_most=0.5), 0.9, None, FakeEncoder)
+    features = np.zeros((40, 14))
+    features[:20, 0] = 1.0
+    risk = fit_risk(features, np.arange(40) < 15, 2.0)
+    bundle_id = save_bundle(dataclasses.replace(found, risk=risk), folder, {})
+    loaded = load_bundle(folder)
+    assert loaded.promise == found.promise
+    assert loaded.risk.risk(features).tobytes() == risk.risk(features).tobytes()
+    for name in ("label_risk", "right", "offered", "none", "none_out_of_scope"):
+        back, was = getattr(loaded.calibration, name), getattr(plain.calibration, name)
+        assert (back.dtype, back.tobytes()) == (was.dtype, was.tobytes())
+    assert save_bundle(loaded, folder, {}) == bundle_id
 
 
 def test_a_loaded_model_saves_to_the_same_id(model, folder, tmp_path):

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from red_ray.model import Assessment
 from tests.unit.training.fakes import FakeEncoder, train
 
 
@@ -28,7 +29,8 @@ def test_every_text_gets_one_decision_in_order(model, corpus):
 
 
 def test_a_distribution_is_over_all_labels_and_none(model, corpus):
-    (distribution,) = model.distributions([corpus.test])
+    (assessment,) = model.assessments([corpus.test])
+    distribution = assessment.distribution
     assert distribution.shape == (len(corpus.test), len(corpus.names) + 1)
     np.testing.assert_allclose(distribution.sum(axis=1), 1)
     assert (distribution > 0).all()
@@ -40,8 +42,10 @@ def test_a_label_or_none_never_both(model):
     proba = np.full((2, len(model.labels) + 1), 0.01)
     proba[0, 3], proba[0, -1] = 0.6, threshold - 1e-9
     proba[1, 3], proba[1, -1] = 0.3, threshold
-    accept, none = model.decide(proba, top_k=3)
-    assert (accept.decision, accept.label, accept.confidence) == ("accept", model.labels[3], 0.6)
+    labels = proba[:, :-1] / (1 - proba[:, -1:])
+    accept, none = model.decide(Assessment(labels, 1 - labels.max(axis=1), proba[:, -1]), top_k=3)
+    assert (accept.decision, accept.label) == ("accept", model.labels[3])
+    assert accept.confidence == pytest.approx(0.6)
     assert model.labels[3] not in [one.label for one in accept.alternatives]
     assert (none.decision, none.label, none.confidence) == ("none", None, threshold)
     assert none.alternatives[0].label == model.labels[3]
@@ -64,13 +68,16 @@ def test_a_decision_names_the_expert_of_its_label(model, corpus):
             assert model.labels.index(decision.label) in model.subsets[position]
 
 
+def assessed(model, batches):
+    return np.concatenate([one.distribution for one in model.assessments(batches)])
+
+
 def test_chunks_change_nothing_that_matters(model, corpus, monkeypatch):
-    (whole,) = model.distributions([corpus.test])
-    parts = list(model.distributions([corpus.test[:7], [], corpus.test[7:]]))
-    np.testing.assert_allclose(np.concatenate(parts), whole, rtol=1e-5)
+    whole = assessed(model, [corpus.test])
+    parts = assessed(model, [corpus.test[:7], [], corpus.test[7:]])
+    np.testing.assert_allclose(parts, whole, rtol=1e-5)
     monkeypatch.setattr("red_ray.model.CHUNK_TEXTS", 5)
-    (small,) = model.distributions([corpus.test])
-    np.testing.assert_allclose(small, whole, rtol=1e-5)
+    np.testing.assert_allclose(assessed(model, [corpus.test]), whole, rtol=1e-5)
 
 
 def test_no_text_is_no_decision(model):

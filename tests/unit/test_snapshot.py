@@ -9,7 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from red_ray.data.inputs import Inputs, TestRows
+from red_ray.core.text import text_key
+from red_ray.data.inputs import Inputs, KnownRows, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import DataError, OutputError
 from red_ray.snapshot import ROWS, Snapshot, read_snapshot, write_snapshot
@@ -31,6 +32,13 @@ def test_everything_comes_back_in_its_order(tmp_path):
     found = back(tmp_path, Snapshot(INPUTS, TEST))
     assert found == Snapshot(INPUTS, TEST)
     assert found.inputs.seen_keys == INPUTS.seen_keys
+
+
+def test_calibration_rows_come_back_and_are_seen(tmp_path):
+    known = KnownRows(LabelledRows(("c1", "c2 \udc00"), ("a", "b")), ("far",))
+    inputs = Inputs(TRAIN, POOL, HIDDEN, calibration=known)
+    assert back(tmp_path, Snapshot(inputs, TEST)).inputs.calibration == known
+    assert {text_key("c1"), text_key("far")} <= inputs.seen_keys
 
 
 def test_a_pool_text_without_a_label_comes_back_without_one(tmp_path):

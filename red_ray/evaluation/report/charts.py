@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from red_ray.core.metrics import wilson_interval
 from red_ray.evaluation.report.figures import percent
-from red_ray.evaluation.report.source import ConfidenceHistogram, NoneHistogram
+from red_ray.evaluation.report.source import ConfidenceHistogram, NoneHistogram, ThresholdPoint
 from red_ray.evaluation.report.svg import Axis, Plot, padded, write_number, write_percent
 
 Points = Sequence[tuple[float, float]]
@@ -42,6 +42,54 @@ def line_chart(
     marks.append(_polyline(plot, points, "line"))
     marks += [_dot(plot, point, f"{x.write(point[0])}: {_exact(y, point[1])}") for point in points]
     return plot.draw(marks, description)
+
+
+def band_chart(
+    points: Points,
+    ends: Sequence[tuple[float, float]],
+    told: Sequence[str],
+    plot: Plot,
+    description: str,
+) -> Markup:
+    """One line with a dot at each measurement, over the band of its intervals.
+
+    Args:
+        points: (x, y) of each measurement, x ascending.
+        ends: the interval of each.
+        told: what a reader is told at each.
+        plot: the axes.
+        description: read out in place of the drawing.
+    """
+    upper = [(x, high) for (x, _), (_, high) in zip(points, ends, strict=True)]
+    lower = [(x, low) for (x, _), (low, _) in zip(points, ends, strict=True)]
+    marks = [_area(plot, [*upper, *reversed(lower)]), _polyline(plot, points, "line")]
+    marks += [_dot(plot, point, text) for point, text in zip(points, told, strict=True)]
+    return plot.draw(marks, description)
+
+
+def threshold_chart(
+    curve: Sequence[ThresholdPoint], chosen: ThresholdPoint | None, description: str
+) -> Markup:
+    """Recall of errors and precision against the share escalated, each over its band.
+
+    Args:
+        curve: from nothing escalated to everything.
+        chosen: the point in use; a line stands there.
+        description: read out in place of the drawing.
+    """
+    x = Axis("share of the texts escalated", 0, 1, write_percent)
+    plot = Plot(x, Axis("share", 0, 1, write_percent), height=340)
+    catch = [(p.escalated, p.catch, p.catch_band) for p in curve if p.catch is not None]
+    precision = [
+        (p.escalated, p.precision, p.precision_band) for p in curve if p.precision is not None
+    ]
+    marks = []
+    for found, other in ((precision, " other"), (catch, "")):
+        upper = [(at, high) for at, _, (_, high) in found]
+        lower = [(at, low) for at, _, (low, _) in found]
+        marks.append(_area(plot, [*upper, *reversed(lower)], f"band{other}"))
+        marks.append(_polyline(plot, [(at, value) for at, value, _ in found], f"line{other}"))
+    return plot.draw([*marks, *_chosen(plot, chosen)], description)
 
 
 def reliability_chart(bins: Sequence[tuple[float, float, int]], description: str) -> Markup:
@@ -119,6 +167,32 @@ def _polyline(plot: Plot, points: Points, kind: str) -> Markup:
     return Markup('<polyline class="{}" points="{}"/>').format(kind, path)
 
 
+def _chosen(plot: Plot, chosen: ThresholdPoint | None) -> list[Markup]:
+    if chosen is None:
+        return []
+    at, in_use = chosen.escalated, f"in use: {percent(chosen.escalated)} escalated"
+    # Beside the line, on the side where there is room.
+    space, anchor = (8, "start") if at < 0.5 else (-8, "end")
+    marks = [
+        _polyline(plot, ((at, 0.0), (at, 1.0)), "chosen"),
+        Markup('<text class="note" x="{:.1f}" y="{:.1f}" text-anchor="{}">{}</text>').format(
+            plot.across(at) + space, plot.up(0.04), anchor, in_use
+        ),
+    ]
+    for value, what, kind in (
+        (chosen.precision, "right where answered alone", "dot other"),
+        (chosen.catch, "of the errors escalated", "dot"),
+    ):
+        if value is not None:
+            marks.append(_dot(plot, (at, value), f"{in_use}, {percent(value)} {what}", kind))
+    return marks
+
+
+def _area(plot: Plot, points: Points, kind: str = "band") -> Markup:
+    corners = " ".join(f"{plot.across(x):.1f},{plot.up(y):.1f}" for x, y in points)
+    return Markup('<polygon class="{}" points="{}"/>').format(kind, corners)
+
+
 def _note(plot: Plot, points: Points, text: str) -> Markup:
     """Above the first third of a rising line, where the dots of a good run are not."""
     (x0, y0), (x1, y1) = points[0], points[-1]
@@ -127,10 +201,10 @@ def _note(plot: Plot, points: Points, text: str) -> Markup:
     )
 
 
-def _dot(plot: Plot, point: tuple[float, float], told: str) -> Markup:
+def _dot(plot: Plot, point: tuple[float, float], told: str, kind: str = "dot") -> Markup:
     return Markup(
-        '<circle class="dot" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
-    ).format(plot.across(point[0]), plot.up(point[1]), told)
+        '<circle class="{}" cx="{:.1f}" cy="{:.1f}" r="4"><title>{}</title></circle>'
+    ).format(kind, plot.across(point[0]), plot.up(point[1]), told)
 
 
 def _whisker(plot: Plot, x: float, ends: tuple[float, float]) -> Markup:

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from red_ray.evaluation.report import figures, headline, loop, quality, record
+from red_ray.evaluation.report import escalated, figures, headline, loop, quality, record
 from red_ray.evaluation.report.source import RunFiles, read_run
 from red_ray.storage import writing
 
@@ -75,7 +75,8 @@ def _views(found: RunFiles) -> dict[str, Any]:
         "judge": loop.judge_view(found),
         "confusions": quality.confusions(details),
         "calibration": quality.calibration(found),
-        "escalation": quality.escalation(found.scorecard),
+        "escalation": quality.escalation(found),
+        "escalated": escalated.escalated(found.scorecard),
         "none_view": quality.none_of_the_above(found),
         "experts": details.experts if details else (),
         "labels": quality.weakest_first(details.labels) if details else (),

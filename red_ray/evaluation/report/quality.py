@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from markupsafe import Markup
 
-from red_ray.evaluation.report.charts import confidence_chart, none_chart, reliability_chart
+from red_ray.evaluation.report.charts import (
+    confidence_chart,
+    none_chart,
+    reliability_chart,
+    threshold_chart,
+)
 from red_ray.evaluation.report.figures import (
     Tile,
     count,
@@ -19,8 +24,14 @@ from red_ray.evaluation.report.figures import (
     number,
     percent,
     percent_tile,
+    plural,
 )
-from red_ray.evaluation.report.source import Details, LabelRow, RunFiles, Scorecard
+from red_ray.evaluation.report.source import (
+    Details,
+    LabelRow,
+    RunFiles,
+    ThresholdDetails,
+)
 
 _MAX_PAIRS = 12  # what a reader looks through; the rest is counted
 _MAX_EXAMPLES = 3
@@ -29,6 +40,17 @@ _NONE_TOLD = "Scores of the test rows, above, and of texts that fit no label, be
 _SOURCES = {
     "cross_fitted": "fitted on cross-fitted training rows, so thresholds carry no guarantee",
     "rows": "fitted on calibration rows of their own",
+}
+_ROWS = {
+    "cross_fitted": "training rows by models that had not seen them",
+    "rows": "calibration rows of their own",
+}
+_GOALS = {
+    "catch_errors": ("escalate at least", "of the errors"),
+    "precision": ("at least", "right where it answers alone"),
+    "escalate_at_most": ("escalate at most", "of the texts"),
+    "none_false_alarm": ("refuse at most", "of the texts that fit a label"),
+    "none_recall": ("refuse at least", "of the texts that fit none"),
 }
 
 
@@ -64,10 +86,12 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class Escalation:
-    """What the thresholds promise and keep."""
+    """What the thresholds promise, and what they keep where there are test rows."""
 
     goal: str
+    source: str
     tiles: tuple[Tile, ...]
+    curve: Markup | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,29 +158,71 @@ def calibration(files: RunFiles) -> Calibration | None:
     )
 
 
-def escalation(card: Scorecard | None) -> Escalation | None:
+def escalation(files: RunFiles) -> Escalation | None:
     """The thresholds' section, None where no goal was named."""
-    table = card.router if card else None
-    if not table:
+    table = files.scorecard.router if files.scorecard else None
+    derived = files.details.thresholds if files.details else None
+    if not table and derived is None:
         return None
-    target = figure(table, "recall_target")
     return Escalation(
-        goal=f"Goal: catch at least {percent(target.value, 0)} of the errors." if target else "",
-        tiles=(
-            percent_tile(
-                table, "recall", name="Errors caught", note="wrong answers that were escalated"
-            ),
-            percent_tile(
-                table, "positive_rate", name="Escalated", note="of all test rows: what it costs"
-            ),
-            percent_tile(
-                table,
-                "accept_precision",
-                name="Right when accepted",
-                note="among the rows answered alone",
-            ),
-            _errors_tile(table),
+        goal=_goal_told(_goals(table, derived)),
+        source=_source_told(derived) if derived else "",
+        tiles=_escalation_tiles(table) if table else (),
+        curve=_threshold_curve(derived) if derived and derived.curve else None,
+    )
+
+
+def _goals(table: dict[str, Any] | None, derived: ThresholdDetails | None) -> dict[str, float]:
+    if derived is not None:
+        return derived.goals
+    target = figure(table, "recall_target")
+    return {"catch_errors": target.value} if target else {}
+
+
+def _goal_told(goals: Mapping[str, float]) -> str:
+    words = {name: _GOALS.get(name, (name, "")) for name in goals}
+    told = [f"{words[name][0]} {share_told(s)} {words[name][1]}" for name, s in goals.items()]
+    return f"Goal: {'; '.join(told)}." if told else ""
+
+
+def share_told(share: float) -> str:
+    """0.95 -> "95 %", 0.975 -> "97.5 %"."""
+    return percent(share, 0 if math.isclose(100 * share, round(100 * share)) else 1)
+
+
+def _source_told(derived: ThresholdDetails) -> str:
+    kind = "A guarantee" if derived.source == "rows" else "An estimate"
+    told = f"{kind} at confidence {share_told(derived.confidence)}, counted on "
+    told += f"{count(derived.n_rows)} {_ROWS.get(derived.source, 'rows')}"
+    told += f" ({plural(derived.n_errors, 'error')})"
+    if derived.n_out_of_scope:
+        told += f" and {plural(derived.n_out_of_scope, 'text')} that fit no label"
+    return f"{told}."
+
+
+def _threshold_curve(derived: ThresholdDetails) -> Markup:
+    chosen = derived.chosen
+    told = "Recall of errors and precision against the share of texts escalated"
+    if chosen is not None:
+        told += f"; in use: {percent(chosen.escalated)} escalated"
+    return threshold_chart(derived.curve, chosen, told)
+
+
+def _escalation_tiles(table: dict[str, Any]) -> tuple[Tile, ...]:
+    return (
+        percent_tile(
+            table, "recall", name="Errors caught", note="wrong answers that were escalated"
         ),
+        percent_tile(
+            table, "positive_rate", name="Escalated", note="of all test rows: what it costs"
+        ),
+        percent_tile(
+            table,
+            "accept_precision",
+            name="Right when accepted",
+            note="among the rows answered alone",
+        ),
+        _errors_tile(table),
     )
 
 

@@ -106,6 +106,40 @@ class Estimate(_Part):
     brier: float | None = None
 
 
+class ThresholdPoint(_Part):
+    """What an escalation threshold does to the rows that thresholds come from; null: of none."""
+
+    threshold: float
+    escalated: float
+    escalated_band: tuple[float, float]
+    catch: float | None = None
+    catch_band: tuple[float, float] = (0.0, 1.0)
+    precision: float | None = None
+    precision_band: tuple[float, float] = (0.0, 1.0)
+
+
+class ThresholdDetails(_Part):
+    """Where the thresholds come from; without `escalate` nothing is escalated."""
+
+    source: str
+    confidence: float
+    goals: dict[str, float]
+    n_rows: int
+    n_errors: int
+    n_out_of_scope: int = 0
+    escalate: float | None = None
+    none: float
+    curve: tuple[ThresholdPoint, ...] = ()
+
+    @property
+    def chosen(self) -> ThresholdPoint | None:
+        """The point of the threshold in use: the last one that is not below it."""
+        if self.escalate is None:
+            return self.curve[0] if self.curve else None
+        above = [point for point in self.curve if point.threshold >= self.escalate]
+        return above[-1] if above else None
+
+
 class Details(_Part):
     """`details.json`: what the evaluation leaves for the report."""
 
@@ -117,12 +151,36 @@ class Details(_Part):
     confidence_histogram: ConfidenceHistogram | None = None
     none_histogram: NoneHistogram | None = None
     estimate: Estimate | None = None
+    thresholds: ThresholdDetails | None = None
     judge_spec: str | None = None
     judge: dict[str, Any] | None = None
     stop_reason: str = ""
     strategy: str = ""
     n_seed: int | None = None
     n_train: int | None = None
+
+
+class EscalationPoint(_Part):
+    """Accuracy over all test rows, with this share of them put to the judge, and its price."""
+
+    escalated: float
+    accuracy: float
+    accuracy_ci: tuple[float, float]
+    calls: int
+    cost_usd: float | None = None
+
+
+class AskedRows(_Part):
+    """What came of putting the riskiest test rows to a judge; `failed` ones gave no result."""
+
+    judge: str
+    simulated: bool = False
+    on_failure: str = "abstain"
+    asked: int
+    failed: int = 0
+    requests: int = 0
+    from_ledger: int = 0
+    curve: tuple[EscalationPoint, ...] = ()
 
 
 class Scorecard(BaseModel):
@@ -135,6 +193,7 @@ class Scorecard(BaseModel):
     router: dict[str, Any] | None = None
     none: dict[str, Any] | None = None
     judge: dict[str, Any] | None = None
+    escalation: AskedRows | None = None
     leaks: dict[str, Any] | None = None
     timing_s: dict[str, Any] | None = None
     versions: dict[str, Any] | None = None

@@ -7,13 +7,14 @@ dark scheme; every text passes through `Markup.format`, which escapes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
 
 # A width of 440 keeps the texts of a chart legible when a phone shows it at 340.
 _WIDTH, _LEFT, _RIGHT, _TOP, _BOTTOM = 440, 68, 16, 14, 46
+_LINE = 17  # from one line of labels to the next
 _STEPS = (1.0, 2.0, 5.0, 10.0)
 
 
@@ -46,11 +47,20 @@ class Axis:
 
 @dataclass(frozen=True, slots=True)
 class Plot:
-    """A pair of axes on paper; `height` in the units of the drawing, its width is 440."""
+    """A pair of axes on paper; `height` in the units of the drawing, its width is 440.
+
+    `under` are texts at values of `x`, on a line of their own below the ticks.
+    """
 
     x: Axis
     y: Axis
     height: int = 250
+    under: Sequence[tuple[float, str]] = ()
+
+    @property
+    def _floor(self) -> int:
+        """Where the horizontal axis is."""
+        return self.height - _BOTTOM - (_LINE if self.under else 0)
 
     def across(self, value: float) -> float:
         """The horizontal place of a value of `x`."""
@@ -60,7 +70,7 @@ class Plot:
     def up(self, value: float) -> float:
         """The vertical place of a value of `y`."""
         share = (value - self.y.low) / (self.y.high - self.y.low)
-        return self.height - _BOTTOM - share * (self.height - _TOP - _BOTTOM)
+        return self._floor - share * (self._floor - _TOP)
 
     def draw(self, marks: Iterable[Markup], description: str) -> Markup:
         """The chart: grid, axes and `marks`; `description` is read out in its place."""
@@ -79,11 +89,12 @@ class Plot:
             [
                 *(self._row(tick) for tick in self.y.ticks()),
                 *(self._column(tick) for tick in self.x.ticks()),
+                *(self._label(value, text) for value, text in self.under),
                 titles.format(
                     middle,
                     self.height - 8,
                     self.x.title,
-                    (_TOP + self.height - _BOTTOM) / 2,
+                    (_TOP + self._floor) / 2,
                     self.y.title,
                 ),
             ]
@@ -98,11 +109,16 @@ class Plot:
         )
 
     def _column(self, tick: float) -> Markup:
-        bottom = self.height - _BOTTOM
+        bottom = self._floor
         return Markup(
             '<line class="notch" x1="{0:.1f}" x2="{0:.1f}" y1="{1}" y2="{2}"/>'
             '<text class="tick" x="{0:.1f}" y="{3}" text-anchor="middle">{4}</text>'
         ).format(self.across(tick), bottom, bottom + 4, bottom + 17, self.x.write(tick))
+
+    def _label(self, value: float, text: str) -> Markup:
+        return Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>').format(
+            self.across(value), self._floor + 17 + _LINE, text
+        )
 
 
 def padded(

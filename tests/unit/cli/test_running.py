@@ -17,6 +17,7 @@ from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.errors import GoalError
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
@@ -66,6 +67,34 @@ def interrupt(run, send=signal.SIGINT):
     with guarded(output), running._replacing(output, run):
         os.kill(os.getpid(), send)
         time.sleep(5)
+
+
+def test_a_goal_that_cannot_be_kept_costs_no_training(run, monkeypatch):
+    """The finished run that stood there is not put back over the new one."""
+    run.bundle.mkdir()
+    (run.bundle / "manifest.json").write_text("old")
+    run.finish()
+
+    def trains(output, new, *_, **__):
+        new.bundle.mkdir()
+        (new.bundle / "manifest.json").write_text("new")
+        new.finish()
+        return {}, GoalError("too few errors")
+
+    monkeypatch.setattr(running, "check_parts", lambda config, inputs: None)
+    monkeypatch.setattr(running, "_train_and_score", trains)
+    with pytest.raises(GoalError, match="too few errors; the model is trained and stands in"):
+        running.run_training(
+            Output(as_json=True),
+            run_config(),
+            INPUTS,
+            None,
+            run.path,
+            overwrite=True,
+            dashboard=False,
+        )
+    assert (run.bundle / "manifest.json").read_text() == "new"
+    assert not list(run.path.glob(".previous"))
 
 
 @pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -7,7 +7,13 @@ import pytest
 
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.partition import unit_rows
-from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, Texts
+from red_ray.core.retrieval import (
+    CentroidNorms,
+    Examples,
+    SimilarityEvidence,
+    Texts,
+    nearest_first,
+)
 
 N_LABELS = 3
 WORDS = ("card lost", "card late", "top up", "refund please", "card stolen", "top it up")
@@ -102,3 +108,11 @@ def test_comparing_ngrams_that_are_not_there_is_refused(known):
     examples = Examples(known, LABELS, N_LABELS)
     with pytest.raises(ValueError, match="no lexical vectors"):
         examples.lexical_similarity(texts(ASKED, lexical=False))
+
+
+def test_the_nearest_come_first_and_equals_in_their_order():
+    positions = np.array([4, 7, 9, 12, 20])
+    similarity = np.array([0.1, 0.9, 0.5, 0.9, 0.5], dtype=np.float32)
+    assert list(nearest_first(similarity, positions, 4)) == [7, 12, 9, 20]
+    assert list(nearest_first(similarity, positions, 9)) == [7, 12, 9, 20, 4]
+    assert list(nearest_first(similarity, positions, 0)) == []

@@ -303,7 +303,7 @@ def test_a_run_without_test_rows_claims_nothing_about_its_errors(run):
     (run / "details.json").write_text(json.dumps({key: found[key] for key in known}))
     text = page_of(run).text
     assert "No test row was given a wrong label" not in text
-    assert text.count("Needs test rows") == 4
+    assert text.count("Needs test rows") == 5
     assert "This is an estimate" in text
 
 
@@ -424,3 +424,64 @@ def test_without_test_rows_the_judge_s_figures_come_from_the_details(run):
     text = page_of(run).text
     assert "$0.0031" in text
     assert "of this run’s own calls" in text
+
+
+# --- escalation --------------------------------------------------------------------------------
+
+
+def asked_rows(**over):
+    points = [(0.0, 0.855, 0), (0.05, 0.879, 54), (0.1, 0.897, 108), (0.2, 0.918, 216)]
+    curve = [
+        {
+            "escalated": share,
+            "accuracy": accuracy,
+            "accuracy_ci": [accuracy - 0.02, accuracy + 0.018],
+            "calls": calls,
+            "cost_usd": calls * 0.004,
+        }
+        for share, accuracy, calls in points
+    ]
+    found = {"judge": "openai:m@http://judge.example/v1", "on_failure": "abstain", "asked": 216}
+    return found | {"failed": 0, "simulated": False, "curve": curve} | over
+
+
+def test_what_a_judge_brings_on_test_rows_is_drawn_with_its_price(run):
+    change(run, "scorecard.json", escalation=asked_rows())
+    page = page_of(run)
+    assert "openai:m@http://judge.example/v1" in page.text
+    for words in ("With 20 % escalated", "+6.3 points", "$0.86", "$0.43", "the price in USD"):
+        assert words in page.text
+    assert "10 % escalated: accuracy 89.7 %, 108 requests, $0.43" in page.text
+    assert 'class="band"' in (run / "report.html").read_text()
+
+
+def test_without_a_price_the_requests_stand_below_the_shares(run):
+    free = asked_rows()
+    for point in free["curve"]:
+        point["cost_usd"] = None
+    change(run, "scorecard.json", escalation=free | {"failed": 3, "on_failure": "answer_best"})
+    text = page_of(run).text
+    assert "Below the shares: requests to the judge" in text
+    assert "set judge.prices" in text
+    assert "3 gave no result, which keeps the model’s best label" in text
+    assert "$" not in text[text.index("Accuracy against what is escalated") :][:300]
+
+
+def test_a_simulated_judge_of_test_rows_is_named_as_one(run):
+    change(run, "scorecard.json", escalation=asked_rows(simulated=True, judge="simulated:0.9"))
+    text = page_of(run).text
+    assert "Simulated, no language model was asked: simulated:0.9" in text
+    assert "nothing was paid: the judge is simulated" in text
+
+
+def test_a_curve_of_one_point_is_told_and_not_drawn(run):
+    change(run, "scorecard.json", escalation=asked_rows(curve=asked_rows()["curve"][:1]))
+    page = page_of(run)
+    assert "With 0 % escalated" in page.text
+    assert 'class="band"' not in (run / "report.html").read_text()
+
+
+def test_a_hostile_name_of_a_judge_stays_text(run):
+    change(run, "scorecard.json", escalation=asked_rows(judge=HOSTILE))
+    assert HOSTILE in page_of(run).text
+    assert HOSTILE not in (run / "report.html").read_text()

@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from red_ray.core.thresholds import Promise, Thresholds
 from red_ray.evaluation.details import run_details, test_details
 from red_ray.evaluation.predictions import Predictions, predict_rows
 from red_ray.evaluation.scorecard import JudgeBill, RunFacts, scorecard, versions
@@ -175,7 +176,9 @@ def by_hand(model):
     )
     none = np.array([0.1, 0.2, 0.1, 0.7])
     empty = np.zeros(0)
-    return Predictions(("a", "b", "c", "d"), true, proba, none, rivals, empty, 0.0, 0.0)
+    risk = 1 - proba.max(axis=1)
+    texts = ("a", "b", "c", "d")
+    return Predictions(texts, true, proba, risk, none, rivals, empty, 0.0, 0.0)
 
 
 def test_golden_figures(model, by_hand):
@@ -197,6 +200,25 @@ def test_golden_figures(model, by_hand):
     assert card["recall_weighted"] == pytest.approx(0.75)
     assert card["macro_f1"] == pytest.approx((0.8 + 2 / 3) / 2, abs=1e-6)
     assert card["baselines"]["majority"] == 0.5
+
+
+def test_what_a_goal_came_to_is_counted_on_the_models_own_answers(model, by_hand):
+    """The fourth row is wrong twice: its label, and *none*, which is what the model answers."""
+    assert scorecard(model, by_hand, RunFacts((), None, 0, {}))["router"] is None
+    goals, thresholds = {"catch_errors": 0.8}, Thresholds(escalate=0.15, none=0.5)
+    promise = Promise(thresholds, goals, 0.9, "rows", "", (), 60, 12, 0)
+    asked = replace(model, promise=promise)
+    card = scorecard(asked, by_hand, RunFacts((), None, 0, {}))
+    router = card["router"]
+    # Risks: 0.1, 0.2, 0.3 of labels, and 1 - 0.7 of none.
+    assert (router["n_positive"], router["n_errors"], router["recall_target"]) == (3, 1, 0.8)
+    assert (router["recall"], router["positive_rate"]) == (1.0, 0.75)
+    assert router["accept_precision"] == 1.0
+    assert (router["source"], card["calibration"]["source"]) == ("rows", "rows")
+    assert card["answered_share"] == 0.25
+    none_asked = replace(promise, thresholds=Thresholds(escalate=None, none=0.5))
+    card = scorecard(replace(model, promise=none_asked), by_hand, RunFacts((), None, 0, {}))
+    assert (card["router"]["recall"], card["router"]["accept_precision"]) == (0.0, 0.75)
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -267,13 +267,13 @@ def fingerprint(trained: Trained, corpus: Corpus) -> str:
     vectors = FakeEncoder().encode(corpus.test)
     digest = hashlib.sha256(repr(labelled(trained)).encode())
     digest.update(repr(trained.model.subsets).encode())
-    digest.update(trained.model.distribution(corpus.test, vectors).tobytes())
+    digest.update(trained.model.assess(corpus.test, vectors).distribution.tobytes())
     return digest.hexdigest()
 
 
 def accuracy(trained: Trained, corpus: Corpus) -> float:
     """Share of the test texts whose most probable label is true."""
     model = trained.model
-    distribution = model.distribution(corpus.test, FakeEncoder().encode(corpus.test))
+    distribution = model.assess(corpus.test, FakeEncoder().encode(corpus.test)).distribution
     best = [model.labels[label] for label in distribution[:, :-1].argmax(axis=1)]
     return float(np.mean([a == b for a, b in zip(best, corpus.test_labels, strict=True)]))

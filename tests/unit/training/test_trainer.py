@@ -77,10 +77,11 @@ def test_it_trains_on_the_labelled_rows_alone(corpus, seeds_only):
 def test_one_model_answers_over_all_labels(corpus, seeds_only):
     """Defects 1 and 5: no true label is asked for, each text gets one answer."""
     vectors = FakeEncoder().encode(corpus.test)
-    distribution = seeds_only.model.distribution(corpus.test, vectors)
+    assessment = seeds_only.model.assess(corpus.test, vectors)
+    distribution = assessment.distribution
     assert distribution.shape == (len(corpus.test), len(corpus.names) + 1)
     np.testing.assert_allclose(distribution.sum(axis=1), 1, rtol=1e-9)
-    decisions = seeds_only.model.decide(distribution)
+    decisions = seeds_only.model.decide(assessment)
     assert {decision.label for decision in decisions} - {None} <= set(corpus.names)
 
 
@@ -414,7 +415,7 @@ async def test_uncertain_texts_come_before_certain_ones(corpus, seeds_only):
     settings = {"loop": {"max_iterations": 1, "diversity": 0.0}}
     await train(corpus.job(**settings), validator)
     vectors = FakeEncoder().encode(corpus.pool)
-    ranked = np.sort(seeds_only.model.distribution(corpus.pool, vectors), axis=1)
+    ranked = np.sort(seeds_only.model.assess(corpus.pool, vectors).distribution, axis=1)
     lead = dict(zip(corpus.pool, ranked[:, -1] - ranked[:, -2], strict=True))
     asked = [lead[text] for text in validator.asked]
     left = [lead[text] for text in corpus.pool if text not in set(validator.asked)]

@@ -1,0 +1,108 @@
+"""Thresholds of a trained model from a goal: on rows of their own, or on cross-fitted ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from red_ray.config import Goal
+from red_ray.core.router import top_labels
+from red_ray.core.thresholds import (
+    ESCALATE,
+    FALSE_ALARM,
+    NONE_RECALL,
+    PRECISION,
+    CalibrationRows,
+    promise,
+    rows_needed,
+)
+from red_ray.data.inputs import KnownRows
+from red_ray.errors import ConfigError, GoalError
+from red_ray.model import RedModel, TextEncoder
+
+ROWS, CROSS_FITTED = "rows", "cross_fitted"
+
+WORDS = {ROWS: "guarantee", CROSS_FITTED: "estimate"}
+"""What a promise is called, by the rows that it was counted on."""
+
+
+def with_goal(
+    model: RedModel,
+    goal: Goal,
+    confidence: float,
+    known: KnownRows | None,
+    encoder: Callable[[], TextEncoder],
+) -> RedModel:
+    """The same model with the thresholds that keep a goal; nothing is fitted.
+
+    Args:
+        model: trained.
+        goal: what must hold.
+        confidence: of each of its promises.
+        known: rows that the model has not seen; None takes the user's training rows, cross-fitted,
+            and what they promise is an estimate.
+        encoder: makes the model's encoder, where `known` rows have to be encoded.
+
+    Raises:
+        GoalError: the rows cannot promise it, or its parts cannot all hold.
+    """
+    rows = model.calibration if known is None else calibration_rows(model, known, encoder())
+    found = promise(
+        rows,
+        goal.shares,
+        confidence=confidence,
+        none_default=model.config.router.none_threshold,
+        source=CROSS_FITTED if known is None else ROWS,
+        data_hash="" if known is None else known.data_hash,
+    )
+    router = model.config.router.model_copy(update={"goal": goal, "confidence": confidence})
+    config = model.config.model_copy(update={"router": router})
+    return replace(model, config=config, promise=found, bundle_id="")
+
+
+def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) -> CalibrationRows:
+    """What a model says of rows that it has not seen."""
+    texts = (*known.rows.texts, *known.out_of_scope)
+    vectors, n = encoder.encode(texts), len(known.rows)
+    index = {name: position for position, name in enumerate(model.labels)}
+    true = np.array([index.get(label, -1) for label in known.rows.labels], dtype=np.int64)
+    seen = model.assess(texts[:n], vectors[:n])
+    best = top_labels(seen.label_proba, model.config.judge.top_k)
+    return CalibrationRows(
+        label_risk=seen.label_risk,
+        right=best[:, 0] == true,
+        offered=(best == true[:, None]).any(axis=1),
+        none=seen.none,
+        none_out_of_scope=model.assess(texts[n:], vectors[n:]).none,
+    )
+
+
+def check_goal(goal: Goal, confidence: float, known: KnownRows | None) -> None:
+    """Find what no model could promise on these rows, before one is trained.
+
+    Raises:
+        ConfigError: a goal about texts that fit no label, and no such rows.
+        GoalError: there are too few rows.
+    """
+    shares = goal.shares
+    if NONE_RECALL in shares and (known is None or not known.out_of_scope):
+        raise ConfigError(
+            "none_recall needs texts that fit no label: give --calibration and --calibration-oos"
+        )
+    if known is None:
+        return
+    needed = {
+        NONE_RECALL: (shares.get(NONE_RECALL), len(known.out_of_scope)),
+        PRECISION: (shares.get(PRECISION), len(known.rows)),
+    }
+    for name in (ESCALATE, FALSE_ALARM):
+        share = shares.get(name)
+        needed[name] = (None if share is None else 1 - share, len(known.rows))
+    for name, (share, n_rows) in needed.items():
+        if share is not None and n_rows < rows_needed(share, confidence):
+            raise GoalError(
+                f"{name} {shares[name]:g} at confidence {confidence:g} needs at least "
+                f"{rows_needed(share, confidence)} calibration rows, and there are {n_rows}"
+            )

@@ -1,0 +1,278 @@
+"""Asking the judge of a trained run, as `classify` and `evaluate` do it, and telling of it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.status import Status
+from rich.table import Table
+
+from red_ray.cli.console import Output
+from red_ray.cli.options import resolve
+from red_ray.cli.running import ledger_of
+from red_ray.config import RunConfig
+from red_ray.data.prepare import HiddenLabels
+from red_ray.data.tables import read_table
+from red_ray.errors import ConfigError, JudgeUnavailable
+from red_ray.judges.spec import is_simulated
+from red_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from red_ray.escalation import Escalator
+    from red_ray.judges import Judge, PoolStats, ValidatorPool
+    from red_ray.model import Assessment, RedModel
+    from red_ray.types import Decision
+
+Floats = NDArray[np.float32]
+T = TypeVar("T")
+
+RUN = "escalation"
+"""Names these questions in the ledger: they are no part of a training run, nor of its bill."""
+
+SETTABLE = ("judge.", "router.on_failure")
+"""What `--set` may say of a model that is trained."""
+
+MANY = 100
+"""So many answers of which not one could be read: the next will be no better."""
+
+TELL_EVERY_S = 0.5
+
+
+class LoopThread:
+    """An event loop on a thread of its own, for code that is not asynchronous."""
+
+    def __enter__(self) -> LoopThread:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
+        self._thread.start()
+        return self
+
+    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
+        """Begin it; cancelled with the loop."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def __exit__(self, *_: object) -> None:
+        self.submit(_cancel_the_others()).result()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.run_until_complete(self._loop.shutdown_default_executor())
+        self._loop.close()
+
+
+async def _cancel_the_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """A judge that can be asked."""
+
+    config: RunConfig
+    escalator: Escalator
+    pool: ValidatorPool
+    loop: LoopThread
+
+    def begin(
+        self,
+        texts: Sequence[str],
+        vectors: Floats,
+        assessment: Assessment,
+        decisions: Sequence[Decision],
+    ) -> Future[list[Decision]]:
+        """Put the escalated texts; see `Escalator.decide`."""
+        return self.loop.submit(self.escalator.decide(texts, vectors, assessment, decisions))
+
+    def facts(self) -> dict[str, Any]:
+        """Who was asked by this command, and what it took."""
+        stats, spec = self.pool.stats(), self.config.judge.spec
+        return {
+            "judge": spec,
+            "simulated": is_simulated(spec),
+            "on_failure": self.config.router.on_failure,
+            "requests": stats.requests,
+            "from_ledger": stats.cached,
+            "cost_usd": stats.cost_usd,
+        }
+
+    def check_is_of_use(self) -> None:
+        """Stop where the judge answers and cannot be understood.
+
+        Raises:
+            JudgeUnavailable: not one of many answers could be read.
+        """
+        stats = self.pool.stats()
+        if stats.unreadable >= MANY and not stats.answered:
+            raise JudgeUnavailable(
+                f"none of the judge's {stats.unreadable} answers could be read; ask another model, "
+                "or raise judge.max_answer_tokens"
+            )
+
+
+def settings_of(
+    run: RunFolder, judge: str | None, assignments: list[str] | None, command: str
+) -> RunConfig:
+    """The run's configuration, perhaps with another judge or another limit of it.
+
+    Raises:
+        ConfigError: nobody is named to be asked, or something else than the judge is to change.
+    """
+    for assignment in assignments or []:
+        if not assignment.strip().startswith(SETTABLE):
+            raise ConfigError(
+                f"--set {assignment!r}: the model is trained, only the judge can change: set a key "
+                "of judge, or router.on_failure"
+            )
+    config = resolve(run.path / "config.yaml", assignments, {"judge.spec": judge})
+    if config.judge.spec is None:
+        raise ConfigError(
+            f"the run was trained without a judge: say whom to ask, as `{command} --judge "
+            "ollama:MODEL`"
+        )
+    return config
+
+
+def judge_of(config: RunConfig, model: RedModel, truth: HiddenLabels | None) -> Judge:
+    """The judge; nothing is asked yet.
+
+    Raises:
+        ConfigError: it is unknown, or lacks what it needs.
+    """
+    from red_ray.judges import make_judge
+    from red_ray.judges.votes import lexical_votes
+
+    votes = None
+    if config.judge.spec == "neighbours":
+        n_seed = model.n_seed
+        names = [model.labels[label] for label in model.example_labels[:n_seed]]
+        votes = lexical_votes(model.example_texts[:n_seed], names)
+    hidden = truth.of if truth is not None else None
+    return make_judge(config.judge, seed=config.seed, hidden=hidden, votes=votes)
+
+
+def truth_of(source: Path, config: RunConfig, model: RedModel) -> HiddenLabels | None:
+    """The labels of a table, for a simulated judge alone; None for any other.
+
+    Raises:
+        ConfigError: it has none.
+        DataError: it cannot be read.
+    """
+    if not is_simulated(config.judge.spec):
+        return None
+    columns = model.config
+    table = read_table(
+        source,
+        text_column=columns.text_column,
+        label_column=columns.label_column,
+        label_required=False,
+    )
+    if table.labels is None:
+        raise ConfigError(
+            f"judge {config.judge.spec!r} only plays one and needs the truth: give "
+            f"{str(source)!r} a column {columns.label_column!r}, or ask a language model "
+            "(--judge ollama:MODEL)"
+        )
+    pairs = zip(table.texts, table.labels, strict=True)
+    return HiddenLabels.of_texts((text, label.strip()) for text, label in pairs if text and label)
+
+
+@contextmanager
+def asking(
+    config: RunConfig,
+    run: RunFolder,
+    model: RedModel,
+    judge: Judge,
+    on_progress: Callable[[PoolStats], None],
+) -> Iterator[Asking]:
+    """Open the judge over the run's ledger.
+
+    Raises:
+        ConfigError: there is a budget in money, and no price.
+        OutputError: the ledger cannot be opened, or another process asks this judge.
+    """
+    from red_ray.escalation import Escalator
+    from red_ray.judges import Ledger, ValidatorPool
+    from red_ray.training import PoolValidator
+
+    with (
+        closing(Ledger(ledger_of(config, run))) as ledger,
+        ledger.lease(judge.name),
+        LoopThread() as loop,
+    ):
+        pool = ValidatorPool(judge, ledger, config.judge, seed=config.seed)
+        validator = PoolValidator(pool, judge.name, RUN)
+        escalator = Escalator(model, validator, config.judge, config.router.on_failure)
+        loop.submit(_tell(pool, on_progress))
+        try:
+            yield Asking(config, escalator, pool, loop)
+        finally:
+            loop.submit(pool.close()).result()
+
+
+async def _tell(pool: ValidatorPool, on_progress: Callable[[PoolStats], None]) -> None:
+    while True:
+        await asyncio.sleep(TELL_EVERY_S)
+        on_progress(pool.stats())
+
+
+@contextmanager
+def telling(output: Output, doing: str) -> Iterator[tuple[Status, Callable[[PoolStats], None]]]:
+    """Shows how far the judge is, and on a line of its own what holds it up."""
+    told: set[str] = set()
+
+    def show(stats: PoolStats) -> None:
+        n_open = stats.waiting + stats.in_flight
+        if n_open:
+            status.update(f"{doing}: {stats.requests:,} requests, {n_open:,} questions open")
+        if stats.notice and stats.notice not in told:
+            told.add(stats.notice)
+            output.note(stats.notice)
+
+    with output.err.status(doing) as status:
+        yield status, show
+
+
+def told_of(facts: Mapping[str, Any]) -> str:
+    """Who was asked, and what it took, in one line."""
+    spec = str(facts["judge"])
+    who = f"{spec} (SIMULATED: no language model was asked)" if facts["simulated"] else spec
+    known = f", {facts['from_ledger']:,} answers from the ledger" if facts["from_ledger"] else ""
+    return f"{who}: {facts['requests']:,} requests{known}, {price(facts['cost_usd'])}"
+
+
+def price(cost_usd: float | None) -> str:
+    """What something cost, as a reader meets it."""
+    if cost_usd is None:
+        return "price unknown (set judge.prices)"
+    return f"{cost_usd:,.4f} USD" if cost_usd else "0 USD"
+
+
+def show_curve(output: Output, found: Mapping[str, Any]) -> None:
+    """Print what escalating brings."""
+    if output.as_json:
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3), header_style="dim")
+    for name in ("escalated", "accuracy", "95 % interval", "calls", "price"):
+        table.add_column(name, justify="right")
+    for point in found["curve"]:
+        low, high = point["accuracy_ci"]
+        table.add_row(
+            f"{point['escalated']:.0%}",
+            f"{point['accuracy']:.1%}",
+            f"[dim]{low:.1%} – {high:.1%}[/]",
+            f"{point['calls']:,}",
+            price(point["cost_usd"]),
+        )
+    output.out.print(f"\nasked {told_of(found)}", soft_wrap=True, markup=False, highlight=False)
+    output.out.print(table)

@@ -1,0 +1,95 @@
+"""Thresholds on a terminal: what is promised, and what others would do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+from rich.table import Table
+
+from red_ray.calibration import WORDS
+from red_ray.cli.console import Output
+from red_ray.core.thresholds import CATCH, ESCALATE, FALSE_ALARM, NONE_RECALL, PRECISION, CurvePoint
+from red_ray.model import RedModel
+
+SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
+"""Shares of texts escalated that the table shows, as near as the rows have them."""
+
+GOALS = {
+    CATCH: "at least {:.1%} of the errors are escalated",
+    PRECISION: "at least {:.1%} of what the model answers alone is right",
+    ESCALATE: "at most {:.1%} of the texts are escalated",
+    FALSE_ALARM: "at most {:.1%} of the texts that fit a label are said to fit none",
+    NONE_RECALL: "at least {:.1%} of the texts that fit none are said to",
+}
+
+
+def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
+    """Print the thresholds of a model and the curve that they stand on."""
+    promise = model.promise
+    if promise is None:
+        output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": None})
+        if not output.as_json:
+            output.out.print(
+                "no goal was stated, so nothing is escalated; state one: --goal catch_errors=0.95"
+            )
+        return
+    facts = asdict(promise) | {"score": "confidence" if model.risk is None else "learned"}
+    output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": facts})
+    if output.as_json:
+        return
+    rows = f"{promise.n_rows:,} rows, {promise.n_errors:,} of them errors"
+    if promise.n_out_of_scope:
+        rows += f", and {promise.n_out_of_scope:,} that fit no label"
+    kind = "calibration" if promise.source == "rows" else "cross-fitted training"
+    print_ = output.out.print
+    print_(
+        f"[bold]{WORDS[promise.source]}[/] from {rows} ({kind} rows), each with confidence "
+        f"{promise.confidence:g}:",
+        highlight=False,
+        soft_wrap=True,
+    )
+    for name, share in promise.goals.items():
+        print_(f"  {GOALS[name].format(share)}", highlight=False)
+    escalate = promise.thresholds.escalate
+    says = "nothing" if escalate is None else f"answers with a risk of {escalate:.4g} or more"
+    score = "one minus confidence" if model.risk is None else "a learned score"
+    print_(f"escalated: {says} (risk: {score})", highlight=False)
+    print_(f"none of the labels: from a probability of {promise.thresholds.none:.4g}\n")
+    print_(_table(promise.curve, escalate))
+    print_(f"\nbands of {promise.confidence:.0%}, each point by itself", style="dim")
+    print_(
+        f"bundle {model.bundle_id[:16]}…   report {run / 'report.html'}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def _table(curve: tuple[CurvePoint, ...], chosen: float | None) -> Table:
+    table = Table(box=None, padding=(0, 2), header_style="dim")
+    for name in ("risk from", "escalated %", "errors caught %", "right alone %"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for point in _shown(curve, chosen):
+        mark = "bold" if point.threshold == chosen else ""
+        table.add_row(
+            f"{point.threshold:.4g}",
+            _share(point.escalated, point.escalated_band),
+            _share(point.catch, point.catch_band),
+            _share(point.precision, point.precision_band),
+            style=mark,
+        )
+    return table
+
+
+def _shown(curve: tuple[CurvePoint, ...], chosen: float | None) -> list[CurvePoint]:
+    near = [min(curve, key=lambda point: abs(point.escalated - share)) for share in SHARES]
+    near += [point for point in curve if point.threshold == chosen]
+    return sorted(dict.fromkeys(near), key=lambda point: point.escalated)
+
+
+def _share(value: float | None, band: tuple[float, float]) -> str:
+    if value is None:
+        return "–"
+    low, high = 100 * band[0], 100 * band[1]
+    return f"{100 * value:.1f} [dim]({low:.1f}–{high:.1f})[/]"

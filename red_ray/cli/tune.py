@@ -1,0 +1,232 @@
+"""`red-ray tune`: the best setting for a budget, found by Ray Tune."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from red_ray.cli.console import Output, guarded, notes
+from red_ray.cli.options import Dashboard, Json
+from red_ray.cli.running import check_parts, run_training
+from red_ray.cli.show import show_run
+from red_ray.data.inputs import Inputs, TestRows, draw_samples
+from red_ray.errors import ConfigError
+from red_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from tune.folder import Place
+    from tune.results import Row
+    from tune.space import SweepConfig
+    from tune.sweep import SweepStep
+
+N_SHOWN, WIDTH = 10, 132
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Ray sets it for the driver of a submitted job."""
+
+
+def tune(
+    file: Annotated[Path, typer.Argument(help="The sweep's YAML file.", metavar="SWEEP.yaml")],
+    out: Annotated[Path, typer.Option("--out", help="The sweep's folder.", metavar="FOLDER")],
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a sweep that was cut short.")
+    ] = False,
+    dashboard: Dashboard = False,
+    as_json: Json = False,
+) -> None:
+    """Try many settings, rank them by estimates, and train the best one."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        # Before Ray is imported: it reads its settings then.
+        from red_ray.actors.environment import prepare_environment
+
+        prepare_environment()
+        from tune.folder import sweep_folder
+        from tune.rows import marks_of, read_rows
+        from tune.space import load_sweep
+
+        if os.environ.get(JOB_VARIABLE) and not out.is_absolute():
+            raise ConfigError(
+                f"--out {str(out)!r} lies in the job's own folder, which Ray removes: give an "
+                "absolute path"
+            )
+        sweep = load_sweep(file)
+        inputs, test = read_rows(sweep)
+        _check(sweep, inputs)
+        text, marks = file.read_text(encoding="utf-8"), marks_of(sweep, inputs)
+        with sweep_folder(out, text, marks, resume=resume) as place:
+            notes(output, (*inputs.notes, *(test.notes if test else ())))
+            rows, card = _swept(output, sweep, inputs, test, place, dashboard=dashboard)
+            _show(output, sweep, rows, place, card)
+
+
+def _check(sweep: SweepConfig, inputs: Inputs) -> None:
+    """Find what cannot work in any setting before Ray is started."""
+    from tune.space import base_config, known_settings
+
+    configs = [base_config(sweep), *(one.config for one in known_settings(sweep))]
+    for config in {config.judge.spec: config for config in configs}.values():
+        check_parts(config, draw_samples(config, inputs))
+
+
+def _swept(
+    output: Output,
+    sweep: SweepConfig,
+    inputs: Inputs,
+    test: TestRows | None,
+    place: Place,
+    *,
+    dashboard: bool,
+) -> tuple[tuple[Row, ...], dict[str, Any]]:
+    """The table of results, and the scorecard of the chosen setting's run."""
+    from red_ray.actors.cluster import ray_session
+    from tune.results import chosen_config
+    from tune.sweep import run_sweep
+
+    output.note("starting Ray")
+    with redirect_stdout(sys.stderr), ray_session(dashboard=dashboard) as url:
+        if url:
+            output.note(f"Ray's dashboard: {url}")
+        with _progress(output, sweep) as show:
+            rows = run_sweep(sweep, inputs, place, on_step=show)
+        done = _finished(place)
+        if done is not None:
+            return rows, done
+        output.note("training the chosen setting; it alone meets the test rows")
+        config = chosen_config(sweep, rows[0])
+        place.give_ledger(RunFolder(place.chosen).ledger)
+        card = run_training(
+            output,
+            config,
+            replace(draw_samples(config, inputs), notes=()),
+            replace(test, notes=()) if test else None,
+            place.chosen,
+            overwrite=True,
+            dashboard=False,
+        )
+        return rows, card
+
+
+def _finished(place: Place) -> dict[str, Any] | None:
+    """What an earlier command ended with; the test rows are met once."""
+    from red_ray.bundle import MANIFEST, load_bundle
+
+    run = RunFolder(place.chosen)
+    if run.is_cut_short or not (run.bundle / MANIFEST).exists():
+        return None
+
+    scored = (place.chosen / "scorecard.json").exists()
+    result = run.read_json("scorecard.json" if scored else "details.json")
+    return {"run": str(place.chosen), "bundle": load_bundle(run.bundle).bundle_id, **result}
+
+
+@contextmanager
+def _progress(output: Output, sweep: SweepConfig) -> Iterator[Any]:
+    """One line that is renewed on a terminal, a line for each setting elsewhere."""
+    from tune.points import best_of
+    from tune.results import in_words
+
+    def line(step: SweepStep) -> str:
+        told = f"{step.n_done} of {step.n_total} settings"
+        if step.best is None or not step.best.points:
+            return told
+        best = best_of(step.best.points, sweep.objective)
+        return (
+            f"{told}; best so far {best.assumed_accuracy:.1%} at {best.escalated:.1%} escalated "
+            f"({in_words(step.best.params, sweep.varied)}; {best.goal})"
+        )
+
+    if not output.err.is_terminal:
+        yield lambda step: output.note(line(step))
+        return
+    with output.err.status("encoding") as status:
+        yield lambda step: status.update(line(step))
+
+
+def _show(
+    output: Output, sweep: SweepConfig, rows: tuple[Row, ...], place: Place, card: dict[str, Any]
+) -> None:
+    from tune.results import as_json, meets
+
+    chosen = rows[0]
+    if not meets(chosen):
+        output.note("no setting reaches the objective; the nearest one was chosen")
+    if output.as_json:
+        output.result(
+            {
+                "sweep": str(place.path),
+                "n_settings": len({row.record.id for row in rows}),
+                "assumed_judge_accuracy": sweep.assumed_judge_accuracy,
+                "chosen": as_json(chosen),
+                "front": [as_json(row) for row in rows if row.on_front],
+                **card,
+            }
+        )
+        return
+    # A file or a pipe has no width: nothing need be folded there.
+    wide = output.out if output.out.is_terminal else Console(width=WIDTH)
+    wide.print(_table(sweep, rows))
+    output.out.print(
+        "estimates from cross-fitted training rows; * escalated texts are answered by a judge that "
+        f"is assumed right {sweep.assumed_judge_accuracy:.0%} of the time",
+        style="dim",
+        highlight=False,
+        soft_wrap=True,
+    )
+    _tell_of_the_rest(output, rows)
+    output.out.print(
+        f"\nall rows {place.results}   plot {place.path / 'pareto.svg'}",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+    output.out.print("\n[bold]The chosen setting[/], trained again:\n")
+    show_run(output, place.chosen, card)
+
+
+def _table(sweep: SweepConfig, rows: tuple[Row, ...]) -> Table:
+    from tune.results import shown
+
+    table = Table(box=None, pad_edge=False, padding=(0, 2), header_style="dim")
+    table.add_column(", ".join(key.rpartition(".")[2] for key in sweep.varied))
+    table.add_column("goal")
+    with_calls = any(row.record.calls for row in rows)
+    figures = ("escalated", "accuracy*", "alone", "caught", "precise")
+    for header in (*figures, *(("calls",) if with_calls else ()), "s"):
+        table.add_column(header, justify="right", no_wrap=True)
+    for row in [row for row in rows if row.counts][:N_SHOWN]:
+        one, record = row.point, row.record
+        if one is None:
+            continue
+        alone = record.points[0].assumed_accuracy
+        shares = (one.escalated, one.assumed_accuracy, alone, one.catch, one.precision)
+        setting = ", ".join(shown(record.params[key]) for key in sweep.varied)
+        calls = [f"{record.calls:,}"] if with_calls else []
+        cells = (setting, one.goal, *map(_percent, shares), *calls, f"{record.seconds:.0f}")
+        table.add_row(*cells, style="bold" if row.chosen else "")
+    return table
+
+
+def _tell_of_the_rest(output: Output, rows: tuple[Row, ...]) -> None:
+    stopped = {row.record.id for row in rows if row.record.state == "stopped"}
+    unusable = {row.record.id: row.record.error for row in rows if row.record.state == "unusable"}
+    refused = [row.point.refused for row in rows if row.point is not None and row.point.refused]
+    if stopped:
+        output.note(f"{len(stopped)} settings were stopped early by the scheduler")
+    if unusable:
+        output.note(f"{len(unusable)} settings cannot be used: {next(iter(unusable.values()))}")
+    if refused:
+        output.note(f"{len(refused)} rows have a goal that cannot be promised: {refused[0]}")
+
+
+def _percent(share: float | None) -> str:
+    return "–" if share is None else f"{share:.1%}"

@@ -1,0 +1,143 @@
+"""`red-ray thresholds`, and what `train` says of a goal."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from red_ray.bundle import load_bundle
+from red_ray.data.inputs import Inputs, KnownRows, TestRows
+from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.snapshot import Snapshot, write_snapshot
+from tests.unit.cli.running import said, tree, write_rows
+
+HALF = ("--goal", "escalate_at_most=0.5")
+
+
+@pytest.fixture
+def run(finished, corpus):
+    """A finished run with its rows."""
+    train = LabelledRows(corpus.texts, corpus.labels)
+    test = TestRows(LabelledRows(corpus.test[:24], corpus.test_labels[:24]), ("sing",), 0, ())
+    inputs = Inputs(train, corpus.pool, HiddenLabels(corpus.hidden))
+    write_snapshot(finished.path, Snapshot(inputs, test))
+    return finished
+
+
+@pytest.fixture
+def calibration(tmp_path, corpus):
+    rows = [*zip(corpus.test[24:], corpus.test_labels[24:], strict=True)]
+    return write_rows(tmp_path / "calibration.csv", rows, "text", "label")
+
+
+def only_json(result):
+    assert result.exit_code == 0, result.output
+    return json.loads(result.stdout)
+
+
+def test_new_thresholds_stand_in_the_bundle_and_nothing_else_changes(red_ray, run):
+    before, model = tree(run.bundle), load_bundle(run.bundle)
+    result = only_json(red_ray("thresholds", run.path, *HALF, "--json"))
+    after, changed = tree(run.bundle), load_bundle(run.bundle)
+    names = {name for name in before if before[name] != after[name]}
+    assert names == {"manifest.json", "provenance.json"}
+    assert changed.bundle_id == result["bundle"] != model.bundle_id
+    assert changed.thresholds.escalate == result["thresholds"]["thresholds"]["escalate"]
+    assert changed.promise.source == "cross_fitted"
+    provenance = json.loads(after["provenance.json"])
+    assert provenance["thresholds_derived"].startswith("20")
+
+
+def test_the_test_rows_are_scored_with_them(red_ray, run):
+    only_json(red_ray("thresholds", run.path, *HALF, "--json"))
+    router = run.read_json("scorecard.json")["router"]
+    assert router["goals"] == {"escalate_at_most": 0.5}
+    assert router["n_positive"] == round(router["positive_rate"] * 24)
+    assert run.read_json("details.json")["thresholds"]["n_rows"] == 60
+    assert "<svg" in (run.path / "thresholds.svg").read_text()
+
+
+def test_what_is_printed_is_named_an_estimate_or_a_guarantee(red_ray, run, calibration):
+    assert "estimate from 60 rows" in red_ray("thresholds", run.path, *HALF).stdout
+    printed = red_ray("thresholds", run.path, *HALF, "--calibration", calibration).stdout
+    assert "guarantee from 24 rows" in printed
+    assert "at most 50.0% of the texts are escalated" in printed
+
+
+def test_calibration_rows_are_no_test_rows_from_then_on(red_ray, run, calibration, corpus):
+    red_ray("thresholds", run.path, *HALF, "--calibration", calibration)
+    everything = [*zip(corpus.test, corpus.test_labels, strict=True)]
+    test = write_rows(calibration.with_name("all.csv"), everything, "text", "label")
+    card = only_json(red_ray("evaluate", run.path, "--test", test, "--json"))
+    assert card["leaks"]["train_test_dropped"] == 24
+    # The same file may set them anew.
+    result = red_ray("thresholds", run.path, *HALF, "--calibration", calibration, "--json")
+    assert only_json(result)["thresholds"]["n_rows"] == 24
+
+
+def test_test_rows_never_set_a_threshold(red_ray, run, tmp_path, corpus):
+    rows = [*zip(corpus.test[:24], corpus.test_labels[:24], strict=True)]
+    same = write_rows(tmp_path / "same.csv", rows, "text", "label")
+    result = red_ray("thresholds", run.path, *HALF, "--calibration", same)
+    said(result, 2, "all 24 calibration rows stand in training, pool or test")
+
+
+def test_the_runs_own_calibration_rows_count_again(red_ray, run, corpus):
+    train = LabelledRows(corpus.texts, corpus.labels)
+    known = KnownRows(LabelledRows(corpus.test[24:], corpus.test_labels[24:]), ())
+    inputs = Inputs(train, corpus.pool, HiddenLabels({}), calibration=known)
+    write_snapshot(run.path, Snapshot(inputs, None))
+    promise = only_json(red_ray("thresholds", run.path, *HALF, "--json"))["thresholds"]
+    assert (promise["source"], promise["n_rows"]) == ("rows", 24)
+
+
+def test_without_a_goal_they_are_shown_and_nothing_is_written(red_ray, run):
+    before = tree(run.path)
+    assert "nothing is escalated" in red_ray("thresholds", run.path).stdout
+    assert only_json(red_ray("thresholds", run.path, "--json"))["thresholds"] is None
+    assert tree(run.path) == before
+    red_ray("thresholds", run.path, *HALF)
+    shown = only_json(red_ray("thresholds", run.path, "--json"))
+    assert shown["thresholds"]["goals"] == {"escalate_at_most": 0.5}
+
+
+def test_a_new_goal_takes_the_place_of_the_old_one(red_ray, run):
+    red_ray("thresholds", run.path, *HALF)
+    other = ("--goal", "none_false_alarm=0.2")
+    shown = only_json(red_ray("thresholds", run.path, *other, "--confidence", "0.8", "--json"))
+    assert shown["thresholds"]["goals"] == {"none_false_alarm": 0.2}
+    assert shown["thresholds"]["confidence"] == 0.8
+    assert shown["thresholds"]["thresholds"]["escalate"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--goal", "catch_errors"), "--goal takes name=share"),
+        (("--goal", "catch_errors=most"), "--goal takes name=share"),
+        (("--goal", "catch_error=0.9"), "did you mean 'router.goal.catch_errors'"),
+        (("--goal", "catch_errors=1.5"), "router.goal.catch_errors"),
+        (("--goal", "catch_errors=0.99"), "needs at least 230 errors among"),
+        (("--goal", "escalate_at_most=0.01"), "needs at least 230 texts among"),
+        (("--goal", "none_recall=0.9"), "give --calibration and --calibration-oos"),
+        (("--confidence", "0.9"), "nothing to derive"),
+        ((*HALF, "--calibration-oos", "x.csv"), "--calibration-oos goes with"),
+        ((*HALF, "--calibration", "missing.csv"), "missing.csv"),
+    ],
+)
+def test_mistakes_change_nothing(red_ray, run, arguments, words):
+    before = tree(run.path)
+    said(red_ray("thresholds", run.path, *arguments), 2, words)
+    assert tree(run.path) == before
+
+
+def test_train_says_at_once_what_its_rows_cannot_promise(
+    red_ray, train_file, calibration, tmp_path
+):
+    result = red_ray(
+        *("train", "--train", train_file, "--out", tmp_path / "new"),
+        *("--calibration", calibration, "--goal", "precision=0.99"),
+    )
+    said(result, 2, "precision 0.99", "at least 230 calibration rows", "there are 24")
+    assert not (tmp_path / "new").exists()

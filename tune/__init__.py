@@ -1,0 +1,1 @@
+"""Ray Tune sweeps: the best setting for a budget, from one YAML file."""
