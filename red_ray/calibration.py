@@ -10,10 +10,9 @@ import numpy as np
 from red_ray.config import Goal
 from red_ray.core.router import top_labels
 from red_ray.core.thresholds import (
-    ESCALATE,
-    FALSE_ALARM,
+    AT_MOST,
+    CATCH,
     NONE_RECALL,
-    PRECISION,
     CalibrationRows,
     promise,
     rows_needed,
@@ -79,30 +78,36 @@ def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) ->
     )
 
 
-def check_goal(goal: Goal, confidence: float, known: KnownRows | None) -> None:
+def check_goal(
+    goal: Goal, confidence: float, known: KnownRows | None, *, n_train: int | None = None
+) -> None:
     """Find what no model could promise on these rows, before one is trained.
+
+    Args:
+        goal: what must hold.
+        confidence: of each of its promises.
+        known: calibration rows; None where the training rows count.
+        n_train: how many of these there are, where that is known.
 
     Raises:
         ConfigError: a goal about texts that fit no label, and no such rows.
-        GoalError: there are too few rows.
+        GoalError: there are too few rows, even if the model got every one of them wrong.
     """
     shares = goal.shares
     if NONE_RECALL in shares and (known is None or not known.out_of_scope):
         raise ConfigError(
             "none_recall needs texts that fit no label: give --calibration and --calibration-oos"
         )
-    if known is None:
+    n_rows = n_train if known is None else len(known.rows)
+    if n_rows is None:
         return
-    needed = {
-        NONE_RECALL: (shares.get(NONE_RECALL), len(known.out_of_scope)),
-        PRECISION: (shares.get(PRECISION), len(known.rows)),
-    }
-    for name in (ESCALATE, FALSE_ALARM):
-        share = shares.get(name)
-        needed[name] = (None if share is None else 1 - share, len(known.rows))
-    for name, (share, n_rows) in needed.items():
-        if share is not None and n_rows < rows_needed(share, confidence):
+    kind = "training" if known is None else "calibration"
+    for name, share in shares.items():
+        n = len(known.out_of_scope) if known is not None and name == NONE_RECALL else n_rows
+        needed = rows_needed(1 - share if name in AT_MOST else share, confidence)
+        if n < needed:
+            what = "errors among the" if name == CATCH else "of the"
             raise GoalError(
-                f"{name} {shares[name]:g} at confidence {confidence:g} needs at least "
-                f"{rows_needed(share, confidence)} calibration rows, and there are {n_rows}"
+                f"{name} {share:g} at confidence {confidence:g} needs at least {needed} {what} "
+                f"{kind} rows, and there are {n} rows: give more, or relax the goal"
             )

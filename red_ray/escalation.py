@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal, Protocol
 
@@ -15,7 +16,7 @@ from red_ray.core.retrieval import nearest_first
 from red_ray.core.router import top_labels
 from red_ray.core.text import text_key
 from red_ray.judges import question_key
-from red_ray.model import Assessment, RedModel, expert_name
+from red_ray.model import Assessment, RedModel
 from red_ray.types import HUMAN, Alternative, Candidate, Decision, Outcome, Question, Verdict
 
 Floats = NDArray[np.float32]
@@ -62,6 +63,9 @@ class Escalator:
         validator: asks the judge; a verdict is in the ledger before it gives it out.
         judge: the question, and how many candidates and examples it has.
         on_failure: what a text becomes on which the judge gave no result.
+
+    Attributes:
+        outcomes: what came of the judge's answers, bought now or by an earlier command.
     """
 
     def __init__(
@@ -73,12 +77,8 @@ class Escalator:
         self._on_failure = on_failure
         self._index = {name: position for position, name in enumerate(model.labels)}
         self._examples_of = _rows_by_label(model.example_labels, len(model.labels))
-        self._expert_of = {
-            label: expert_name(position)
-            for position, subset in enumerate(model.subsets)
-            for label in subset
-        }
         self._forms: dict[str, Question] = {}
+        self.outcomes: Counter[Outcome] = Counter()
 
     async def decide(
         self,
@@ -128,6 +128,7 @@ class Escalator:
             key: _offered(found.get(question_key(question, name)), question)
             for key, question in questions.items()
         }
+        self.outcomes.update(_said(given.values()))
         return _shared(keys, given)
 
     def settle(self, decision: Decision, proba: Doubles, verdict: Verdict | None) -> Decision:
@@ -176,7 +177,7 @@ class Escalator:
             decision="none" if label is None else "accept",
             source=source,
             alternatives=self._alternatives(proba, label, len(decision.alternatives)),
-            expert=decision.expert if label is None else self._expert_of[label],
+            expert=decision.expert if label is None else self._model.expert_of[label],
         )
 
     def _next_best(self, decision: Decision, proba: Doubles) -> Decision:
@@ -250,6 +251,11 @@ def _offered(verdict: Verdict | None, question: Question) -> Verdict | None:
         return verdict
     told = "the judge named a label that was not offered"
     return replace(verdict, outcome=Outcome.UNREADABLE, label=None, error=told)
+
+
+def _said(verdicts: Iterable[Verdict | None]) -> Iterator[Outcome]:
+    """What came of each verdict that is the judge's."""
+    return (one.outcome for one in verdicts if one is not None and one.judge != HUMAN)
 
 
 def _shared(keys: Iterable[str], given: Mapping[str, Verdict | None]) -> list[Verdict | None]:

@@ -196,7 +196,7 @@ class RedModel:
             decision=decided,
             source="model",
             alternatives=tuple(Alternative(self.labels[i], float(proba[i])) for i in others),
-            expert=self._expert_of[best],
+            expert=self.expert_of[best],
         )
 
     def _evidence(self, texts: Sequence[str], vectors: Floats) -> Floats:
@@ -252,7 +252,8 @@ class RedModel:
         return norms
 
     @cached_property
-    def _expert_of(self) -> dict[int, str]:
+    def expert_of(self) -> dict[int, str]:
+        """The name of each label's expert."""
         names = (expert_name(position) for position in range(len(self.subsets)))
         pairs = zip(names, self.subsets, strict=True)
         return {label: name for name, subset in pairs for label in subset}

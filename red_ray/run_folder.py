@@ -7,7 +7,8 @@ ledger.sqlite     every request and verdict; beside it a lock and, while request
                   that make room for what was paid for should the disk fill up
 inputs.parquet    its rows, so that it can go on wherever the folder is
 run.json          its id in the ledger, and whether it is finished
-seen.txt          keys of the training and pool texts, so that no test row is one of them
+seen.txt          keys of the texts that have a say in the model, so that no test row is one of them
+tested.txt        keys of the texts that `evaluate` scored, so that none of them sets a threshold
 disputed.csv      labels that a person should look at, with a column for the answer; one whose
                   answers were not imported when the next run began is kept as disputed.1.csv
 details.json      what the report shows beyond the scorecard
@@ -35,12 +36,20 @@ from red_ray.errors import ConfigError, DataError, OutputError
 from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
 
-STATE, LOCK, DISPUTED = "run.json", ".lock", "disputed.csv"
+STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
 RESULTS = ("details.json", "scorecard.json", "report.html", "thresholds.svg", DISPUTED)
 """What a run leaves beside its bundle and its history."""
 
-OF_A_RUN = (STATE, "config.yaml", "iterations.jsonl", "seen.txt", "inputs.parquet", "bundle")
+OF_A_RUN = (
+    STATE,
+    "config.yaml",
+    "iterations.jsonl",
+    "seen.txt",
+    TESTED,
+    "inputs.parquet",
+    "bundle",
+)
 """What else belongs to one run and not to the next in the same folder, as the ledger does."""
 
 
@@ -103,7 +112,7 @@ class RunFolder:
                 self._refuse_run()
             self._keep_answers(keep_answers)
             self._set_aside()
-        self._write("config.yaml", dump_config(config))
+        self.write_config(config)
         self._write("iterations.jsonl", "")
         # Last: what has it can be gone on with. A new id: under the old one the ledger holds what
         # failed in the rounds of another run.
@@ -242,7 +251,7 @@ class RunFolder:
     def _set_aside(self) -> None:
         shutil.rmtree(self._previous, ignore_errors=True)
         if not (self.bundle / MANIFEST).exists():
-            for name in RESULTS:  # of a run that was cut short: nobody's
+            for name in (*RESULTS, TESTED):  # of a run that was cut short: nobody's
                 (self.path / name).unlink(missing_ok=True)
             return
         self._previous.mkdir()
@@ -276,6 +285,10 @@ class RunFolder:
             raise DataError(f"{str(path)!r} is no finished run: it has no bundle/{MANIFEST}")
         return run
 
+    def write_config(self, config: RunConfig) -> None:
+        """Write the resolved configuration."""
+        self._write("config.yaml", dump_config(config))
+
     def append(self, iteration: Iteration) -> None:
         """Add an iteration to the history."""
         path = self.path / "iterations.jsonl"
@@ -295,6 +308,33 @@ class RunFolder:
     def seen(self) -> frozenset[str]:
         """Keys of the texts that training saw."""
         return frozenset(self._read("seen.txt").split())
+
+    def add_tested(self, keys: Iterable[str]) -> None:
+        """Keep the keys of texts that a scorecard was made of, beside those of earlier ones."""
+        keys = self.tested().union(keys)
+        self._write(TESTED, "".join(f"{key}\n" for key in sorted(keys)))
+
+    def tested(self) -> frozenset[str]:
+        """Keys of the texts that `evaluate` scored; empty before the first."""
+        if not (self.path / TESTED).exists():
+            return frozenset()
+        return frozenset(self._read(TESTED).split())
+
+    def drop_scorecard(self, details: Iterable[str]) -> bool:
+        """Remove `scorecard.json` and what goes with it; whether there was one.
+
+        Args:
+            details: keys of `details.json` that tell of the test rows.
+        """
+        path = self.path / "scorecard.json"
+        if not path.exists():
+            return False
+        gone = frozenset(details)
+        kept = {k: v for k, v in self.read_json("details.json").items() if k not in gone}
+        self.write_json("details.json", kept)
+        with writing(path):
+            path.unlink()
+        return True
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Write `scorecard.json` or `details.json`."""

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +16,7 @@ from rich.status import Status
 from rich.table import Table
 
 from red_ray.cli.console import Output
+from red_ray.cli.loop_thread import LoopThread
 from red_ray.cli.options import resolve
 from red_ray.cli.running import ledger_of
 from red_ray.config import RunConfig
@@ -25,6 +25,7 @@ from red_ray.data.tables import read_table
 from red_ray.errors import ConfigError, JudgeUnavailable
 from red_ray.judges.spec import is_simulated
 from red_ray.run_folder import RunFolder
+from red_ray.types import Outcome
 
 if TYPE_CHECKING:
     from red_ray.escalation import Escalator
@@ -33,10 +34,12 @@ if TYPE_CHECKING:
     from red_ray.types import Decision
 
 Floats = NDArray[np.float32]
-T = TypeVar("T")
 
 RUN = "escalation"
-"""Names these questions in the ledger: they are no part of a training run, nor of its bill."""
+"""Names these questions in the ledger: they are no part of a training run, nor of its bill.
+
+Where answers are cut is named too: one that could not be read may be readable with more room.
+"""
 
 SETTABLE = ("judge.", "router.on_failure")
 """What `--set` may say of a model that is trained."""
@@ -45,34 +48,6 @@ MANY = 100
 """So many answers of which not one could be read: the next will be no better."""
 
 TELL_EVERY_S = 0.5
-
-
-class LoopThread:
-    """An event loop on a thread of its own, for code that is not asynchronous."""
-
-    def __enter__(self) -> LoopThread:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="judge", daemon=True)
-        self._thread.start()
-        return self
-
-    def submit(self, work: Coroutine[Any, Any, T]) -> Future[T]:
-        """Begin it; cancelled with the loop."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
-
-    def __exit__(self, *_: object) -> None:
-        self.submit(_cancel_the_others()).result()
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
-
-
-async def _cancel_the_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,10 +87,12 @@ class Asking:
         Raises:
             JudgeUnavailable: not one of many answers could be read.
         """
-        stats = self.pool.stats()
-        if stats.unreadable >= MANY and not stats.answered:
+        # Not the pool's counters: what the ledger knows must stop it again.
+        found = self.escalator.outcomes
+        n_unread = found[Outcome.UNREADABLE]
+        if n_unread >= MANY and not found[Outcome.LABEL] + found[Outcome.NONE]:
             raise JudgeUnavailable(
-                f"none of the judge's {stats.unreadable} answers could be read; ask another model, "
+                f"none of the judge's {n_unread} answers could be read; ask another model, "
                 "or raise judge.max_answer_tokens"
             )
 
@@ -211,7 +188,7 @@ def asking(
         LoopThread() as loop,
     ):
         pool = ValidatorPool(judge, ledger, config.judge, seed=config.seed)
-        validator = PoolValidator(pool, judge.name, RUN)
+        validator = PoolValidator(pool, judge.name, f"{RUN}:{config.judge.max_answer_tokens}")
         escalator = Escalator(model, validator, config.judge, config.router.on_failure)
         loop.submit(_tell(pool, on_progress))
         try:

@@ -10,15 +10,17 @@ import typer
 from red_ray.cli.console import Output, guarded, notes
 from red_ray.cli.escalating import Asking, asking, judge_of, settings_of, show_curve, telling
 from red_ray.cli.options import Json, RunPath, Set
-from red_ray.cli.running import score_rows
+from red_ray.cli.running import keep_card, score_rows
 from red_ray.cli.show import show_run
 from red_ray.config import RunConfig
+from red_ray.core.text import text_key
 from red_ray.data.inputs import TestRows, read_test
 from red_ray.data.prepare import HiddenLabels
 from red_ray.errors import ConfigError, JudgeError
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from red_ray.evaluation.escalation import EscalatedRows
     from red_ray.judges import Judge
     from red_ray.model import RedModel, TextEncoder
 
@@ -64,16 +66,18 @@ def evaluate(
         output.note(f"scoring {len(rows.rows)} test rows")
         encoder = open_encoder(model.encoder_config)
         model.check_encoder(encoder)
+        # Before a figure is seen: from now on they set no threshold.
+        folder.add_tested(map(text_key, rows.rows.texts + rows.out_of_scope))
         card = score_rows(folder, model, rows, encoder)
         write_report(folder.path)
         if asked is not None and escalate_share is not None:
             # After the plain figures are fixed: they know nothing of a judge.
             found = _escalated(output, folder, model, rows, encoder, asked, escalate_share)
             card = card | {"escalation": found}
-            _keep(folder, card)
+            keep_card(folder, card)
             write_report(folder.path)
         show_run(output, run, {"run": str(run), "bundle": model.bundle_id, **card})
-        if card["escalation"] is not None:
+        if asked is not None:
             show_curve(output, card["escalation"])
 
 
@@ -101,35 +105,37 @@ def _escalated(
     share: float,
 ) -> dict[str, Any]:
     """The scorecard's section on escalation."""
+    from red_ray.evaluation.escalation import curve, shares_up_to, summary
+
     output.note(f"asking the judge about {share:.0%} of the test rows")
     with (
         telling(output, "asking the judge") as (_, tell),
         asking(asked[0], run, model, asked[1], tell) as open_judge,
     ):
         try:
-            return _curve(open_judge, model, rows, encoder, share)
+            done = _asked(open_judge, model, rows, encoder, share)
         except JudgeError:
             output.note("what the judge answered is in the ledger: run the same command again")
             raise
+        open_judge.check_is_of_use()
+        n_unasked = done.verdicts.count(None)
+        if n_unasked:
+            output.note(
+                f"the judge's budget is used up: {n_unasked:,} test rows were not asked about; "
+                "raise it, as --set judge.budget_calls=…, and run again"
+            )
+        found = curve(done, shares_up_to(share))
+        return open_judge.facts() | summary(done) | {"curve": found}
 
 
-def _curve(
+def _asked(
     asked: Asking, model: RedModel, rows: TestRows, encoder: TextEncoder, share: float
-) -> dict[str, Any]:
-    from red_ray.evaluation.escalation import curve, escalate_riskiest, shares_up_to, summary
+) -> EscalatedRows:
+    from red_ray.evaluation.escalation import escalate_riskiest
 
     texts, labels = rows.rows.texts, rows.rows.labels
     vectors = encoder.encode(texts)
     assessment = model.assess(texts, vectors)
-    done = asked.loop.submit(
+    return asked.loop.submit(
         escalate_riskiest(model, asked.escalator, texts, labels, vectors, assessment, share)
     ).result()
-    found = curve(done, shares_up_to(share))
-    return asked.facts() | summary(done) | {"curve": found}
-
-
-def _keep(run: RunFolder, card: dict[str, Any]) -> None:
-    from red_ray.bundle import read_provenance, write_provenance
-
-    run.write_json("scorecard.json", card)
-    write_provenance(run.bundle, read_provenance(run.bundle) | {"scorecard": card})

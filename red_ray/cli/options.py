@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from red_ray.config import RunConfig, load_config
+from red_ray.config import Goal, RunConfig, load_config
 from red_ray.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON alone on stdout.")]
@@ -76,24 +76,27 @@ def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, A
     return load_config(file, overrides)
 
 
-def shares_of(goals: list[str] | None) -> dict[str, float] | None:
-    """The shares that `--goal` options state; None where there are none.
+def goal_of(goals: list[str] | None) -> dict[str, float | None] | None:
+    """The goal that `--goal` options state, in place of any other; None where there are none.
 
     Raises:
-        ConfigError: one has no `=`, or no number behind it.
+        ConfigError: one has no `=`, no number behind it, or stands there twice.
     """
     if not goals:
         return None
-    shares = {}
+    shares: dict[str, float | None] = {}
     for goal in goals:
         name, _, share = goal.partition("=")
+        if name.strip() in shares:
+            raise ConfigError(f"--goal states {name.strip()} twice; keep one")
         try:
             shares[name.strip()] = float(share)
         except ValueError:
             raise ConfigError(
                 f"--goal takes name=share, as catch_errors=0.95, got {goal!r}"
             ) from None
-    return shares
+    # All of them: what a file or an earlier command stated is no goal any more.
+    return dict.fromkeys(Goal.model_fields) | shares
 
 
 def _value(assignment: str, value: str) -> Any:

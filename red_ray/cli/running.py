@@ -319,26 +319,43 @@ def _after_the_loop(
     return {"bill": asdict(bill), "judge": judge_card(facts), "n_disputed": n_disputed}
 
 
+def _still_true(run: RunFolder, card: dict[str, Any]) -> dict[str, Any] | None:
+    """What a judge's answers were worth on these rows by this model, whatever the thresholds."""
+    if not (run.path / "scorecard.json").exists():
+        return None
+    before = run.read_json("scorecard.json")
+    same = all(before.get(name) == card[name] for name in ("n_test", "accuracy", "macro_f1"))
+    escalation: dict[str, Any] | None = before.get("escalation") if same else None
+    return escalation
+
+
 def score_rows(run: RunFolder, model: Any, test: TestRows, encoder: Any) -> dict[str, Any]:
     """Score test rows and keep the scorecard with its details in the run's folder."""
-    from red_ray.bundle import read_provenance, write_provenance
+    from red_ray.bundle import read_provenance
     from red_ray.evaluation.details import test_details
     from red_ray.evaluation.predictions import predict_rows
     from red_ray.evaluation.scorecard import JudgeBill, RunFacts, scorecard
 
     rows = predict_rows(model, test.rows.texts, test.rows.labels, test.out_of_scope, encoder)
-    provenance = read_provenance(run.bundle)
     details = run.read_json("details.json")
     bill = details.get("bill")
     facts = RunFacts(
         iterations=run.iterations(),
         judge_spec=model.config.judge.spec,
         n_dropped=test.n_dropped,
-        timing_s=provenance.get("timing_s", {}),
+        timing_s=read_provenance(run.bundle).get("timing_s", {}),
         bill=JudgeBill(**bill) if bill else None,
     )
     card = scorecard(model, rows, facts)
-    run.write_json("scorecard.json", card)
+    card["escalation"] = _still_true(run, card)
     run.write_json("details.json", details | test_details(model, rows))
-    write_provenance(run.bundle, provenance | {"scorecard": card})
+    keep_card(run, card)
     return card
+
+
+def keep_card(run: RunFolder, card: dict[str, Any]) -> None:
+    """Keep the scorecard in the run's folder and in its bundle's provenance."""
+    from red_ray.bundle import read_provenance, write_provenance
+
+    run.write_json("scorecard.json", card)
+    write_provenance(run.bundle, read_provenance(run.bundle) | {"scorecard": card})

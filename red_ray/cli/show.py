@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from red_ray.calibration import WORDS
 from red_ray.cli.console import Output
 
 Card = Mapping[str, Any]
@@ -56,7 +57,7 @@ def _scorecard(console: Console, card: Card) -> None:
         ("accuracy where answered", _rate(card, "accuracy_decided")),
     ]
     if card["none"]:
-        facts.append(("none of the above, AUROC", _number(card["none"], "auroc")))
+        facts += _none(card["none"])
     facts += _router(card["router"]) if card["router"] else []
     facts += _judge(card["judge"]) if card["judge"] else []
     dropped = card["leaks"]["train_test_dropped"]
@@ -92,8 +93,16 @@ def _accuracy(console: Console, card: Card) -> None:
     console.print()
 
 
+def _none(none: Card) -> list[tuple[str, str]]:
+    return [
+        ("none of the above, AUROC", _number(none, "auroc")),
+        ("said where no label fits", _rate(none, "recall")),
+        ("said where one fits (false alarm)", _rate(none, "false_alarm")),
+    ]
+
+
 def _router(router: Card) -> list[tuple[str, str]]:
-    kind = "guarantee" if router["source"] == "rows" else "estimate"
+    kind = WORDS[router["source"]]
     goals = ", ".join(f"{name} {share:g}" for name, share in router["goals"].items())
     return [
         (f"goal ({kind}, confidence {router['confidence']:g})", goals),

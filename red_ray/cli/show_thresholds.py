@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from red_ray.calibration import WORDS
+from red_ray.calibration import ROWS, WORDS
 from red_ray.cli.console import Output
 from red_ray.core.thresholds import CATCH, ESCALATE, FALSE_ALARM, NONE_RECALL, PRECISION, CurvePoint
 from red_ray.model import RedModel
@@ -30,9 +30,7 @@ def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
     if promise is None:
         output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": None})
         if not output.as_json:
-            output.out.print(
-                "no goal was stated, so nothing is escalated; state one: --goal catch_errors=0.95"
-            )
+            output.out.print(_without(model), soft_wrap=True, highlight=False)
         return
     facts = asdict(promise) | {"score": "confidence" if model.risk is None else "learned"}
     output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": facts})
@@ -41,7 +39,7 @@ def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
     rows = f"{promise.n_rows:,} rows, {promise.n_errors:,} of them errors"
     if promise.n_out_of_scope:
         rows += f", and {promise.n_out_of_scope:,} that fit no label"
-    kind = "calibration" if promise.source == "rows" else "cross-fitted training"
+    kind = "calibration" if promise.source == ROWS else "cross-fitted training"
     print_ = output.out.print
     print_(
         f"[bold]{WORDS[promise.source]}[/] from {rows} ({kind} rows), each with confidence "
@@ -63,6 +61,17 @@ def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
         soft_wrap=True,
         highlight=False,
         markup=False,
+    )
+
+
+def _without(model: RedModel) -> str:
+    goal = model.config.router.goal
+    if goal is None:
+        return "no goal was stated, so nothing is escalated; state one: --goal catch_errors=0.95"
+    stated = ", ".join(f"{name} {share:g}" for name, share in goal.shares.items())
+    return (
+        f"the goal ({stated}) could not be promised, so nothing is escalated; give more "
+        "--calibration rows, or another --goal"
     )
 
 

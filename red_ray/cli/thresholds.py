@@ -11,10 +11,10 @@ import typer
 
 from red_ray.calibration import with_goal
 from red_ray.cli.console import Output, guarded, notes
-from red_ray.cli.options import Calibration, CalibrationOos, Goals, Json, RunPath, shares_of
+from red_ray.cli.options import Calibration, CalibrationOos, Goals, Json, RunPath, goal_of
 from red_ray.cli.running import score_rows
 from red_ray.cli.show_thresholds import show_thresholds
-from red_ray.config import Goal, RunConfig, changed
+from red_ray.config import RunConfig, changed, load_config
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows, read_calibration
 from red_ray.errors import ConfigError
@@ -26,6 +26,16 @@ if TYPE_CHECKING:
 
 
 CURVE = "thresholds.svg"
+
+OF_TEST_ROWS = (
+    "confusions",
+    "reliability",
+    "experts",
+    "labels",
+    "confidence_histogram",
+    "none_histogram",
+)
+"""What `evaluation.details.test_details` adds to details.json."""
 
 
 def thresholds(
@@ -64,9 +74,7 @@ def thresholds(
 
 
 def _stated(goal: list[str], confidence: float | None) -> dict[str, object]:
-    # All of them: a goal of before that is not stated again is none any more.
-    shares = dict.fromkeys(Goal.model_fields) | (shares_of(goal) or {})
-    stated: dict[str, object] = {"goal": shares}
+    stated: dict[str, object] = {"goal": goal_of(goal)}
     return stated if confidence is None else stated | {"confidence": confidence}
 
 
@@ -78,12 +86,12 @@ def _read(
     calibration: Path,
     out_of_scope: Path | None,
 ) -> KnownRows:
-    """Calibration rows that neither training nor the scorecard knows."""
+    """Calibration rows that neither training nor any scorecard knows."""
     tested = rows.test.rows.texts + rows.test.out_of_scope if rows.test else ()
     # The run's own calibration rows may be given again.
     own = rows.inputs.calibration
     again = frozenset(map(text_key, own.rows.texts + own.out_of_scope)) if own else frozenset()
-    seen = (folder.seen() - again) | frozenset(map(text_key, tested))
+    seen = (folder.seen() - again) | folder.tested() | frozenset(map(text_key, tested))
     labels = frozenset(rows.inputs.train.labels)
     known, lines = read_calibration(
         config, seen, labels, calibration=calibration, out_of_scope=out_of_scope
@@ -110,19 +118,28 @@ def _derive(
     goal, confidence = config.router.goal, config.router.confidence
     if goal is None:
         raise ConfigError("a goal states at least one share")
-    check_goal(goal, confidence, known)
+    check_goal(goal, confidence, known, n_train=model.n_seed)
     encoder = open_encoder(model.encoder_config)
     model.check_encoder(encoder)
     model = with_goal(model, goal, confidence, known, lambda: encoder)
-    facts = read_provenance(folder.bundle)
-    facts.pop("scorecard", None)
-    derived = {"thresholds_derived": datetime.now(UTC).isoformat(timespec="seconds")}
-    model = replace(model, bundle_id=save_bundle(model, folder.bundle, facts | derived))
+    # All marks before the bundle: whatever ends this in between, no test row has set a threshold.
     if known is not None and known != rows.inputs.calibration:
+        if rows.inputs.calibration is not None:
+            output.note("these calibration rows take the place of those that the run had")
         # They are the run's own from now on: no test row may be one of them.
         inputs = replace(rows.inputs, calibration=known)
         folder.write_seen(folder.seen() | inputs.seen_keys)
         write_snapshot(folder.path, replace(rows, inputs=inputs))
+    if rows.test is None and folder.drop_scorecard(OF_TEST_ROWS):
+        output.note("the scorecard was of the thresholds of before; run evaluate again")
+    facts = read_provenance(folder.bundle)
+    facts.pop("scorecard", None)
+    derived = {"thresholds_derived": datetime.now(UTC).isoformat(timespec="seconds")}
+    model = replace(model, bundle_id=save_bundle(model, folder.bundle, facts | derived))
+    # Its own file: a bundle's configuration does not say where and how fast a run went.
+    stated = {"goal": goal.model_dump(), "confidence": confidence}
+    own = load_config(folder.path / "config.yaml")
+    folder.write_config(changed(own, {"router": stated}))
     details = folder.read_json("details.json")
     folder.write_json("details.json", details | {"thresholds": threshold_details(model)})
     if rows.test is not None:

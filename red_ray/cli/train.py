@@ -20,8 +20,8 @@ from red_ray.cli.options import (
     Overwrite,
     Seed,
     Set,
+    goal_of,
     resolve,
-    shares_of,
 )
 from red_ray.cli.running import listen_to_people, run_training
 from red_ray.cli.show import show_run
@@ -74,7 +74,7 @@ def train(
             "seed": seed,
             "samples_per_class": samples_per_class,
             "judge.spec": judge,
-            "router.goal": shares_of(goal),
+            "router.goal": goal_of(goal),
         }
         settings = resolve(config, assignments, given)
         if test is not None and test_fraction is not None:
@@ -89,10 +89,6 @@ def train(
         inputs = listen_to_people(settings, inputs, out)
         if settings.judge.spec and not inputs.pool and not dry_run:
             output.note("no pool: the judge has nothing to be asked about")
-        if calibration is not None:
-            inputs = with_calibration(settings, inputs, calibration, calibration_oos)
-        if settings.router.goal is not None:
-            check_goal(settings.router.goal, settings.router.confidence, inputs.calibration)
         labels = frozenset(inputs.train.labels)
         rows = (
             read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)
@@ -101,6 +97,15 @@ def train(
         )
         if test_fraction is not None:
             inputs, rows = hold_out(inputs, test_fraction, settings.seed)
+        if calibration is not None:
+            inputs = with_calibration(settings, inputs, rows, calibration, calibration_oos)
+        if settings.router.goal is not None:
+            check_goal(
+                settings.router.goal,
+                settings.router.confidence,
+                inputs.calibration,
+                n_train=len(inputs.train),
+            )
         if dry_run:
             show_plan(output, settings, inputs, out)
             return

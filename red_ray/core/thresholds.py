@@ -260,7 +260,7 @@ def _derived(
     none = _none_threshold(rows, goals, confidence, none_default)
     risk, wrong = rows.risk(none), rows.wrong(none)
     escalating = risk.copy()
-    if FALSE_ALARM in goals and NONE_RECALL not in goals:
+    if FALSE_ALARM in goals:
         edge = np.where(rows.none < none, rows.none, -np.inf).argmax()
         risk[edge], wrong[edge], escalating[edge] = -np.inf, True, np.inf
     most = catching = precise = None
@@ -311,7 +311,10 @@ def _ways_out(
 def _none_threshold(
     rows: CalibrationRows, goals: Mapping[str, float], confidence: float, default: float
 ) -> float:
-    """The threshold of *none*: the highest that keeps the recall, else the lowest that is calm."""
+    """The threshold of *none*: the lowest that is calm, else the highest that keeps the recall.
+
+    Where both are asked for, the first finds more of the texts that fit no label.
+    """
     calm = recalling = None
     if FALSE_ALARM in goals:
         share = goals[FALSE_ALARM]
@@ -324,7 +327,7 @@ def _none_threshold(
     if calm is not None and recalling is not None and recalling < calm:
         both = NONE_RECALL, FALSE_ALARM
         raise _Clash(f"{_stated(goals, *both)} cannot both be promised", *both)
-    found = recalling if recalling is not None else calm
+    found = calm if calm is not None else recalling
     return default if found is None else found
 
 
@@ -336,7 +339,7 @@ def _catching(errors: Doubles, n_rows: int, share: float, confidence: float) -> 
         about = f"about {ceil(needed / rate):,} rows" if rate else "more rows"
         raise GoalError(
             f"catch_errors {share:g} at confidence {confidence:g} needs at least {needed} errors "
-            f"among the calibration rows, and there are {len(errors)} among {n_rows:,}: "
+            f"among the rows, and there are {len(errors)} among {n_rows:,}: "
             f"give {about}, or lower the goal"
         )
     return _reached_by(errors, share, confidence, CATCH, "errors")
@@ -414,7 +417,7 @@ def _least_escalating(
 def _too_few(goal: str, share: float, confidence: float, needed: int, found: int, what: str) -> str:
     return (
         f"{goal} {share:g} at confidence {confidence:g} needs at least {needed} {what} among the "
-        f"calibration rows, and there are {found}: give more rows, or relax the goal"
+        f"rows, and there are {found}: give more --calibration rows, or relax the goal"
     )
 
 

@@ -48,6 +48,11 @@ class TestRows:
     n_dropped: int
     notes: tuple[str, ...]
 
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of all their texts."""
+        return frozenset(text_key(text) for text in (*self.rows.texts, *self.out_of_scope))
+
 
 @dataclass(frozen=True, slots=True)
 class KnownRows:
@@ -183,12 +188,20 @@ def read_calibration(
 
 
 def with_calibration(
-    config: RunConfig, inputs: Inputs, calibration: Path, out_of_scope: Path | None
+    config: RunConfig,
+    inputs: Inputs,
+    test: TestRows | None,
+    calibration: Path,
+    out_of_scope: Path | None,
 ) -> Inputs:
-    """Add calibration rows to the rows of a run; see `read_calibration`."""
+    """Add calibration rows to the rows of a run; see `read_calibration`.
+
+    One that is a test row is dropped: a test row sets no threshold.
+    """
     labels = frozenset(inputs.train.labels)
+    seen = inputs.seen_keys | (test.keys if test is not None else frozenset())
     known, notes = read_calibration(
-        config, inputs.seen_keys, labels, calibration=calibration, out_of_scope=out_of_scope
+        config, seen, labels, calibration=calibration, out_of_scope=out_of_scope
     )
     return replace(inputs, calibration=known, notes=(*inputs.notes, *notes))
 
@@ -220,7 +233,8 @@ def read_test(
     notes = _lines(name, counts)
     kept, n_dropped = without_leaks(rows.texts, seen_keys)
     if not len(kept):
-        where = "training or pool" if name == "test" else "training, pool or test"
+        others = "calibration" if name == "test" else "test"
+        where = f"training, pool or {others}"
         raise DataError(f"all {len(rows)} {name} rows stand in {where}; give other rows")
     rows = rows.take(kept)
     unknown = sorted(set(rows.labels) - labels)

@@ -84,10 +84,16 @@ async def escalate_riskiest(
 def curve(rows: EscalatedRows, shares: Sequence[float]) -> list[Json]:
     """Accuracy over all rows and price, where so many of the riskiest ones are asked about.
 
+    It ends where the budget did, at the first row without a verdict: more was never asked.
+
     The price is what the answers cost when they were bought, now or by an earlier command; None
     where it is not known.
     """
-    return [_point(rows, share) for share in shares]
+    reached, n_rows = _n_reached(rows), len(rows.alone)
+    asked = [share for share in shares if n_of(share, n_rows) <= reached]
+    if len(asked) < len(shares) and (not asked or n_of(asked[-1], n_rows) < reached):
+        asked.append(reached / n_rows)
+    return [_point(rows, share) for share in asked]
 
 
 def shares_up_to(share: float) -> list[float]:
@@ -107,6 +113,11 @@ def summary(rows: EscalatedRows) -> Json:
 def n_of(share: float, n_rows: int) -> int:
     """Rows that make up a share of all."""
     return round(share * n_rows)
+
+
+def _n_reached(rows: EscalatedRows) -> int:
+    """Rows before the first one that the budget left unasked."""
+    return next((n for n, one in enumerate(rows.verdicts) if one is None), len(rows.verdicts))
 
 
 def _to_ask(label: str) -> Decision:

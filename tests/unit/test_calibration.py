@@ -98,6 +98,7 @@ def test_escalated_are_the_texts_that_reach_the_threshold(model, corpus):
     [
         (Goal(none_recall=0.5), (), "give --calibration and --calibration-oos"),
         (Goal(none_recall=0.9), ("one",), "none_recall 0.9 .* at least 22 .* there are 1"),
+        (Goal(catch_errors=0.96), (), "catch_errors 0.96 .* at least 57 errors .* there are 48"),
         (Goal(precision=0.99), (), "precision 0.99 .* at least 230 .* there are 48"),
         (Goal(escalate_at_most=0.01), (), "escalate_at_most 0.01 .* at least 230"),
         (Goal(none_false_alarm=0.01), (), "none_false_alarm 0.01 .* at least 230"),
@@ -106,6 +107,12 @@ def test_escalated_are_the_texts_that_reach_the_threshold(model, corpus):
 def test_too_few_rows_are_told_before_the_training(goal, strange, words, known):
     with pytest.raises((ConfigError, GoalError), match=words):
         check_goal(goal, 0.9, KnownRows(known.rows, strange))
+
+
+def test_training_rows_count_where_there_are_no_others():
+    with pytest.raises(GoalError, match=r"precision 0.9 .* of the training rows, .* there are 20"):
+        check_goal(Goal(precision=0.9), 0.9, None, n_train=20)
+    check_goal(Goal(precision=0.9), 0.9, None, n_train=22)
 
 
 def test_cross_fitted_rows_have_none_that_fit_no_label():

@@ -53,6 +53,35 @@ def test_seen_keys_come_back(run):
     assert run.seen() == {"a" * 64, "b" * 64}
 
 
+def test_tested_keys_add_up(run):
+    assert run.tested() == frozenset()
+    run.add_tested(["b" * 64])
+    run.add_tested(iter(["a" * 64, "b" * 64]))
+    assert run.tested() == {"a" * 64, "b" * 64}
+
+
+@pytest.mark.parametrize("finished", [False, True])
+def test_what_was_tested_goes_with_its_run(run, finished):
+    if finished:
+        finish(run)
+    run.add_tested(["a" * 64])
+    again = RunFolder.create(run.path, RunConfig(seed=8), overwrite=True)
+    assert again.tested() == frozenset()
+    with pytest.raises(KeyboardInterrupt), again.replacing():
+        raise KeyboardInterrupt
+    assert again.tested() == ({"a" * 64} if finished else frozenset())
+
+
+def test_a_scorecard_goes_with_what_the_details_say_of_it(run):
+    run.write_json("details.json", {"n_train": 3, "labels": []})
+    assert not run.drop_scorecard(["labels"])
+    assert run.read_json("details.json") == {"n_train": 3, "labels": []}
+    run.write_json("scorecard.json", {"accuracy": 1.0})
+    assert run.drop_scorecard(["labels"])
+    assert run.read_json("details.json") == {"n_train": 3}
+    assert not (run.path / "scorecard.json").exists()
+
+
 def with_rows(run):
     """Without them there is nothing to go on with."""
     (run.path / "inputs.parquet").write_bytes(b"rows")

@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from red_ray.calibration import ROWS
 from red_ray.evaluation.report.charts import (
     confidence_chart,
     none_chart,
@@ -37,10 +38,7 @@ _MAX_PAIRS = 12  # what a reader looks through; the rest is counted
 _MAX_EXAMPLES = 3
 _MAX_CHARS = 240  # of an example; a text may be 10,000 long
 _NONE_TOLD = "Scores of the test rows, above, and of texts that fit no label, below"
-_SOURCES = {
-    "cross_fitted": "fitted on cross-fitted training rows, so thresholds carry no guarantee",
-    "rows": "fitted on calibration rows of their own",
-}
+_FITTED = "fitted on cross-fitted training rows"  # whatever rows set the thresholds
 _ROWS = {
     "cross_fitted": "training rows by models that had not seen them",
     "rows": "calibration rows of their own",
@@ -152,7 +150,7 @@ def calibration(files: RunFiles) -> Calibration | None:
                 decimal_interval(brier),
             ),
         ),
-        source=_SOURCES.get(str((table or {}).get("source")), ""),
+        source=_FITTED if table else "",
         reliability=reliability_chart(bins, _reliability_told(len(bins))) if bins else None,
         histogram=confidence_chart(histogram, "Test rows by confidence") if histogram else None,
     )
@@ -191,7 +189,7 @@ def share_told(share: float) -> str:
 
 
 def _source_told(derived: ThresholdDetails) -> str:
-    kind = "A guarantee" if derived.source == "rows" else "An estimate"
+    kind = "A guarantee" if derived.source == ROWS else "An estimate"
     told = f"{kind} at confidence {share_told(derived.confidence)}, counted on "
     told += f"{count(derived.n_rows)} {_ROWS.get(derived.source, 'rows')}"
     told += f" ({plural(derived.n_errors, 'error')})"
@@ -263,7 +261,8 @@ def _errors_tile(table: dict[str, Any]) -> Tile:
     return Tile(
         "Rows escalated",
         count(escalated.value if escalated else None),
-        f"escalated rows; the model made {count(errors.value if errors else None)} errors in all",
+        f"escalated rows; the model made {count(errors.value if errors else None)} errors in all, "
+        "wrong nones among them",
     )
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from red_ray.cli.escalating import LoopThread
+from red_ray.cli.loop_thread import LoopThread
 from tests.servers import OpenAIServer, by_text, ok, says, status, steps
 from tests.unit.cli.running import said, tree, write_rows, write_run
 from tests.unit.test_escalation import with_threshold
@@ -150,6 +150,24 @@ def test_a_judge_that_nobody_can_read_ends_it(
     assert not list(tmp_path.glob("*done*"))
 
 
+def test_what_nobody_could_read_is_asked_again_with_more_room(
+    red_ray, run, test_file, classified, tmp_path, server, monkeypatch
+):
+    monkeypatch.setattr("red_ray.cli.escalating.MANY", 10)
+    server.script = steps(then=says("the first one"))
+    sets = ("--set", "judge.max_attempts=1")
+    given = ("--input", test_file, "--output", tmp_path / "none.csv", *asking(server, *sets))
+    for _ in range(2):  # the second time from the ledger
+        result = red_ray("classify", run.path, *given)
+        assert result.exit_code == 1
+        assert "none of the judge's 24 answers could be read" in result.stderr.splitlines()[-1]
+        assert server.n_requests == 24
+    server.script = by_text()
+    found, _, _ = classified(*asking(server, *sets, "--set", "judge.max_answer_tokens=64"))
+    assert server.n_requests == 48
+    assert (found["by_judge"], found["abstained"]) == (24, 0)
+
+
 def test_a_failure_keeps_what_was_answered(red_ray, run, test_file, tmp_path, server):
     target = tmp_path / "done.csv"
     args = ("--input", test_file, "--output", target)
@@ -255,6 +273,34 @@ def test_a_judge_that_fails_leaves_the_plain_scorecard(red_ray, run, test_file, 
     card = run.read_json("scorecard.json")
     assert card["escalation"] is None
     assert card["n_test"] == 48
+
+
+def test_a_judge_that_nobody_can_read_makes_no_curve(red_ray, run, test_file, server, monkeypatch):
+    monkeypatch.setattr("red_ray.cli.escalating.MANY", 10)
+    server.script = steps(then=says("the first one"))
+    args = ("--escalate-share", 0.25, "--judge", f"openai:m@{server.base_url}")
+    for _ in range(2):  # the second time from the ledger
+        sets = ("--set", "judge.max_attempts=1")
+        result = red_ray("evaluate", run.path, "--test", test_file, *args, *sets)
+        assert result.exit_code == 1
+        assert "none of the judge's 12 answers could be read" in result.stderr.splitlines()[-1]
+        assert server.n_requests == 12
+        assert run.read_json("scorecard.json")["escalation"] is None
+
+
+def test_a_curve_ends_where_the_budget_did_and_says_so(red_ray, run, test_file, server):
+    args = ("--escalate-share", 0.3, "--judge", f"openai:m@{server.base_url}", "--json")
+    sets = ("--set", "judge.budget_calls=3")
+    result = red_ray("evaluate", run.path, "--test", test_file, *args, *sets)
+    found = json.loads(result.stdout)["escalation"]
+    assert server.n_requests == 3 == found["asked"]
+    points = [(point["escalated"], point["calls"]) for point in found["curve"]]
+    assert points == [(0.0, 0), (0.01, 0), (0.02, 1), (0.05, 2), (3 / 48, 3)]
+    assert "budget is used up: 11 test rows were not asked about" in result.stderr
+    assert "judge.budget_calls" in result.stderr
+    result = red_ray("evaluate", run.path, "--test", test_file, *args)
+    assert json.loads(result.stdout)["escalation"]["curve"][-1]["escalated"] == 0.3
+    assert "used up" not in result.stderr
 
 
 # --- mistakes ----------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from red_ray.bundle import load_bundle
 from red_ray.data.inputs import Inputs, KnownRows, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.snapshot import Snapshot, write_snapshot
+from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from tests.unit.cli.running import said, tree, write_rows
 
 HALF = ("--goal", "escalate_at_most=0.5")
@@ -83,6 +84,67 @@ def test_test_rows_never_set_a_threshold(red_ray, run, tmp_path, corpus):
     said(result, 2, "all 24 calibration rows stand in training, pool or test")
 
 
+@pytest.fixture
+def tested(red_ray, run, tmp_path, corpus):
+    """A run that was trained without test rows and evaluated; its test file and its details."""
+    write_snapshot(run.path, dataclasses.replace(read_snapshot(run.path), test=None))
+    before = run.read_json("details.json")
+    rows = [*zip(corpus.test[:24], corpus.test_labels[:24], strict=True)]
+    test = write_rows(tmp_path / "tested.csv", rows, "text", "label")
+    strange = write_rows(tmp_path / "strange.csv", [["sing"]], "text")
+    only_json(red_ray("evaluate", run.path, "--test", test, "--oos", strange, "--json"))
+    return test, before
+
+
+def test_rows_that_evaluate_scored_never_set_a_threshold(red_ray, run, tested, calibration):
+    test, _ = tested
+    before = tree(run.path)
+    result = red_ray("thresholds", run.path, *HALF, "--calibration", test)
+    said(result, 2, "all 24 calibration rows stand in training, pool or test")
+    assert tree(run.path) == before
+    # Nor do the texts that fit no label, however they are written.
+    strange = write_rows(test.with_name("again.csv"), [["  SING "], ["dance"]], "text")
+    given = ("--calibration", calibration, "--calibration-oos", strange)
+    result = only_json(red_ray("thresholds", run.path, *HALF, *given, "--json"))
+    assert result["thresholds"]["n_out_of_scope"] == 1
+    # Evaluated again, they are test rows as before.
+    card = only_json(red_ray("evaluate", run.path, "--test", test, "--json"))
+    assert (card["n_test"], card["leaks"]["train_test_dropped"]) == (24, 0)
+
+
+def test_no_scorecard_outlives_its_thresholds(red_ray, run, tested):
+    test, before = tested
+    assert run.read_json("details.json").keys() > before.keys()
+    result = red_ray("thresholds", run.path, *HALF)
+    assert "run evaluate again" in result.stderr
+    assert not (run.path / "scorecard.json").exists()
+    details = run.read_json("details.json")
+    assert details.pop("thresholds")["n_rows"] == 60
+    assert details == {name: value for name, value in before.items() if name != "thresholds"}
+    assert "scorecard" not in json.loads((run.bundle / "provenance.json").read_text())
+    again = red_ray("thresholds", run.path, *HALF)
+    assert "run evaluate again" not in again.stderr
+    card = only_json(red_ray("evaluate", run.path, "--test", test, "--json"))
+    assert card["router"]["goals"] == {"escalate_at_most": 0.5}
+
+
+def test_a_kill_before_the_bundle_loses_no_mark(red_ray, run, calibration, tested, monkeypatch):
+    before = tree(run.bundle)
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    given = ("thresholds", run.path, *HALF, "--calibration", calibration)
+    with monkeypatch.context() as patch:
+        patch.setattr("red_ray.bundle.save_bundle", killed)
+        assert red_ray(*given).exit_code != 0
+    assert tree(run.bundle) == before
+    assert not (run.path / "scorecard.json").exists()
+    result = red_ray("evaluate", run.path, "--test", calibration)
+    said(result, 2, "all 24 test rows stand in training")
+    assert only_json(red_ray(*given, "--json"))["thresholds"]["n_rows"] == 24
+
+
 def test_the_runs_own_calibration_rows_count_again(red_ray, run, corpus):
     train = LabelledRows(corpus.texts, corpus.labels)
     known = KnownRows(LabelledRows(corpus.test[24:], corpus.test_labels[24:]), ())
@@ -108,6 +170,7 @@ def test_a_new_goal_takes_the_place_of_the_old_one(red_ray, run):
     shown = only_json(red_ray("thresholds", run.path, *other, "--confidence", "0.8", "--json"))
     assert shown["thresholds"]["goals"] == {"none_false_alarm": 0.2}
     assert shown["thresholds"]["confidence"] == 0.8
+    assert "none_false_alarm: 0.2" in (run.path / "config.yaml").read_text()
     assert shown["thresholds"]["thresholds"]["escalate"] is None
 
 
@@ -116,10 +179,11 @@ def test_a_new_goal_takes_the_place_of_the_old_one(red_ray, run):
     [
         (("--goal", "catch_errors"), "--goal takes name=share"),
         (("--goal", "catch_errors=most"), "--goal takes name=share"),
+        ((*HALF, "--goal", "escalate_at_most=0.3"), "states escalate_at_most twice"),
         (("--goal", "catch_error=0.9"), "did you mean 'router.goal.catch_errors'"),
         (("--goal", "catch_errors=1.5"), "router.goal.catch_errors"),
         (("--goal", "catch_errors=0.99"), "needs at least 230 errors among"),
-        (("--goal", "escalate_at_most=0.01"), "needs at least 230 texts among"),
+        (("--goal", "escalate_at_most=0.01"), "needs at least 230 of the training rows"),
         (("--goal", "none_recall=0.9"), "give --calibration and --calibration-oos"),
         (("--confidence", "0.9"), "nothing to derive"),
         ((*HALF, "--calibration-oos", "x.csv"), "--calibration-oos goes with"),
@@ -139,5 +203,5 @@ def test_train_says_at_once_what_its_rows_cannot_promise(
         *("train", "--train", train_file, "--out", tmp_path / "new"),
         *("--calibration", calibration, "--goal", "precision=0.99"),
     )
-    said(result, 2, "precision 0.99", "at least 230 calibration rows", "there are 24")
+    said(result, 2, "precision 0.99", "at least 230 of the calibration rows", "there are 24")
     assert not (tmp_path / "new").exists()

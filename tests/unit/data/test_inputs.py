@@ -156,7 +156,7 @@ def test_out_of_scope_texts_need_no_label(read, write):
 def test_test_rows_that_were_all_seen_are_a_mistake(read, write):
     inputs = read()
     test = write("test.csv", TRAIN)
-    with pytest.raises(DataError, match="all 4 test rows stand in training or pool"):
+    with pytest.raises(DataError, match="all 4 test rows stand in training, pool or calibration"):
         read_test(RunConfig(), inputs.seen_keys, frozenset({"pay", "ship"}), test=test)
 
 

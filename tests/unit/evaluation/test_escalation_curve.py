@@ -94,7 +94,9 @@ def test_what_the_budget_does_not_reach_keeps_the_models_label(model, corpus):
     alone = curve(rows, [0.0])[0]["accuracy"]
     assert summary(rows) == {"asked": 10, "failed": 0}
     lost = rows.alone[:10].sum() / 48
-    assert curve(rows, [1.0])[0]["accuracy"] == pytest.approx(alone - lost, abs=1e-6)
+    (end,) = curve(rows, [1.0])
+    assert end["accuracy"] == pytest.approx(alone - lost, abs=1e-6)
+    assert (end["escalated"], end["calls"]) == (10 / 48, 10)
 
 
 def test_a_label_that_training_never_saw_is_right_only_by_a_person(model, corpus):
@@ -134,6 +136,25 @@ def test_a_price_that_is_not_known_is_not_made_up():
     assert [point["cost_usd"] for point in points] == [0.5, None]
     free = (verdict(1, 0.5), verdict(2, None, requests=0), None)
     assert curve(EscalatedRows(alone, after, free), [1.0])[0]["cost_usd"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("reached", "shares"),
+    [
+        (0, [0.0]),
+        (1, [0.0, 0.1]),
+        (2, [0.0, 0.1, 0.2]),
+        (3, [0.0, 0.1, 0.3]),
+        (6, [0.0, 0.1, 0.3, 0.6]),
+    ],
+)
+def test_no_point_lies_beyond_the_first_row_that_was_not_asked(reached, shares):
+    """Of six rows; the last one's verdict is of the ledger, and fills no gap before it."""
+    verdicts = [verdict(n, 0.0) if n < reached or n == 5 else None for n in range(6)]
+    rows = EscalatedRows(np.ones(10, bool), np.ones(6, bool), tuple(verdicts))
+    points = curve(rows, [0.0, 0.1, 0.3, 0.6])
+    assert [point["escalated"] for point in points] == shares
+    assert [point["calls"] for point in points] == [round(10 * share) for share in shares]
 
 
 @pytest.mark.parametrize(
