@@ -2,7 +2,7 @@
 
 sweep.yaml        the file it was started from
 sweep.json        hashes of what the file says and of the rows, so that only the same sweep goes on
-trials/           one record for each setting: the truth about what was run
+trials/           one record for each setting, the truth about what was run, and its lock
 tune/             Ray Tune's own state, pickled: only a folder of one's own is ever resumed
 ledgers/          verdicts of judges without words, a file for each setting
 ledger.sqlite     verdicts of a language model, of all settings together
@@ -123,6 +123,18 @@ class Place:
         """The record of a setting, None before its first."""
         path = self.path / "trials" / f"{setting}.json"
         return _record(path) if path.exists() else None
+
+    @contextmanager
+    def alone_with(self, setting: str) -> Iterator[None]:
+        """Wait until nobody else trains a setting; it is ours meanwhile."""
+        path = self._within("trials") / f"{setting}.lock"
+        with writing(path):
+            lock = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
 
     def records(self) -> list[Record]:
         """All records, by their ids."""

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from red_ray.data.inputs import (
     Inputs,
+    KnownRows,
     TestRows,
     draw_samples,
     read_inputs,
@@ -28,12 +29,12 @@ def read_rows(sweep: SweepConfig) -> tuple[Inputs, TestRows | None]:
     data = sweep.data
     config = base_config(sweep).model_copy(update={"samples_per_class": None})
     inputs = read_inputs(config, data.train, data.pool, data.descriptions)
+    test = None
+    if data.test is not None:
+        labels = frozenset(inputs.train.labels)
+        test = read_test(config, inputs.seen_keys, labels, test=data.test, out_of_scope=data.oos)
     if data.calibration is not None:
-        inputs = with_calibration(config, inputs, data.calibration, data.calibration_oos)
-    if data.test is None:
-        return inputs, None
-    labels = frozenset(inputs.train.labels)
-    test = read_test(config, inputs.seen_keys, labels, test=data.test, out_of_scope=data.oos)
+        inputs = with_calibration(config, inputs, test, data.calibration, data.calibration_oos)
     return inputs, test
 
 
@@ -59,7 +60,7 @@ def texts_to_encode(settings: Sequence[Setting], inputs: Inputs) -> tuple[str, .
     return tuple(texts)
 
 
-def marks_of(sweep: SweepConfig, inputs: Inputs) -> dict[str, str]:
+def marks_of(sweep: SweepConfig, inputs: Inputs, test: TestRows | None) -> dict[str, str]:
     """Hashes of what a sweep's results depend on: where it is gone on with, they must not differ.
 
     Where the files lie may differ, and how many settings run at a time.
@@ -68,7 +69,13 @@ def marks_of(sweep: SweepConfig, inputs: Inputs) -> dict[str, str]:
     rows = inputs.train
     read = [rows.texts, rows.labels, inputs.pool, dict(inputs.descriptions)]
     hidden = [inputs.hidden.of(text) for text in inputs.pool]
-    return {"its file": _hash(said), "its rows": _hash([*read, hidden])}
+    met = KnownRows(test.rows, test.out_of_scope) if test is not None else None
+    return {
+        "its file": _hash(said),
+        "its rows": _hash([*read, hidden]),
+        "its test rows": met.data_hash if met is not None else "",
+        "its calibration rows": inputs.calibration.data_hash if inputs.calibration else "",
+    }
 
 
 def _hash(content: object) -> str:

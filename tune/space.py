@@ -251,12 +251,30 @@ def base_config(sweep: SweepConfig) -> RunConfig:
     return load_config(None, sweep.config)
 
 
+def n_settings(n: int) -> str:
+    """So many, in words."""
+    return "1 setting" if n == 1 else f"{n} settings"
+
+
+def asks_together(base: RunConfig) -> bool:
+    """Whether all settings ask one judge over one ledger; one without words is a setting's own."""
+    spec = base.judge.spec
+    return spec is not None and spec.partition(":")[0] not in WITHOUT_WORDS
+
+
 def known_settings(sweep: SweepConfig) -> tuple[Setting, ...]:
     """All settings of a grid or a random search, no two the same; none where Optuna draws."""
     if sweep.search == "optuna":
         return ()
     drawn = _grid(sweep) if sweep.search == "grid" else _random(sweep)
     return tuple({one.id: one for one in drawn}.values())
+
+
+def confidences_of(sweep: SweepConfig) -> tuple[float, ...]:
+    """Every confidence, or both ends of its range, that the promises of a setting may have."""
+    domain = sweep.space.get("router.confidence")
+    given = domain.samples if domain else (base_config(sweep).router.confidence,)
+    return tuple(float(cast("float", one)) for one in given)
 
 
 def _grid(sweep: SweepConfig) -> list[Setting]:

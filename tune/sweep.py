@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 
+from red_ray.config import RunConfig
 from red_ray.data.inputs import Inputs
 from red_ray.encoding import open_encoder
-from red_ray.judges import Ledger
+from red_ray.judges import Ledger, make_judge
 from tune.folder import Place, Record, records_of
 from tune.plot import write_plot
 from tune.points import best_of, rank
 from tune.results import Row, rows_of, write_table
 from tune.rows import texts_to_encode
-from tune.space import Setting, SweepConfig, base_config, known_settings
+from tune.space import Setting, SweepConfig, asks_together, base_config, known_settings
 from tune.trial import Asking, Shared
 
 POLL_S = 1.0
@@ -64,13 +65,15 @@ def run_sweep(
         ConfigError: the search needs a package that is not installed.
     """
     # Not above: what `python -m tune.sweep` runs must set Ray up before it is imported.
-    from tune.tuning import pool_of, run_trials
+    from tune.tuning import pool_of, run_trials, settings_ended
 
     settings = known_settings(sweep)
     n_total = len(settings) or sweep.n_trials or 0
+    # Optuna may draw a setting twice, which has one record.
+    told = settings_ended(sweep, place) if not settings else []
     base = base_config(sweep)
     with ExitStack() as stack:
-        if not _all_ended(place, settings, n_total):
+        if not _all_ended(place, settings or told, n_total):
             pool = pool_of(sweep, place)
             if pool is not None:
                 # As long as this process uses it, the pool does not end with a setting.
@@ -79,14 +82,18 @@ def run_sweep(
             stack.enter_context(_watching(sweep, place, settings, n_total, on_step))
             run_trials(sweep, settings, shared)
     records = records_of(place, settings)
-    rows = rows_of(sweep, records, _usd_per_call(place, base.judge.ledger))
+    rows = rows_of(sweep, records, _usd_per_call(place, base))
     write_table(place.results, sweep, rows)
     write_plot(place.path, sweep, rows)
     return rows
 
 
 def _all_ended(place: Place, settings: Sequence[Setting], n_total: int) -> bool:
-    return sum(record.has_ended for record in records_of(place, settings)) >= n_total
+    """Whether so many trials, some perhaps of one setting, have ended by their records."""
+    if len(settings) < n_total:
+        return False
+    ended = {record.id for record in place.records() if record.has_ended}
+    return all(one.id in ended for one in settings)
 
 
 def _shared(
@@ -105,15 +112,17 @@ def _shared(
     return Shared(sweep, replace(inputs, calibration=None), texts, vectors, spec, place, asking)
 
 
-def _usd_per_call(place: Place, ledger: str | None) -> float | None:
-    where = ledger or (str(place.ledger) if place.ledger.exists() else None)
-    if where is None:
+def _usd_per_call(place: Place, base: RunConfig) -> float | None:
+    """Mean price of a request to the sweep's judge, of all that the ledger knows of."""
+    where = base.judge.ledger or (str(place.ledger) if place.ledger.exists() else None)
+    if where is None or not asks_together(base):
         return None
+    judge = make_judge(base.judge, seed=base.seed)
     with closing(Ledger(where)) as kept:
-        bills = list(kept.requests_by_judge().values())
-    n_requests = sum(bill.requests for bill in bills)
-    costs = [bill.cost_usd for bill in bills if bill.cost_usd is not None]
-    return sum(costs) / n_requests if costs and n_requests else None
+        bill = kept.requests_by_judge().get(judge.name)
+    if bill is None or bill.cost_usd is None:
+        return None
+    return bill.cost_usd / bill.requests
 
 
 @contextmanager

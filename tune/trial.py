@@ -107,6 +107,8 @@ class _Watched(LocalFleet):
 def run_setting(setting: Setting, shared: Shared, report: Report) -> Record:
     """Train a setting unless its record says that it ended; what it came to.
 
+    Where another process trains the same one, as Optuna may draw it twice, wait for its end.
+
     Args:
         setting: what to train.
         shared: rows, embeddings and places.
@@ -116,9 +118,14 @@ def run_setting(setting: Setting, shared: Shared, report: Report) -> Record:
     Raises:
         RunError: it failed and is worth another try; its record says so too.
     """
-    kept = shared.place.read(setting.id)
-    if kept is not None and kept.has_ended:
-        return kept
+    with shared.place.alone_with(setting.id):
+        kept = shared.place.read(setting.id)
+        if kept is not None and kept.has_ended:
+            return kept
+        return _run(setting, shared, report)
+
+
+def _run(setting: Setting, shared: Shared, report: Report) -> Record:
     use_one_blas_thread()
     record = Record(setting.id, setting.params, RUNNING)
     shared.place.write(record)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import io
+import json
 import logging
 import os
+import shutil
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import dataclass
@@ -17,16 +20,30 @@ from ray.exceptions import RayError
 from red_ray.actors.cluster import cause_of
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
+from red_ray.config import JudgeConfig
 from red_ray.data.prepare import LabelledRows
 from red_ray.errors import ConfigError, RunError
-from red_ray.judges.spec import WITHOUT_WORDS
+from red_ray.storage import writing
 from red_ray.training.fleet import Validator
+from red_ray.types import Question, Verdict
 from tune.folder import RUNNING, STOPPED, TUNE, Place, Record, check_own, records_of
 from tune.points import best_of, score
-from tune.space import Choice, Range, Setting, SweepConfig, base_config, setting_of
+from tune.space import (
+    Choice,
+    Range,
+    Setting,
+    SweepConfig,
+    asks_together,
+    base_config,
+    n_settings,
+    setting_of,
+)
 from tune.trial import Shared, run_setting
 
 SCORE = "score"
+
+ROUND = 1
+"""In which all settings ask."""
 
 WORST = -4.0
 """Score of a setting that cannot be trained: below whatever misses the objective."""
@@ -46,7 +63,8 @@ def run_trials(sweep: SweepConfig, settings: Sequence[Setting], shared: Shared) 
         ConfigError: the search needs a package that is not installed.
     """
     os.environ.update(_QUIET)
-    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+    _quieten()
+    _drop_what_records_deny(sweep, shared.place)
     trainable = tune.with_resources(
         tune.with_parameters(trial, shared=shared), {"cpu": sweep.cpus_per_trial}
     )
@@ -76,6 +94,42 @@ def run_trials(sweep: SweepConfig, settings: Sequence[Setting], shared: Shared) 
     except RayError as error:
         raise cause_of(error) from error
     _close_records(sweep, results, shared.place, settings)
+
+
+def settings_ended(sweep: SweepConfig, place: Place) -> list[Setting]:
+    """The settings of the trials that Tune holds as ended and runs no more; a repeated one twice.
+
+    Raises:
+        ConfigError: another user may have written Tune's state.
+    """
+    if not any(place.tune.glob("experiment_state-*.json")):
+        return []
+    check_own(place.tune)
+    _quieten()
+    trials = tune.ExperimentAnalysis(str(place.tune)).trials
+    ended = [one for one in trials if one.status == one.TERMINATED]
+    return [setting_of(sweep, dict(one.config["params"])) for one in ended]
+
+
+def _quieten() -> None:
+    """Tune looks for files that our records stand in for, and warns."""
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)
+
+
+def _drop_what_records_deny(sweep: SweepConfig, place: Place) -> None:
+    """Forget Tune's state where it holds a setting as ended that has no record: it was removed.
+
+    Tune then takes all settings for new ones, and those that have ended return their records.
+    """
+    ended = settings_ended(sweep, place)
+    records = {one.id: place.read(one.id) for one in ended}
+    if None not in records.values():
+        return
+    for record in records.values():
+        if record is not None and record.state == RUNNING:  # a scheduler stopped it
+            place.write(record.with_state(STOPPED))
+    with writing(place.tune):
+        shutil.rmtree(place.tune)
 
 
 def _folder_name(one: Any) -> str:
@@ -151,14 +205,16 @@ def _close_records(
     if failed or missing > 0:
         why = next((one.error for one in records if one.id in failed and one.error), "")
         n_failed = max(len(failed), missing)
+        n_total = len(settings) or sweep.n_trials or 0
         raise RunError(
-            f"{n_failed} of {len(settings) or sweep.n_trials} settings failed "
+            f"{n_failed} of {n_settings(n_total)} failed "
             f"({why or _last_line(next(iter(failed.values()), None))}); --resume tries them again"
         )
 
 
 def _last_line(error: object) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    text = "" if error is None else str(error)
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
     return lines[-1] if lines else "their processes died"
 
 
@@ -178,6 +234,18 @@ def _score(record: Record, sweep: SweepConfig) -> float:
     return score(best_of(record.points, sweep.objective), sweep.objective)
 
 
+class OneRound(RayValidator):
+    """Asks in the same round whatever the setting and its own round.
+
+    An answer that could not be read was paid for, and no other setting asks for it again; what
+    failed for want of an answer is asked again, as the loop of each setting expects.
+    """
+
+    async def validate(self, questions: Sequence[Question], _: int) -> Sequence[Verdict]:
+        """See `ValidatorPool.validate`."""
+        return await super().validate(questions, ROUND)
+
+
 @dataclass(frozen=True, slots=True)
 class SharedPool:
     """The one pool of a judge that has words, over one ledger: no question is paid twice.
@@ -189,7 +257,8 @@ class SharedPool:
 
     def opened(self) -> RayValidator:
         """A user of the pool, who starts it where it is the first."""
-        judge = RayValidator(self.account, "", 0, examples=LabelledRows((), ()), hidden=None)
+        run = run_of(self.account.config)
+        judge = OneRound(self.account, run, 0, examples=LabelledRows((), ()), hidden=None)
         judge.open()
         return judge
 
@@ -205,10 +274,15 @@ class SharedPool:
             await asyncio.to_thread(judge.end)
 
 
+def run_of(config: JudgeConfig) -> str:
+    """Names a sweep's questions in the ledger: other limits of a request may bring an answer."""
+    said = json.dumps(config.model_dump(mode="json"), sort_keys=True)
+    return f"sweep-{hashlib.sha256(said.encode()).hexdigest()[:12]}"
+
+
 def pool_of(sweep: SweepConfig, place: Place) -> SharedPool | None:
     """The pool of all settings; None where each has a judge of its own, or none."""
     base = base_config(sweep)
-    spec = base.judge.spec
-    if spec is None or spec.partition(":")[0] in WITHOUT_WORDS:
+    if not asks_together(base):
         return None
     return SharedPool(Account(base.judge, base.judge.ledger or str(place.ledger), base.seed))

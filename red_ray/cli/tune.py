@@ -19,10 +19,11 @@ from red_ray.cli.options import Dashboard, Json
 from red_ray.cli.running import check_parts, run_training
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs, TestRows, draw_samples
-from red_ray.errors import ConfigError
+from red_ray.errors import ConfigError, GoalError
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
+    from red_ray.config import RunConfig
     from tune.folder import Place
     from tune.results import Row
     from tune.space import SweepConfig
@@ -62,7 +63,7 @@ def tune(
         sweep = load_sweep(file)
         inputs, test = read_rows(sweep)
         _check(sweep, inputs)
-        text, marks = file.read_text(encoding="utf-8"), marks_of(sweep, inputs)
+        text, marks = file.read_text(encoding="utf-8"), marks_of(sweep, inputs, test)
         with sweep_folder(out, text, marks, resume=resume) as place:
             notes(output, (*inputs.notes, *(test.notes if test else ())))
             rows, card = _swept(output, sweep, inputs, test, place, dashboard=dashboard)
@@ -70,12 +71,40 @@ def tune(
 
 
 def _check(sweep: SweepConfig, inputs: Inputs) -> None:
-    """Find what cannot work in any setting before Ray is started."""
+    """Find what cannot work before Ray is started."""
     from tune.space import base_config, known_settings
 
-    configs = [base_config(sweep), *(one.config for one in known_settings(sweep))]
+    settings = [one.config for one in known_settings(sweep)]
+    configs = [base_config(sweep), *settings]
     for config in {config.judge.spec: config for config in configs}.values():
         check_parts(config, draw_samples(config, inputs))
+    _check_goals(sweep, inputs, settings)
+
+
+def _check_goals(sweep: SweepConfig, inputs: Inputs, settings: list[RunConfig]) -> None:
+    """Find a goal that the chosen setting could not promise.
+
+    Calibration rows are the same for all settings, any of which may be chosen: the highest
+    confidence counts. Of training rows each setting has its own, and one that has too few is
+    ranked without the goal: some setting must have enough.
+    """
+    from red_ray.calibration import check_goal
+    from tune.space import confidences_of
+
+    confidences = confidences_of(sweep)
+    if inputs.calibration is None:
+        confidence, n_train = min(confidences), _most_rows(inputs, settings)
+    else:
+        confidence, n_train = max(confidences), None
+    for goal in sweep.goals:
+        check_goal(goal, confidence, inputs.calibration, n_train=n_train)
+
+
+def _most_rows(inputs: Inputs, settings: list[RunConfig]) -> int:
+    """Training rows of the setting that has most; all, where settings are suggested."""
+    draws = {(one.seed, one.samples_per_class): one for one in settings}
+    drawn = (len(draw_samples(one, inputs).train) for one in draws.values())
+    return max(drawn, default=len(inputs.train))
 
 
 def _swept(
@@ -117,16 +146,26 @@ def _swept(
 
 
 def _finished(place: Place) -> dict[str, Any] | None:
-    """What an earlier command ended with; the test rows are met once."""
+    """What an earlier command ended with; the test rows are met once.
+
+    Raises:
+        GoalError: its calibration rows could not promise the goal.
+    """
     from red_ray.bundle import MANIFEST, load_bundle
 
     run = RunFolder(place.chosen)
     if run.is_cut_short or not (run.bundle / MANIFEST).exists():
         return None
 
+    model = load_bundle(run.bundle)
+    if model.config.router.goal is not None and model.promise is None:
+        raise GoalError(
+            "the rows could not promise the goal of the chosen setting, which is trained and "
+            f"stands in {str(run.path)!r} without thresholds: `red-ray thresholds` sets them"
+        )
     scored = (place.chosen / "scorecard.json").exists()
     result = run.read_json("scorecard.json" if scored else "details.json")
-    return {"run": str(place.chosen), "bundle": load_bundle(run.bundle).bundle_id, **result}
+    return {"run": str(place.chosen), "bundle": model.bundle_id, **result}
 
 
 @contextmanager
@@ -134,9 +173,13 @@ def _progress(output: Output, sweep: SweepConfig) -> Iterator[Any]:
     """One line that is renewed on a terminal, a line for each setting elsewhere."""
     from tune.points import best_of
     from tune.results import in_words
+    from tune.space import n_settings
+
+    # Optuna may draw one twice.
+    most = "at most " if sweep.search == "optuna" else ""
 
     def line(step: SweepStep) -> str:
-        told = f"{step.n_done} of {step.n_total} settings"
+        told = f"{step.n_done} of {most}{n_settings(step.n_total)}"
         if step.best is None or not step.best.points:
             return told
         best = best_of(step.best.points, sweep.objective)
@@ -217,13 +260,16 @@ def _table(sweep: SweepConfig, rows: tuple[Row, ...]) -> Table:
 
 
 def _tell_of_the_rest(output: Output, rows: tuple[Row, ...]) -> None:
+    from tune.space import n_settings
+
     stopped = {row.record.id for row in rows if row.record.state == "stopped"}
     unusable = {row.record.id: row.record.error for row in rows if row.record.state == "unusable"}
     refused = [row.point.refused for row in rows if row.point is not None and row.point.refused]
     if stopped:
-        output.note(f"{len(stopped)} settings were stopped early by the scheduler")
+        were = "was" if len(stopped) == 1 else "were"
+        output.note(f"{n_settings(len(stopped))} {were} stopped early by the scheduler")
     if unusable:
-        output.note(f"{len(unusable)} settings cannot be used: {next(iter(unusable.values()))}")
+        output.note(f"{n_settings(len(unusable))} cannot be used: {next(iter(unusable.values()))}")
     if refused:
         output.note(f"{len(refused)} rows have a goal that cannot be promised: {refused[0]}")
 

@@ -6,6 +6,7 @@ import _thread
 import csv
 import gc
 import json
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,10 @@ from typer.testing import CliRunner
 from red_ray.cli.app import app
 from red_ray.judges import Ledger
 from red_ray.run_folder import RunFolder
+from red_ray.types import Outcome
 from tests.ray.runs import sample
 from tests.ray.servers import Live, free_port
+from tests.servers.steps import says
 from tune.folder import FINISHED, Place, sweep_folder
 from tune.rows import marks_of, read_rows
 from tune.space import load_sweep
@@ -53,8 +56,8 @@ def sweep_file(folder, name, **keys) -> Path:
 
 def swept(path, out, *, resume, on_step):
     sweep = load_sweep(path)
-    inputs, _ = read_rows(sweep)
-    with sweep_folder(out, path.read_text(), marks_of(sweep, inputs), resume=resume) as place:
+    inputs, test = read_rows(sweep)
+    with sweep_folder(out, path.read_text(), marks_of(sweep, inputs, test), resume=resume) as place:
         return run_sweep(sweep, inputs, place, on_step=on_step)
 
 
@@ -86,6 +89,53 @@ def test_an_interrupted_sweep_goes_on_and_runs_nothing_twice(cluster, folder):
     assert {name: after[name] for name in before} == before
     assert {row.record.state for row in rows} == {FINISHED}
     assert len(rows) == 12
+
+
+def test_a_setting_whose_record_was_removed_is_run_again(cluster, folder):
+    path, out = sweep_file(folder, "two.yaml", space={"noise.factor": [1, None]}), folder / "two"
+    swept(path, out, resume=False, on_step=lambda step: None)
+    whole = kept(out)
+    removed = min(whole)
+    (out / "trials" / f"{removed}.json").unlink()
+    swept(path, out, resume=True, on_step=lambda step: None)
+    again = kept(out)
+    assert again.keys() == whole.keys()
+    others = whole.keys() - {removed}
+    assert {name: again[name] for name in others} == {name: whole[name] for name in others}
+
+
+def test_a_setting_that_optuna_repeats_is_trained_once_and_counts_as_ended(
+    cluster, folder, monkeypatch
+):
+    keys = {"search": "optuna", "n_trials": 4, "concurrent": 2, "space": {"noise.factor": [1, 2]}}
+    path, out = sweep_file(folder, "optuna.yaml", **keys), folder / "optuna"
+    first = swept(path, out, resume=False, on_step=lambda step: None)
+    before = kept(out)
+    assert 0 < len(before) <= 2
+    monkeypatch.setattr("tune.sweep.open_encoder", None)  # nothing is left to do
+    again = swept(path, out, resume=True, on_step=lambda step: None)
+    assert again == first
+    assert kept(out) == before
+
+
+def test_an_answer_that_cannot_be_read_is_paid_for_once(cluster, folder):
+    port = free_port()
+    judge = {"spec": f"openai:fake@http://127.0.0.1:{port}/v1", "gold_share": 0.0}
+    space = {"noise.factor": [1, None], "loop.acquisition": ["random"]}
+    config = BASE | {"judge": judge}
+    path = sweep_file(folder, "prose.yaml", config=config, space=space, concurrent=1)
+    out = folder / "prose"
+    with Live(port, lambda number, received: says("I would say neither.")) as server:
+        swept(path, out, resume=False, on_step=lambda step: None)
+        n_requests = len(server.received)
+        texts = {one.text for one in server.received}
+    records = Place(out).records()
+    assert [one.rounds for one in records] == [2, 2]
+    assert len(texts) == 16  # both settings asked about the same
+    with closing(Ledger(out / "ledger.sqlite")) as ledger:
+        verdicts = list(ledger.verdicts())
+    assert {one.outcome for one in verdicts} == {Outcome.UNREADABLE}
+    assert n_requests == records[0].calls  # each question's two tries, of the first alone
 
 
 def test_one_judge_is_asked_by_all_settings_and_no_question_is_paid_twice(cluster, folder):

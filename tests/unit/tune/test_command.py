@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
+import shutil
 
 import pytest
 import yaml
 from typer.testing import CliRunner
 
+from red_ray.bundle import save_bundle
+from red_ray.calibration import with_goal
 from red_ray.cli.app import app
+from red_ray.cli.tune import _finished
+from red_ray.config import Goal
+from red_ray.errors import GoalError
+from tests.unit.training.fakes import FakeEncoder, train
+from tune.folder import Place
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +63,40 @@ def test_a_judge_of_some_settings_is_checked_before_they_start(swept, tmp_path):
     line = swept(space={"judge.spec": [None, "simulated:2"]})
     assert "the accuracy must be from 0 to 1" in line
     assert not (tmp_path / "out").exists()
+
+
+def test_a_goal_that_calibration_rows_cannot_promise_costs_no_sweep(swept, tmp_path):
+    rows = [("text", "label"), *((f"other words {n}", "card_lost") for n in range(12))]
+    with (tmp_path / "calibration.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    data = {"train": "train.csv", "calibration": "calibration.csv"}
+    line = swept(data=data, goals=[{"catch_errors": 0.9}])
+    assert "calibration rows, and there are 12 rows" in line
+    assert not (tmp_path / "out").exists()
+    confidence = {"router.confidence": [0.5, 0.95]}
+    line = swept(data=data, goals=[{"catch_errors": 0.8}], space=confidence)
+    assert "at confidence 0.95 needs at least 14" in line  # whichever is chosen must keep it
+
+
+def test_a_goal_that_no_setting_has_rows_for_costs_no_sweep(swept, tmp_path):
+    space = {"samples_per_class": [2, 3]}
+    line = swept(space=space, goals=[{"catch_errors": 0.99}])
+    assert "training rows, and there are 36 rows" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_finished_sweep_says_again_that_its_goal_is_not_kept(tmp_path, corpus):
+    place = Place(tmp_path)
+    goal = {"escalate_at_most": 0.5}
+    model = asyncio.run(train(corpus.job(router={"goal": goal}))).model
+    save_bundle(model, place.chosen / "bundle", {})
+    (place.chosen / "details.json").write_text("{}")
+    with pytest.raises(GoalError, match=r"without thresholds: `red-ray thresholds` sets them"):
+        _finished(place)
+    kept = with_goal(model, Goal(**goal), 0.9, None, FakeEncoder)
+    shutil.rmtree(place.chosen / "bundle")
+    bundle_id = save_bundle(kept, place.chosen / "bundle", {})
+    assert _finished(place) == {"run": str(place.chosen), "bundle": bundle_id}
 
 
 def test_the_folder_of_something_else_is_refused(swept, tmp_path):

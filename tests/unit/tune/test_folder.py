@@ -5,10 +5,15 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
+import threading
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from red_ray.data.inputs import KnownRows, TestRows
+from red_ray.data.prepare import LabelledRows
 from red_ray.errors import ConfigError, DataError, OutputError
 from tune.folder import FINISHED, STOPPED, Place, Record, check_own, sweep_folder
 from tune.points import Point
@@ -97,14 +102,48 @@ def test_the_chosen_run_knows_what_was_paid_for(tmp_path):
 
 
 def test_marks_follow_what_decides_the_results_and_nothing_else(sweep, inputs):
-    from dataclasses import replace
-    from pathlib import Path
-
-    marks = marks_of(sweep(), inputs)
-    assert marks == marks_of(sweep(concurrent=1, data={"train": Path("moved/train.csv")}), inputs)
-    assert marks["its file"] != marks_of(sweep(assumed_judge_accuracy=0.8), inputs)["its file"]
+    marks = marks_of(sweep(), inputs, None)
+    moved = sweep(concurrent=1, data={"train": Path("moved/train.csv")})
+    assert marks == marks_of(moved, inputs, None)
+    other = marks_of(sweep(assumed_judge_accuracy=0.8), inputs, None)
+    assert marks["its file"] != other["its file"]
     fewer = replace(inputs, pool=inputs.pool[1:])
-    assert marks["its rows"] != marks_of(sweep(), fewer)["its rows"]
+    assert marks["its rows"] != marks_of(sweep(), fewer, None)["its rows"]
+
+
+def test_marks_follow_the_rows_that_the_chosen_setting_alone_meets(sweep, inputs):
+    rows = LabelledRows(("where is it?",), ("card",))
+    none = marks_of(sweep(), inputs, None)
+    test = marks_of(sweep(), inputs, TestRows(rows, (), 0, ()))
+    more = marks_of(sweep(), inputs, TestRows(rows, ("rain",), 3, ("a note",)))
+    assert len({one["its test rows"] for one in (none, test, more)}) == 3
+    known = marks_of(sweep(), replace(inputs, calibration=KnownRows(rows, ())), None)
+    assert {name for name in none if none[name] != known[name]} == {"its calibration rows"}
+
+
+def test_a_sweep_over_other_test_rows_is_refused(tmp_path, sweep, inputs):
+    begin(tmp_path / "out", marks=marks_of(sweep(), inputs, None))
+    rows = TestRows(LabelledRows(("where is it?",), ("card",)), (), 0, ())
+    with pytest.raises(ConfigError, match=r"its test rows changed"):
+        begin(tmp_path / "out", resume=True, marks=marks_of(sweep(), inputs, rows))
+
+
+def test_one_setting_is_trained_by_one_at_a_time(tmp_path):
+    place, told = Place(tmp_path), []
+
+    def other():
+        with place.alone_with("id"):
+            told.append("other")
+
+    thread = threading.Thread(target=other)
+    with place.alone_with("id"), open(tmp_path / "trials" / "id.lock") as again:
+        with pytest.raises(BlockingIOError):
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        thread.start()
+        told.append("first")
+    thread.join(10)
+    assert told == ["first", "other"]
+    assert place.records() == []
 
 
 def test_state_that_others_may_write_is_not_unpickled(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
@@ -53,6 +54,15 @@ def test_a_setting_that_has_ended_is_not_run_again(sweep, shared):
     first = run_setting(setting, all_shared, unheard)
     without_rows = replace(all_shared, texts=(), vectors=all_shared.vectors[:0])
     assert run_setting(setting, without_rows, unheard) == first
+
+
+def test_a_setting_that_is_drawn_twice_is_trained_once(sweep, shared):
+    one = sweep()
+    setting, all_shared = known_settings(one)[0], shared(one)
+    with ThreadPoolExecutor(2) as threads:
+        runs = [threads.submit(run_setting, setting, all_shared, unheard) for _ in range(2)]
+    first, second = (run.result() for run in runs)
+    assert first == second  # its seconds too: the second is the first's record
 
 
 def test_one_that_was_in_flight_is_run_again(sweep, shared):
