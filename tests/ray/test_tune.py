@@ -70,8 +70,9 @@ def kept(out) -> dict[str, bytes]:
 
 def test_an_interrupted_sweep_goes_on_and_runs_nothing_twice(cluster, folder):
     """As a kill, but that this process stays; a record that is written again has another time."""
-    space = {"partition.strategy": ["similar", "random"], "noise.factor": [1, 2, None]}
-    path, out = sweep_file(folder, "grid.yaml", space=space), folder / "grid"
+    # So many that the interruption, a poll later than the first end, meets most of them undone.
+    space = {"partition.strategy": ["similar", "random"], "noise.factor": [*range(1, 10), None]}
+    path, out = sweep_file(folder, "grid.yaml", space=space, concurrent=1), folder / "grid"
 
     def interrupt(step: SweepStep) -> None:
         if step.n_done:
@@ -81,14 +82,14 @@ def test_an_interrupted_sweep_goes_on_and_runs_nothing_twice(cluster, folder):
         swept(path, out, resume=False, on_step=interrupt)
     gc.collect()  # of Tune's handles, so that its actors end
     before = kept(out)
-    assert 0 < len(before) < 6
+    assert 0 < len(before) < 20
     assert (out / "tune" / "tuner.pkl").exists()
     rows = swept(path, out, resume=True, on_step=lambda step: None)
     after = kept(out)
-    assert len(after) == 6
+    assert len(after) == 20
     assert {name: after[name] for name in before} == before
     assert {row.record.state for row in rows} == {FINISHED}
-    assert len(rows) == 12
+    assert len(rows) == 40
 
 
 def test_a_setting_whose_record_was_removed_is_run_again(cluster, folder):
