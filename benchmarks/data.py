@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows, read_inputs, read_test
 from red_ray.encoding import CachedEncoder, open_encoder
-from red_ray.training import TrainingJob
+from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
 
 SEEDS = (0, 1, 2)
 
@@ -53,6 +54,22 @@ def job_of(config: RunConfig, inputs: Inputs, *, pool: bool = False) -> Training
 def encoder_of(config: RunConfig) -> CachedEncoder:
     """The configured encoder with its store: each text is encoded once ever."""
     return open_encoder(config.encoder)
+
+
+def train_alone(
+    job: TrainingJob, encoder: CachedEncoder, fleet_kind: type[LocalFleet] = LocalFleet
+) -> Trained:
+    """Train in this process, without a judge."""
+
+    async def run_to_end() -> Trained:
+        fleet = fleet_kind(encoder)
+        trainer = Trainer(job, fleet)
+        async for _ in trainer.run():
+            pass
+        fleet.close()
+        return trainer.result()
+
+    return asyncio.run(run_to_end())
 
 
 def true_labels(labels: tuple[str, ...], rows: TestRows) -> np.ndarray:

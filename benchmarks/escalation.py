@@ -14,20 +14,19 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.cells import ALGORITHM, Benchmark, Cell, Result, main, mean_interval
-from benchmarks.data import SEEDS, encoder_of, job_of, load, true_labels
+from benchmarks.data import SEEDS, encoder_of, job_of, load, train_alone, true_labels
 from red_ray.config import JudgeConfig
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.metrics import wilson_interval
 from red_ray.core.router import top_labels
 from red_ray.data.inputs import TestRows
 from red_ray.data.prepare import HiddenLabels
-from red_ray.encoding import CachedEncoder
 from red_ray.escalation import Escalator
 from red_ray.evaluation import baselines
 from red_ray.evaluation.escalation import EscalatedRows, curve, escalate_riskiest
 from red_ray.judges import Ledger, ValidatorPool, make_judge
 from red_ray.model import RedModel
-from red_ray.training import LocalFleet, PoolValidator, Trainer, TrainingJob
+from red_ray.training import PoolValidator
 
 SETS = (("banking77", 30), ("clinc150", 10))
 JUDGE = JudgeConfig(spec="simulated:0.9")
@@ -40,7 +39,7 @@ def run(cell: Cell) -> Result:
     use_one_blas_thread()
     config, inputs, test = load(cell["data"], cell["per_label"], cell["seed"])
     encoder = encoder_of(config)
-    model = asyncio.run(train(job_of(config, inputs), encoder))
+    model = train_alone(job_of(config, inputs), encoder).model
     vectors = encoder.encode(test.rows.texts)
     truth = true_labels(model.labels, test)
     offered = top_labels(model.assess(test.rows.texts, vectors).label_proba, JUDGE.top_k)
@@ -54,16 +53,6 @@ def run(cell: Cell) -> Result:
         result[f"accuracy at {point['escalated']:g}"] = point["accuracy"]
         result[f"calls at {point['escalated']:g}"] = point["calls"]
     return result
-
-
-async def train(job: TrainingJob, encoder: CachedEncoder) -> RedModel:
-    """Train in this process, without a judge."""
-    fleet = LocalFleet(encoder)
-    trainer = Trainer(job, fleet)
-    async for _ in trainer.run():
-        pass
-    fleet.close()
-    return trainer.result().model
 
 
 async def escalate(

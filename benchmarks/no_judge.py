@@ -5,7 +5,6 @@ Banking77 and CLINC150, 10 and 30 per label drawn from train, official test set,
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -13,7 +12,7 @@ from scipy import sparse
 from sklearn.linear_model import LogisticRegression
 
 from benchmarks.cells import Benchmark, Cell, Result, main, mean_interval
-from benchmarks.data import SEEDS, encoder_of, job_of, load, true_labels
+from benchmarks.data import SEEDS, encoder_of, job_of, load, train_alone, true_labels
 from red_ray.config import RunConfig
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.evidence import Column
@@ -23,7 +22,7 @@ from red_ray.core.router import fit_router
 from red_ray.data.inputs import TestRows
 from red_ray.encoding import CachedEncoder
 from red_ray.model import RedModel
-from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
+from red_ray.training import LocalFleet
 from red_ray.training.router_host import RouterHost
 
 SETS = (("banking77", 10), ("banking77", 30), ("clinc150", 10), ("clinc150", 30))
@@ -63,7 +62,7 @@ def run(cell: Cell) -> Result:
         overrides = {"partition": {"strategy": strategy}}
         config, inputs, test = load(cell["data"], cell["per_label"], cell["seed"], overrides)
         encoder = encoder_of(config)
-        trained = train(job_of(config, inputs), encoder)
+        trained = train_alone(job_of(config, inputs), encoder, RecordingFleet)
         truth = true_labels(trained.model.labels, test)
         vectors = encoder.encode(test.rows.texts)
         evidence = np.concatenate(list(trained.model.evidence(test.rows.texts, vectors)))
@@ -81,20 +80,6 @@ def run(cell: Cell) -> Result:
 
 def label_of(name: str, strategy: str) -> str:
     return name if strategy == "similar" else f"{name.split(' ')[0]}, {strategy}"
-
-
-def train(job: TrainingJob, encoder: CachedEncoder) -> Trained:
-    """Train in this process."""
-
-    async def run_to_end() -> Trained:
-        fleet = RecordingFleet(encoder)
-        trainer = Trainer(job, fleet)
-        async for _ in trainer.run():
-            pass
-        fleet.close()
-        return trainer.result()
-
-    return asyncio.run(run_to_end())
 
 
 def refitted(config: RunConfig, columns: Sequence[int], evidence: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ Every judge is simulated. The whole table is `results/red_table.md`, the README'
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -17,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.cells import RESULTS, Benchmark, Cell, Result, main, mean_interval
-from benchmarks.data import SEEDS, encoder_of, job_of
+from benchmarks.data import SEEDS, encoder_of, job_of, train_alone
 from benchmarks.judge_loop import train
 from benchmarks.red_data import SEED_TEXTS, has_honest_test, load
 from red_ray.core.blas import use_one_blas_thread
@@ -28,7 +27,7 @@ from red_ray.evaluation.details import test_details
 from red_ray.evaluation.predictions import Predictions, predict_rows
 from red_ray.evaluation.scorecard import RunFacts, scorecard
 from red_ray.model import RedModel
-from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
+from red_ray.training import Trained
 from red_ray.types import Iteration
 
 SETS = ("banking77", "clinc150", SEED_TEXTS)
@@ -139,22 +138,8 @@ def before(data: str, per_label: int, seed: int, expert: str) -> Predictions:
     """Of the initial experts, which the seed scores; the same for all judges and stop modes."""
     config, inputs, test = load(data, per_label, seed, {"expert": {"kind": expert}})
     encoder = encoder_of(config)
-    model = fit(job_of(config, inputs, pool=True), encoder).model
+    model = train_alone(job_of(config, inputs, pool=True), encoder).model
     return predict_rows(model, test.rows.texts, test.rows.labels, (), encoder)
-
-
-def fit(job: TrainingJob, encoder: CachedEncoder) -> Trained:
-    """Train without a judge."""
-
-    async def run_to_end() -> Trained:
-        fleet = LocalFleet(encoder)
-        trainer = Trainer(job, fleet)
-        async for _ in trainer.run():
-            pass
-        fleet.close()
-        return trainer.result()
-
-    return asyncio.run(run_to_end())
 
 
 def with_precision(trained: Trained, inputs: Inputs) -> tuple[Iteration, ...]:

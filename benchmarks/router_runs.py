@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from benchmarks.data import encoder_of, job_of, load, true_labels
+from benchmarks.data import encoder_of, job_of, load, train_alone, true_labels
 from red_ray.config import RunConfig
 from red_ray.core.risk import RiskModel, fit_risk, plain_risk, risk_features
 from red_ray.core.thresholds import CalibrationRows
 from red_ray.data.inputs import Inputs
 from red_ray.encoding import CachedEncoder
 from red_ray.model import RedModel
-from red_ray.training import LocalFleet, Trained, Trainer
+from red_ray.training import LocalFleet
 from red_ray.training.router_host import RouterHost
 
 
@@ -58,7 +57,7 @@ def router_run(data: str, per_label: int, seed: int) -> RouterRun:
     """Train on so many rows per label, and let the model see the test file."""
     config, inputs, test = load(data, per_label, seed)
     encoder = encoder_of(config)
-    model = train(config, inputs, encoder)
+    model = train_alone(job_of(config, inputs), encoder, RecordingFleet).model
     vectors = encoder.encode(test.rows.texts)
     evidence = np.concatenate(list(model.evidence(test.rows.texts, vectors)))
     features = risk_features(evidence, model.router.scores(evidence), model.router.columns)
@@ -80,17 +79,3 @@ def router_run(data: str, per_label: int, seed: int) -> RouterRun:
 def none_of(model: RedModel, encoder: CachedEncoder, texts: Sequence[str]) -> np.ndarray:
     """Probability that these texts fit no label."""
     return model.assess(texts, encoder.encode(texts)).none if texts else np.zeros(0)
-
-
-def train(config: RunConfig, inputs: Inputs, encoder: CachedEncoder) -> RedModel:
-    """Train in this process."""
-
-    async def run_to_end() -> Trained:
-        fleet = RecordingFleet(encoder)
-        trainer = Trainer(job_of(config, inputs), fleet)
-        async for _ in trainer.run():
-            pass
-        fleet.close()
-        return trainer.result()
-
-    return asyncio.run(run_to_end()).model

@@ -6,7 +6,6 @@ the two alternating in one run.
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,13 +14,13 @@ from time import perf_counter
 import numpy as np
 
 from benchmarks.cells import Benchmark, Cell, Result, main, mean_interval
-from benchmarks.data import SEEDS, job_of, load
+from benchmarks.data import SEEDS, job_of, load, train_alone
 from red_ray.batch import CHUNK_ROWS
 from red_ray.config import RunConfig
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.encoding import CachedEncoder, EmbeddingStore, SentenceEncoder
-from red_ray.training import LocalFleet, Trained, Trainer
+from red_ray.training import Trained
 
 REPEATS = 5
 
@@ -47,13 +46,13 @@ def fit_and_classify(
         store = EmbeddingStore(Path(folder), encoder.spec)
         cached = CachedEncoder(encoder, store)
         start = perf_counter()
-        trained = train(config, inputs, cached)
+        trained = train_alone(job_of(config, inputs), cached)
         fitted = perf_counter()
         vectors = cached.encode(test.rows.texts)
         trained.model.decide(trained.model.assess(test.rows.texts, vectors))
         ended = perf_counter()
         n_first = cached.n_encoded
-        train(config, inputs, cached)
+        train_alone(job_of(config, inputs), cached)
         cached.encode(test.rows.texts)
     return {
         "fit s": fitted - start,
@@ -62,18 +61,6 @@ def fit_and_classify(
         "encoded": n_first,
         "encoded by the second run": cached.n_encoded - n_first,
     }, trained
-
-
-def train(config: RunConfig, inputs: Inputs, encoder: CachedEncoder) -> Trained:
-    async def run_to_end() -> Trained:
-        fleet = LocalFleet(encoder)
-        trainer = Trainer(job_of(config, inputs), fleet)
-        async for _ in trainer.run():
-            pass
-        fleet.close()
-        return trainer.result()
-
-    return asyncio.run(run_to_end())
 
 
 def classify_alone(trained: Trained, test: TestRows, encoder: SentenceEncoder) -> Result:
@@ -107,7 +94,7 @@ def on_ray(config: RunConfig, inputs: Inputs, test: TestRows) -> Result:
 
     prepare_environment()
     from red_ray.actors.cluster import ray_session
-    from red_ray.actors.run import train_on_cluster
+    from red_ray.actors.run import LedgerOfRun, train_on_cluster
 
     with tempfile.TemporaryDirectory() as folder:
         encoder = config.encoder.model_copy(update={"store": Path(folder) / "store"})
@@ -115,7 +102,10 @@ def on_ray(config: RunConfig, inputs: Inputs, test: TestRows) -> Result:
         with ray_session():
             start = perf_counter()
             done = train_on_cluster(
-                job_of(fresh, inputs), ledger="", hidden=None, on_progress=lambda _: None
+                job_of(fresh, inputs),
+                ledger=LedgerOfRun(""),
+                hidden=None,
+                on_progress=lambda _: None,
             )
             fitted = perf_counter()
             vectors = done.encoder.encode(test.rows.texts)
