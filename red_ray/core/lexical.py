@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
-from sklearn.feature_extraction.text import HashingVectorizer
+
+from red_ray.core.ngrams import count_ngrams
 
 N_FEATURES = 2**18
 """Hash buckets for characters and words each: collisions are rare at some 10^5 n-grams, and
@@ -32,7 +33,7 @@ class LexicalSpace:
     @classmethod
     def fit(cls, texts: Sequence[str]) -> LexicalSpace:
         """Count document frequencies over `texts` (smoothed as scikit-learn's TF-IDF does)."""
-        counts = _counts(texts)
+        counts = count_ngrams(texts, N_FEATURES)
         frequency = np.bincount(counts.indices, minlength=counts.shape[1])
         idf = np.log((1 + len(texts)) / (1 + frequency)) + 1
         return cls(idf=np.asarray(idf, dtype=np.float32))
@@ -42,35 +43,11 @@ class LexicalSpace:
 
         A text of punctuation alone has no words and is shorter; one without n-grams is zero.
         """
-        counts = _counts(texts)
+        counts = count_ngrams(texts, N_FEATURES)
         counts.data = (1 + np.log(counts.data)) * self.idf[counts.indices]
         chars, words = counts[:, :N_FEATURES], counts[:, N_FEATURES:]
         half = np.float32(np.sqrt(0.5))
         return sparse.hstack([_unit(chars) * half, _unit(words) * half], format="csr")
-
-
-def _counts(texts: Sequence[str]) -> sparse.csr_matrix:
-    chars = HashingVectorizer(
-        analyzer="char_wb",
-        ngram_range=(3, 5),
-        n_features=N_FEATURES,
-        alternate_sign=False,
-        norm=None,
-        dtype=np.float32,
-    )
-    words = HashingVectorizer(
-        analyzer="word",
-        ngram_range=(1, 2),
-        token_pattern=r"\w+",
-        n_features=N_FEATURES,
-        alternate_sign=False,
-        norm=None,
-        dtype=np.float32,
-    )
-    parts = [vectorizer.transform(texts) for vectorizer in (chars, words)]
-    joined = sparse.hstack(parts, format="csr", dtype=np.float32)
-    joined.sort_indices()
-    return joined
 
 
 def _unit(matrix: sparse.csr_matrix) -> sparse.csr_matrix:

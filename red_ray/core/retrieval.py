@@ -106,7 +106,8 @@ class SimilarityEvidence:
     def __init__(self, texts: Texts, n_labels: int) -> None:
         self._texts = texts
         self._by_embedding = LabelSimilarity(len(texts), n_labels)
-        self._by_ngram = None if texts.ngrams is None else LabelSimilarity(len(texts), n_labels)
+        by_ngram = LabelSimilarity(len(texts), n_labels, n_nearest=1)
+        self._by_ngram = None if texts.ngrams is None else by_ngram
 
     def add(self, examples: Examples) -> None:
         """Compare the texts with new examples."""

@@ -15,6 +15,9 @@ Ints = NDArray[np.int64]
 MISSING = np.float32(-1.0)
 """Similarity to a label without examples: the least a cosine can be."""
 
+BLOCK_TEXTS = 512
+"""Texts at a time, so that what is compared stays in the processor's cache."""
+
 N_NEAREST = 3
 """Nearest examples of a label whose mean is evidence beside the very nearest."""
 
@@ -22,12 +25,12 @@ N_NEAREST = 3
 class LabelSimilarity:
     """Running similarity of some texts to the examples of each label.
 
-    Keeps the sum over the examples and the `N_NEAREST` largest, for each text and label.
+    Keeps the sum over the examples and the `n_nearest` largest, for each text and label.
     """
 
-    def __init__(self, n_texts: int, n_labels: int) -> None:
-        self._sum = np.zeros((n_texts, n_labels), dtype=np.float32)
-        self._top = np.full((n_texts, n_labels, N_NEAREST), MISSING)
+    def __init__(self, n_texts: int, n_labels: int, n_nearest: int = N_NEAREST) -> None:
+        self._sum = np.zeros((n_labels, n_texts), dtype=np.float32)
+        self._top = np.full((n_nearest, n_labels, n_texts), MISSING)  # the largest last
         self._counts = np.zeros(n_labels, dtype=np.int64)
 
     def add(self, similarity: Floats, labels: Ints) -> None:
@@ -37,14 +40,14 @@ class LabelSimilarity:
             similarity: dot product of each text with each new example, shape (n_texts, n_new).
             labels: the new examples' labels, shape (n_new,).
         """
-        order = np.argsort(labels, kind="stable")
-        present, starts = np.unique(labels[order], return_index=True)
-        ends = np.append(starts[1:], len(labels))
-        for label, start, end in zip(present, starts, ends, strict=True):
-            block = similarity[:, order[start:end]]
-            self._sum[:, label] += block.sum(axis=1)
-            self._top[:, label] = _largest(self._top[:, label], block)
-            self._counts[label] += end - start
+        present, order, sizes = _in_turns(labels)
+        for start in range(0, len(similarity), BLOCK_TEXTS):
+            block = slice(start, start + BLOCK_TEXTS)
+            turns = np.ascontiguousarray(similarity[block].T)[order]
+            total, top = self._sum[present, block], self._top[:, present, block]
+            self._sum[present, block] = total + _taken_in(turns, sizes, top)
+            self._top[:, present, block] = top
+        self._counts += np.bincount(labels, minlength=len(self._counts))
 
     def centroid(self, mean_norms: Floats) -> Floats:
         """Cosine to each label's centroid, shape (n_texts, n_labels).
@@ -56,20 +59,53 @@ class LabelSimilarity:
             mean_norms: length of each label's mean vector, shape (n_labels,).
         """
         divisor = np.maximum(self._counts, 1) * np.maximum(mean_norms, 1e-12)
-        return np.where(self._counts > 0, self._sum / divisor, MISSING).astype(np.float32)
+        cosine = self._sum.T / divisor
+        return np.where(self._counts > 0, cosine, MISSING).astype(np.float32)
 
     def nearest(self) -> Floats:
         """Similarity to each label's nearest example, shape (n_texts, n_labels)."""
-        return np.asarray(self._top.max(axis=2))
+        return self._top[-1].T.copy()
 
     def nearest_mean(self) -> Floats:
-        """Mean over the `N_NEAREST` nearest examples, or all where there are fewer."""
-        used = np.clip(self._counts, 1, N_NEAREST)
-        total = self._top.sum(axis=2) - MISSING * (N_NEAREST - used)
+        """Mean over the `n_nearest` nearest examples, or all where there are fewer."""
+        n_nearest = len(self._top)
+        used = np.clip(self._counts, 1, n_nearest)
+        total = self._top.sum(axis=0).T - MISSING * (n_nearest - used)
         return np.where(self._counts > 0, total / used, MISSING).astype(np.float32)
 
 
-def _largest(top: Floats, block: Floats) -> Floats:
-    """The `N_NEAREST` largest of each row of `top` and `block` together."""
-    joined = np.concatenate([top, block], axis=1)
-    return np.asarray(np.partition(joined, -N_NEAREST, axis=1)[:, -N_NEAREST:])
+def _taken_in(turns: Floats, sizes: Ints, top: Floats) -> Floats:
+    """Let the examples' similarities into `top`; their sum for each label.
+
+    Args:
+        turns: shape (n_new, n_texts), in the order of `_in_turns`.
+        sizes: of the turns.
+        top: the largest so far, shape (n_nearest, n_present, n_texts), ascending; changed in place.
+    """
+    sums = np.zeros(top.shape[1:], dtype=np.float32)
+    end = 0
+    for size in sizes:
+        values, end = turns[end : end + size], end + size
+        sums[:size] += values
+        for best in top[::-1, :size]:
+            smaller = np.minimum(values, best)
+            np.maximum(values, best, out=best)
+            values = smaller
+    return sums
+
+
+def _in_turns(labels: Ints) -> tuple[Ints, Ints, Ints]:
+    """Cut examples into turns, each with one example of every label that has one left.
+
+    Returns:
+        The labels that occur, those with most examples first; the examples' positions, turn by
+        turn, each in that order of the labels; how many each turn has.
+    """
+    present, label_at, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    by_count = np.argsort(-counts, kind="stable")
+    place = np.argsort(by_count)[label_at]
+    together = np.argsort(place, kind="stable")
+    starts = np.cumsum(counts[by_count]) - counts[by_count]
+    turn = np.empty(len(labels), dtype=np.int64)
+    turn[together] = np.arange(len(labels)) - np.repeat(starts, counts[by_count])
+    return present[by_count], np.lexsort((place, turn)), np.bincount(turn)

@@ -18,3 +18,8 @@ def text_key(text: str) -> str:
     """The identity of a text: SHA-256 of its normalised form, 64 hexadecimal digits."""
     # A lone surrogate can reach us through an escape in JSON; it must not break the identity.
     return hashlib.sha256(normalise(text).encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def encodable(text: str) -> str:
+    """The text with "?" for each half of a surrogate pair, which UTF-8 does not hold."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
+from red_ray.core.text import encodable
 from red_ray.encoding.batches import Batch, TokenTable, bucket_lengths, cut_batches
 from red_ray.encoding.files import find_model
 from red_ray.encoding.packing import pack_linears
@@ -176,7 +177,7 @@ class SentenceEncoder:
         return TokenTable.from_ids(list(chain.from_iterable(self._pool.map(self._ids, chunks))))
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
-        prompted = [_encodable(self._spec.prompt + text) for text in texts]
+        prompted = [encodable(self._spec.prompt + text) for text in texts]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted)]
 
     def _forward(self, table: TokenTable, batch: Batch) -> FloatArray:
@@ -304,8 +305,3 @@ def _private_tokenizer(model: Any, max_tokens: int) -> Any:
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
     return tokenizer
-
-
-def _encodable(text: str) -> str:
-    """`text` with "?" for half of a surrogate pair, which broken JSON holds and UTF-8 does not."""
-    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")

@@ -66,3 +66,9 @@ def test_document_frequencies_count_texts_not_repeats():
     space = LexicalSpace.fit(["top top top", "other"])
     top = LexicalSpace.fit(["top"]).transform(["top"])[:, N_FEATURES:].indices
     np.testing.assert_allclose(space.idf[N_FEATURES + top], np.log(3 / 2) + 1, rtol=1e-6)
+
+
+def test_half_of_a_surrogate_pair_reads_as_a_question_mark(space):
+    """It comes from broken JSON and has no UTF-8; the encoder reads it the same way."""
+    broken, sound = space.transform(["card \ud800 lost", "card ? lost"])
+    assert (broken != sound).nnz == 0

@@ -64,6 +64,48 @@ def test_fewer_than_three_examples_are_averaged_as_they_are(vectors):
     np.testing.assert_allclose(got, every.mean(axis=1), atol=1e-6)
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_labels_of_any_size_equal_a_plain_search(seed):
+    """Bit by bit where it is the same sum: an example after the other."""
+    rng = np.random.default_rng(seed)
+    n_labels, n_examples = rng.integers(2, 30), rng.integers(1, 300)
+    labels = rng.choice(n_labels, n_examples, p=rng.dirichlet(np.full(n_labels, 0.3)))
+    every = rng.uniform(-1, 1, (600, n_examples)).astype(np.float32)  # more than one block
+    found = LabelSimilarity(600, n_labels)
+    found.add(every, labels)
+    norms = np.ones(n_labels, dtype=np.float32)
+    for label in range(n_labels):
+        mine = every[:, labels == label]
+        if not mine.shape[1]:
+            assert (found.nearest()[:, label] == MISSING).all()
+            continue
+        in_turn = np.add.accumulate(mine, axis=1)[:, -1] / mine.shape[1]
+        np.testing.assert_array_equal(found.centroid(norms)[:, label], in_turn.astype(np.float32))
+        ranked = -np.sort(-mine, axis=1)
+        np.testing.assert_array_equal(found.nearest()[:, label], ranked[:, 0])
+        mean = ranked[:, :3].mean(axis=1)
+        np.testing.assert_allclose(found.nearest_mean()[:, label], mean, atol=1e-6)
+
+
+def test_one_text_has_the_bits_that_it_has_among_others():
+    rng = np.random.default_rng(0)
+    every, labels = rng.uniform(-1, 1, (9, 90)).astype(np.float32), np.arange(90) % 3
+    norms = np.ones(3, dtype=np.float32)
+    together, alone = LabelSimilarity(9, 3), LabelSimilarity(1, 3)
+    together.add(every, labels)
+    alone.add(every[4:5], labels)
+    for whole, one in zip(columns(together, norms), columns(alone, norms), strict=True):
+        assert whole[4].tobytes() == one[0].tobytes()
+
+
+def test_only_the_nearest_is_kept_where_no_more_is_asked_for(vectors):
+    texts, examples = vectors[:20], vectors[20:]
+    one = LabelSimilarity(20, N_LABELS, n_nearest=1)
+    one.add(texts @ examples.T, LABELS)
+    np.testing.assert_array_equal(one.nearest(), held(vectors, [slice(None)]).nearest())
+    np.testing.assert_array_equal(one.nearest_mean(), one.nearest())
+
+
 @pytest.mark.parametrize("cuts", [(1, 2, 3), (5,), tuple(range(1, 11))])
 def test_adding_in_parts_equals_adding_at_once(vectors, cuts):
     bounds = (0, *cuts, len(LABELS))
