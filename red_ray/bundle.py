@@ -109,6 +109,26 @@ def load_bundle(folder: Path) -> RedModel:
         ) from error
 
 
+def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[Expert, ...]:
+    """Read every `step`-th expert of a bundle, after their files' hashes were checked.
+
+    Raises:
+        BundleError: it is not the bundle of that id, or damaged.
+    """
+    manifest = _read_manifest(folder)
+    files = dict(manifest["files"])
+    if _bundle_id(files | {MANIFEST: _hash(folder / MANIFEST)}) != bundle_id:
+        raise BundleError(f"{str(folder)!r} holds another bundle than {bundle_id[:16]}")
+    experts = []
+    for position in range(first, len(manifest["experts"]), step):
+        name = expert_name(position)
+        stem = f"experts/{name}."
+        _check_hashes(folder, {path: files[path] for path in files if path.startswith(stem)})
+        kind, n_labels = manifest["experts"][position], len(manifest["subsets"][position])
+        experts.append(_read_expert(kind, n_labels, folder / "experts" / name))
+    return tuple(experts)
+
+
 def _write_parts(model: RedModel, folder: Path) -> None:
     examples = {"vectors": model.example_vectors, "labels": model.example_labels}
     _save_arrays(examples, folder / "examples.safetensors")
@@ -287,6 +307,10 @@ def _check_files(folder: Path, expected: Mapping[str, str]) -> None:
     for name in sorted(found ^ set(expected)):
         fault = "is missing" if name in expected else "does not belong there"
         raise BundleError(_damaged(folder, f"{name!r} {fault}"))
+    _check_hashes(folder, expected)
+
+
+def _check_hashes(folder: Path, expected: Mapping[str, str]) -> None:
     for name, digest in sorted(expected.items()):
         if _hash(folder / name) != digest:
             raise BundleError(_damaged(folder, f"{name!r} was changed since it was written"))

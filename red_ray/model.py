@@ -153,12 +153,22 @@ class RedModel:
             none=self.router.none_proba(evidence),
         )
 
-    def evidence(self, texts: Sequence[str], vectors: Floats) -> Iterator[Floats]:
-        """Evidence in chunks of shape (n_chunk, n_labels, len(Column))."""
+    def evidence(
+        self, texts: Sequence[str], vectors: Floats, scores: Sequence[Floats] | None = None
+    ) -> Iterator[Floats]:
+        """Evidence in chunks of shape (n_chunk, n_labels, len(Column)).
+
+        Args:
+            texts: what it is about.
+            vectors: their embeddings, shape (n_texts, dim).
+            scores: what each expert makes of them, as `Expert.score` gives it, where the experts
+                are elsewhere; by default the model's own are asked.
+        """
         use_one_blas_thread()
         for start in range(0, len(texts), CHUNK_TEXTS):
             chunk = slice(start, start + CHUNK_TEXTS)
-            yield self._evidence(texts[chunk], vectors[chunk])
+            given = None if scores is None else tuple(one[chunk] for one in scores)
+            yield self._evidence(texts[chunk], vectors[chunk], given)
 
     @property
     def thresholds(self) -> Thresholds:
@@ -199,13 +209,17 @@ class RedModel:
             expert=self.expert_of[best],
         )
 
-    def _evidence(self, texts: Sequence[str], vectors: Floats) -> Floats:
+    def _evidence(
+        self, texts: Sequence[str], vectors: Floats, scores: tuple[Floats, ...] | None
+    ) -> Floats:
         ngrams = None if self.space is None else self.space.transform(texts)
         similar = SimilarityEvidence(Texts(vectors, ngrams), len(self.labels))
         similar.add(self._examples)
         parts = Parts(
             gate=None if self.gate is None else self.gate.score(vectors)[:, :-1],
-            experts=tuple(expert.score(vectors) for expert in self.experts),
+            experts=tuple(expert.score(vectors) for expert in self.experts)
+            if scores is None
+            else scores,
             similarity=similar.similarity(self._norms),
             lexical=similar.lexical(self._norms),
         )

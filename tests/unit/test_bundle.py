@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from red_ray import bundle
-from red_ray.bundle import load_bundle, read_provenance, save_bundle, write_provenance
+from red_ray.bundle import load_bundle, load_experts, read_provenance, save_bundle, write_provenance
 from red_ray.calibration import with_goal
 from red_ray.config import Goal
 from red_ray.core.risk import fit_risk
@@ -63,6 +63,28 @@ def test_a_loaded_model_gives_the_same_bits(model, folder, corpus):
     assert distribution(loaded, corpus).tobytes() == distribution(model, corpus).tobytes()
     for name in ("config", "labels", "subsets", "noise_counts", "example_texts", "n_seed"):
         assert getattr(loaded, name) == getattr(model, name)
+
+
+@pytest.mark.parametrize("step", [1, 2, 5])
+def test_some_experts_can_be_read_alone(model, folder, corpus, step):
+    bundle_id = save_bundle(model, folder, {})
+    vectors = FakeEncoder().encode(corpus.test)
+    for first in range(step):
+        experts = load_experts(folder, bundle_id, first, step)
+        assert len(experts) == len(model.experts[first::step])
+        for read, kept in zip(experts, model.experts[first::step], strict=True):
+            assert read.score(vectors).tobytes() == kept.score(vectors).tobytes()
+
+
+def test_experts_of_another_or_a_damaged_bundle_are_refused(plain, folder):
+    bundle_id = save_bundle(plain, folder, {})
+    with pytest.raises(BundleError, match="holds another bundle"):
+        load_experts(folder, "0" * 64, 0, 1)
+    damaged = folder / "experts" / "expert-01.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"!")
+    load_experts(folder, bundle_id, 0, 2)
+    with pytest.raises(BundleError, match=r"expert-01.*was changed"):
+        load_experts(folder, bundle_id, 1, 2)
 
 
 def test_a_promise_and_a_learned_score_come_back(plain, folder, corpus):

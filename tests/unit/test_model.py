@@ -80,5 +80,16 @@ def test_chunks_change_nothing_that_matters(model, corpus, monkeypatch):
     np.testing.assert_allclose(assessed(model, [corpus.test]), whole, rtol=1e-5)
 
 
+def test_scores_that_experts_gave_elsewhere_change_nothing(model, corpus, monkeypatch):
+    """As they do where the experts are spread over processes; the model's own are not asked."""
+    monkeypatch.setattr("red_ray.model.CHUNK_TEXTS", 5)
+    vectors = FakeEncoder().encode(corpus.test)
+    own = np.concatenate([*model.evidence(corpus.test, vectors)])
+    scores = [expert.score(vectors) for expert in model.experts]
+    without = dataclasses.replace(model, experts=())
+    given = np.concatenate([*without.evidence(corpus.test, vectors, scores)])
+    np.testing.assert_allclose(given, own, rtol=1e-5, atol=1e-6)
+
+
 def test_no_text_is_no_decision(model):
     assert model.predict([]) == []
