@@ -24,10 +24,12 @@ from red_ray.judges.ledger import (
     Ledger,
     Received,
     RequestCounts,
+    Review,
     Sent,
     Spent,
     Unsent,
 )
+from red_ray.judges.ledger.schema import REVIEWS
 from red_ray.judges.ledger.transfer import RecordCounts, exported, take_records
 from red_ray.types import Candidate, Outcome, Question, Verdict
 
@@ -67,6 +69,18 @@ def sent(number: int = 0, *, judge: str = "fake", asked_in: str = "run/1") -> Se
 
 def received(number: int = 0, result: str = "label", **told: object) -> Received:
     return Received(f"{number:032x}", result, **told)  # type: ignore[arg-type]
+
+
+def review(text: str = "where is my card?", minute: int = 0, **told: object) -> Review:
+    candidates = (("card_lost", 0.5), ("top_up", 0.25))
+    at = NOON + timedelta(minutes=minute)
+    return Review(text, "escalated", candidates, created_at=at, **told)  # type: ignore[arg-type]
+
+
+def waiting(ledger: Ledger, limit: int = 100) -> list[str]:
+    found = [one.text for one in ledger.open_reviews(limit)]
+    assert ledger.n_open_reviews() == len(found) or len(found) == limit
+    return found
 
 
 def lines(ledger: Ledger) -> list[bytes]:
@@ -242,8 +256,12 @@ class LedgerSuite:
         error = replace(verdict("e", Outcome.ERROR), error=strange)
         ledger.write([kept(verdict(), text=strange), kept(error, "run/1")])
         assert list(ledger.get_many(["k", "e"], asked_in="run/1")) == ["k", "e"]
+        at = NOON + timedelta(hours=1)
+        ledger.add_reviews([Review(strange, "abstained", ((strange, 0.5),), strange, "", at)])
+        assert [one.candidates[0][1] for one in ledger.open_reviews(9)] == [0.5]
         ledger.add_humans([HumanVerdict(strange, None)])
         assert ledger.humans_of([strange]) == {strange: None}
+        assert ledger.open_reviews(9) == []
 
     def test_a_record_holds_all_that_was_kept(self, ledger: Ledger) -> None:
         ledger.write([Kept(verdict(), question("Ünïcode 🙂", mode="verify"), "run/1")])
@@ -345,6 +363,108 @@ class LedgerSuite:
         assert ledger.add_humans(HumanVerdict(text, text) for text in texts) == 1_200
         assert ledger.humans_of([*texts, "unseen"]) == dict(zip(texts, texts, strict=True))
         assert ledger.add_humans([]) == 0
+
+    # Texts that wait for a person
+
+    def test_what_waits_for_a_person_is_kept_whole(self, ledger: Ledger, place: str | Path) -> None:
+        one = review("Ünïcode 🙂", note="timed out", bundle="b" * 64)
+        ledger.add_reviews([one, Review("bare", "abstained", ())])
+        again = Ledger(place)
+        bare = Review("bare", "abstained", (), created_at=NOON)
+        assert sorted(again.open_reviews(9), key=lambda found: found.text) == [bare, one]
+        again.close()
+
+    def test_the_newest_come_first(self, ledger: Ledger) -> None:
+        ledger.add_reviews([review("b", 2), review("a", 1), review("c", 3)])
+        assert waiting(ledger) == ["c", "b", "a"]
+        assert waiting(ledger, 2) == ["c", "b"]
+        assert ledger.n_open_reviews() == 3
+
+    def test_of_a_text_the_newest_word_stands(self, ledger: Ledger) -> None:
+        ledger.add_reviews([review("Where  is it?", 1, note="new"), review("where IS it?", 0)])
+        ledger.add_reviews([review("where is it?", 0, note="old")])
+        assert [one.note for one in ledger.open_reviews(9)] == ["new"]
+        ledger.add_reviews([review("where is it?", 2, note="newer")])
+        assert [one.note for one in ledger.open_reviews(9)] == ["newer"]
+        ledger.add_reviews([])
+        assert ledger.n_open_reviews() == 1
+
+    @pytest.mark.parametrize("label", ["card_lost", None])
+    def test_what_a_person_answered_waits_no_longer(
+        self, ledger: Ledger, label: str | None
+    ) -> None:
+        ledger.add_reviews([review("Yes", 0), review("no", 1)])
+        ledger.add_humans([HumanVerdict(" yes ", label)])
+        assert waiting(ledger) == ["no"]
+
+    @pytest.mark.parametrize(
+        ("outcome", "mode", "minute", "waits"),
+        [
+            (Outcome.LABEL, "choose", 0, False),
+            (Outcome.NONE, "choose", -1, False),
+            (Outcome.LABEL, "verify", 0, False),
+            (Outcome.NONE, "verify", 0, True),  # a "no" leaves all other labels
+            (Outcome.LABEL, "describe", 0, True),
+            (Outcome.LABEL, "choose", 1, True),  # to another question, before
+            (Outcome.TIMEOUT, "choose", 0, True),
+            (Outcome.UNREADABLE, "choose", 0, True),
+        ],
+    )
+    def test_what_a_judge_answers_since_waits_no_longer(
+        self, ledger: Ledger, outcome: Outcome, mode: str, minute: int, waits: bool
+    ) -> None:
+        ledger.add_reviews([review("asked", minute), review("not asked", minute)])
+        ledger.write([Kept(verdict(outcome=outcome), question("Asked", mode))])
+        assert sorted(waiting(ledger)) == [*["asked"] * waits, "not asked"]
+
+    def test_the_oldest_go_when_too_many_wait(
+        self, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("red_ray.judges.ledger.store.MAX_REVIEWS", 3)
+        ledger.add_reviews([review(f"{i}", i) for i in (4, 0, 3, 1, 2)])
+        assert waiting(ledger) == ["4", "3", "2"]
+        ledger.add_reviews([review("older", 1)])
+        assert waiting(ledger) == ["4", "3", "2"]
+        ledger.add_reviews([review(f"together {i}", 5) for i in range(5)])
+        assert len(waiting(ledger)) == 3, "one moment is no reason to lose them all"
+
+    def test_two_that_let_the_same_texts_wait_do_not_lock_each_other_out(
+        self, ledger: Ledger, place: str | Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("red_ray.judges.ledger.store.MAX_REVIEWS", 50)
+        other, together = Ledger(place), threading.Barrier(2)
+        texts = [f"{i:03d}" for i in range(100)]
+
+        def write(one: Ledger, texts: list[str]) -> None:
+            together.wait(10)
+            for turn in range(5):
+                one.add_reviews([review(text, turn) for text in texts])
+
+        with ThreadPoolExecutor(2) as threads:
+            jobs = [threads.submit(write, ledger, texts), threads.submit(write, other, texts[::-1])]
+            for job in jobs:
+                job.result()
+        assert ledger.n_open_reviews() == 50
+        other.close()
+
+    def test_a_ledger_of_before_takes_texts_that_wait(
+        self, ledger: Ledger, place: str | Path
+    ) -> None:
+        ledger.write([kept(verdict())])
+        with ledger._engine.begin() as connection:
+            REVIEWS.drop(connection)
+        later = Ledger(place)
+        later.add_reviews([review("new")])
+        assert waiting(later) == ["new"]
+        assert list(later.get_many(["k"])) == ["k"]
+        later.close()
+
+    def test_no_text_that_waits_is_told_where_it_cannot_be_stored(self, ledger: Ledger) -> None:
+        broken = replace(review("private words"), reason=None)  # type: ignore[arg-type]
+        with pytest.raises(StorageError, match="reason") as caught:
+            ledger.add_reviews([review("fine"), broken])
+        assert "private" not in f"{caught.value} {caught.value.__cause__}"
+        assert waiting(ledger) == []
 
     # Transfer
 

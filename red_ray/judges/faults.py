@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 from red_ray.errors import JudgeError, JudgeRefused, JudgeUnavailable, SchemaRefused
+from red_ray.retry_after import retry_after_s
 
 # What servers name when they cannot constrain an answer; "information" is not "format".
 _SCHEMA = re.compile(
@@ -74,29 +73,6 @@ def status_error(
     if status in _BAD_REQUEST:
         return _bad_request(told, failure, has_answered=has_answered)
     return JudgeRefused(f"{told}: check that the address and the model take such requests")
-
-
-def retry_after_s(value: str | None, now: datetime) -> float | None:
-    """Seconds to wait by a `Retry-After` header: a number or an HTTP date; None if neither.
-
-    Source: RFC 9110, section 10.2.3; fractions of a second are accepted as well.
-    """
-    if value is None:
-        return None
-    try:
-        wait_s = float(value)
-    except ValueError:
-        wait_s = _until(value, now)
-    return max(wait_s, 0.0) if math.isfinite(wait_s) else None
-
-
-def _until(date: str, now: datetime) -> float:
-    try:
-        then = parsedate_to_datetime(date)
-    except (ValueError, OverflowError):
-        return math.nan
-    # An HTTP date is in GMT; without a zone the parser leaves it naive.
-    return ((then if then.tzinfo else then.replace(tzinfo=UTC)) - now).total_seconds()
 
 
 def _bad_request(told: str, failure: Failure, *, has_answered: bool) -> JudgeError:

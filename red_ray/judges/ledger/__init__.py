@@ -8,14 +8,16 @@ from red_ray.judges.ledger.entries import (
     Received,
     Record,
     RequestCounts,
+    Review,
     Sent,
     Spent,
     Unsent,
 )
 from red_ray.judges.ledger.lease import Lease
-from red_ray.judges.ledger.store import Entry, Ledger, utc_now
+from red_ray.judges.ledger.store import MAX_REVIEWS, Entry, Ledger, utc_now
 
 __all__ = [
+    "MAX_REVIEWS",
     "UNKNOWN",
     "Entry",
     "HumanVerdict",
@@ -25,6 +27,7 @@ __all__ = [
     "Received",
     "Record",
     "RequestCounts",
+    "Review",
     "Sent",
     "Spent",
     "Unsent",

@@ -76,6 +76,24 @@ class HumanVerdict:
 
 
 @dataclass(frozen=True, slots=True)
+class Review:
+    """A text that was given no sure label, and waits for a person.
+
+    `reason`: `abstained` (the judge gave no result) or `escalated` (nobody was asked).
+    `candidates`: likely labels with the model's confidence in each, best first. `note`: why the
+    judge gave no result, else empty. `bundle`: the id of the model's. `created_at`: when it came;
+    None is now.
+    """
+
+    text: str
+    reason: str
+    candidates: tuple[tuple[str, float], ...]
+    note: str = ""
+    bundle: str = ""
+    created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Spent:
     """What a judge has cost in all; tokens and USD as far as known, else as estimated."""
 

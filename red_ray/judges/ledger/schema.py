@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from red_ray.core.text import text_key
-from red_ray.judges.ledger.entries import HumanVerdict, Kept, Received, Record, Sent
+from red_ray.judges.ledger.entries import HumanVerdict, Kept, Received, Record, Review, Sent
 from red_ray.judges.prompts import PROMPT_VERSION
 from red_ray.types import Outcome
 
@@ -70,6 +70,7 @@ VERDICTS = sa.Table(
     sa.Column("version", _Words, nullable=False),
     sa.Column("asked_in", _Words, nullable=False),
     sa.Column("created_at", _Moment, nullable=False),
+    sa.Index("verdicts_by_text", "text_key"),
 )
 
 REQUESTS = sa.Table(
@@ -114,6 +115,19 @@ HUMANS = sa.Table(
     sa.Column("created_at", _Moment, nullable=False),
 )
 
+REVIEWS = sa.Table(
+    "reviews",
+    METADATA,
+    sa.Column("text_key", sa.String(64), primary_key=True),
+    sa.Column("text", _Words, nullable=False),
+    sa.Column("reason", sa.Text, nullable=False),
+    sa.Column("candidates", sa.JSON, nullable=False),
+    sa.Column("note", _Words, nullable=False),
+    sa.Column("bundle", sa.Text, nullable=False),
+    sa.Column("created_at", _Moment, nullable=False),
+    sa.Index("reviews_by_time", "created_at", "text_key"),
+)
+
 _SPENT = ("requests", "prompt_tokens", "completion_tokens", "cost_usd")
 _STANDS = (
     *(f"own_{name}" for name in _SPENT),
@@ -132,6 +146,11 @@ class Statements:
         self.kept = self._verdict(wins=None)
         self.failed = self._insert(FAILURES).on_conflict_do_nothing()
         self.human = self._human()
+        self.review = self._review()
+        self.outdated = sa.delete(REVIEWS).where(
+            REVIEWS.c.text_key == sa.bindparam("own_key"),
+            REVIEWS.c.created_at == sa.bindparam("told_at"),  # it may have a newer word by now
+        )
         answers = (self._insert(VERDICTS).excluded.outcome == answer for answer in ANSWERS)
         self.imported = self._verdict(wins=sa.and_(~_answered(), sa.or_(*answers)))
 
@@ -160,6 +179,14 @@ class Statements:
                 insert.excluded.created_at >= HUMANS.c.created_at,
                 insert.excluded.label.is_distinct_from(HUMANS.c.label),
             ),
+        )
+
+    def _review(self) -> Any:
+        insert = self._insert(REVIEWS)
+        return insert.on_conflict_do_update(
+            index_elements=[REVIEWS.c.text_key],
+            set_={column.name: insert.excluded[column.name] for column in REVIEWS.c},
+            where=insert.excluded.created_at >= REVIEWS.c.created_at,
         )
 
 
@@ -272,6 +299,25 @@ def human_row(human: HumanVerdict, now: datetime) -> dict[str, Any]:
         "label": human.label,
         "created_at": human.given_at or now,
     }
+
+
+def review_row(review: Review, now: datetime) -> dict[str, Any]:
+    """A row of `reviews`."""
+    return {
+        "text_key": stored_text_key(review.text),
+        "text": review.text,
+        "reason": review.reason,
+        "candidates": [[storable(label), share] for label, share in review.candidates],
+        "note": review.note,
+        "bundle": review.bundle,
+        "created_at": review.created_at or now,
+    }
+
+
+def review_of(row: sa.RowMapping) -> Review:
+    """A row of `reviews` as it was written."""
+    columns = {name: row[name] for name in Review.__dataclass_fields__}
+    return Review(**columns | {"candidates": tuple(map(tuple, row["candidates"]))})
 
 
 RECORD_COLUMNS = tuple(Record.__dataclass_fields__)

@@ -23,13 +23,14 @@ from red_ray.judges.ledger.entries import (
     Received,
     Record,
     RequestCounts,
+    Review,
     Sent,
     Spent,
     Unsent,
 )
 from red_ray.judges.ledger.lease import Lease
 from red_ray.judges.ledger.reserve import Reserve
-from red_ray.judges.ledger.schema import ANSWERS, FAILURES, HUMANS, REQUESTS, VERDICTS
+from red_ray.judges.ledger.schema import ANSWERS, FAILURES, HUMANS, REQUESTS, REVIEWS, VERDICTS
 from red_ray.types import Outcome, Verdict
 
 Entry = Sent | Unsent | Received | Kept
@@ -44,6 +45,22 @@ _FAILURES_OF = sa.select(FAILURES).where(
 _KEYS_PER_QUERY = 500  # SQLite builds before 3.32 take 999 variables at most
 _ROWS_AT_ONCE = 1000
 
+MAX_REVIEWS = 10_000
+"""Texts that wait for a person: more of them nobody works off, and a flood fills no disk."""
+
+# A "no" to a single candidate is no answer: it leaves all others.
+_UNANSWERED = sa.and_(
+    ~sa.exists().where(HUMANS.c.text_key == REVIEWS.c.text_key),
+    ~sa.exists().where(
+        VERDICTS.c.text_key == REVIEWS.c.text_key,
+        VERDICTS.c.created_at >= REVIEWS.c.created_at,
+        sa.or_(
+            sa.and_(VERDICTS.c.outcome == Outcome.LABEL.value, VERDICTS.c.mode != "describe"),
+            sa.and_(VERDICTS.c.outcome == Outcome.NONE.value, VERDICTS.c.mode == "choose"),
+        ),
+    ),
+)
+
 
 def utc_now() -> datetime:
     """The system's time, in UTC."""
@@ -57,6 +74,8 @@ class Ledger:
     later verdict replaces them. A failed outcome is kept for what it cost and may be asked
     again; then its row takes the new outcome and the sum of what was spent. Within the round
     that it came of it is given back too, so that a run that is resumed goes the same way.
+
+    Texts that wait for a person stand here as well, so that all who ask over one ledger share them.
 
     Not bound to a thread, but blocking: async code calls it through an executor.
 
@@ -176,6 +195,45 @@ class Ledger:
         """
         for row in self._stream(sa.select(HUMANS).order_by(HUMANS.c.text_key)):
             yield HumanVerdict(row["text"], row["label"], row["created_at"])
+
+    def add_reviews(self, reviews: Iterable[Review]) -> None:
+        """Let texts wait for a person, in one commit; of a text the newest word stands.
+
+        The oldest beyond `MAX_REVIEWS` go.
+
+        Raises:
+            StorageError: the disk is full or the ledger went away.
+        """
+        rows = [schema.review_row(review, self._now()) for review in reviews]
+        # In one order everywhere: two that write the same keys would wait for each other.
+        rows.sort(key=lambda row: (row["text_key"], row["created_at"]))
+        with self._translated():
+            self._commit([(self._statements.review, rows)] if rows else [])
+            self._forget_oldest_reviews()
+
+    def open_reviews(self, limit: int) -> list[Review]:
+        """Texts that wait for a person, the newest first.
+
+        One that a person has answered waits no longer, nor one that a judge answered since.
+
+        Raises:
+            StorageError: the ledger cannot be read.
+        """
+        newest = (REVIEWS.c.created_at.desc(), REVIEWS.c.text_key)
+        query = sa.select(REVIEWS).where(_UNANSWERED).order_by(*newest)
+        with self._connection() as connection:
+            rows = connection.execute(query.limit(limit)).mappings()
+            return [schema.review_of(row) for row in rows]
+
+    def n_open_reviews(self) -> int:
+        """How many `open_reviews` there are.
+
+        Raises:
+            StorageError: the ledger cannot be read.
+        """
+        query = sa.select(sa.func.count()).select_from(REVIEWS).where(_UNANSWERED)
+        with self._connection() as connection:
+            return int(connection.scalar(query) or 0)
 
     def verdicts(self) -> Iterator[Verdict]:
         """All verdicts of judges, failed outcomes included, in the order of their keys.
@@ -350,6 +408,15 @@ class Ledger:
         with self._engine.begin() as connection:
             for statement, rows in batches:
                 connection.execute(statement, rows)
+
+    def _forget_oldest_reviews(self) -> None:
+        columns = (REVIEWS.c.text_key, REVIEWS.c.created_at)
+        newest = sa.select(*columns).order_by(*(column.desc() for column in columns[::-1]))
+        with self._engine.begin() as connection:
+            old = connection.execute(newest.offset(MAX_REVIEWS)).all()
+            rows = [{"own_key": key, "told_at": at} for key, at in sorted(old)]
+            if rows:
+                connection.execute(self._statements.outdated, rows)
 
     def _count_changed(self, statement: Any, rows: _Rows) -> int:
         if not rows:

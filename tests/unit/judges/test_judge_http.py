@@ -15,8 +15,8 @@ import pytest
 from red_ray.config import JudgeConfig
 from red_ray.errors import JudgeError, JudgeRefused, JudgeTimeout, JudgeUnavailable, SchemaRefused
 from red_ray.judges import Judge, make_judge, ollama
-from red_ray.judges.faults import retry_after_s
 from red_ray.judges.prompts import CUT, NO_BODY, NONE_OPTION, render
+from red_ray.retry_after import retry_after_s
 from red_ray.types import Candidate, Outcome, Question, Reply
 from tests.servers import (
     OllamaServer,
