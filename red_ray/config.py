@@ -7,6 +7,7 @@ differs. Secrets never stand here: a judge's key is named by its environment var
 from __future__ import annotations
 
 import difflib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -298,7 +299,7 @@ def parse_config(data: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(data)
     except ValidationError as error:
-        raise ConfigError(_one_line(error)) from error
+        raise ConfigError(faults_of(error, all_keys(RunConfig))) from error
 
 
 def changed(config: RunConfig, over: dict[str, Any]) -> RunConfig:
@@ -368,20 +369,22 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _one_line(error: ValidationError) -> str:
+def faults_of(error: ValidationError, keys: Sequence[str]) -> str:
+    """What is wrong with a configuration, in one line; `keys` are those that there are."""
     parts = []
     for fault in error.errors():
         where = ".".join(str(step) for step in fault["loc"])
         if fault["type"] == "extra_forbidden":
-            parts.append(f"unknown configuration key {where!r}{_suggest(where)}")
+            near = difflib.get_close_matches(where, keys, n=1)
+            told = f"; did you mean {near[0]!r}?" if near else ""
+            parts.append(f"unknown configuration key {where!r}{told}")
+        elif fault["type"] == "missing":
+            parts.append(f"the key {where!r} is missing")
         else:
-            parts.append(f"{where}: {fault['msg']}, got {fault['input']!r}")
+            message = fault["msg"].removeprefix("Value error, ")
+            shown = "" if isinstance(fault["input"], Mapping) else f", got {fault['input']!r}"
+            parts.append(f"{where}: {message}{shown}" if where else message)
     return "; ".join(parts)
-
-
-def _suggest(where: str) -> str:
-    near = difflib.get_close_matches(where, all_keys(RunConfig), n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def all_keys(model: type[BaseModel], prefix: str = "") -> list[str]:

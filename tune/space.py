@@ -7,7 +7,6 @@ import hashlib
 import itertools
 import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Annotated, Any, Literal, Self, cast
 import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from red_ray.config import Goal, RunConfig, all_keys, load_config, merge, read_yaml
+from red_ray.config import Goal, RunConfig, all_keys, faults_of, load_config, merge, read_yaml
 from red_ray.errors import ConfigError
 from red_ray.judges.spec import WITHOUT_WORDS
 
@@ -227,7 +226,7 @@ def load_sweep(path: Path) -> SweepConfig:
     try:
         sweep = SweepConfig.model_validate(given)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_one_line(error)}") from error
+        raise ConfigError(f"{path.name}: {faults_of(error, _sweep_keys())}") from error
     _check(sweep)
     return sweep
 
@@ -350,24 +349,6 @@ def _place(key: str, value: Any, folder: Path) -> Any:
     if "$" in filled:
         raise ConfigError(f"data.{key}: a variable in {value!r} is not set in the environment")
     return folder / filled
-
-
-def _one_line(error: ValidationError) -> str:
-    parts = []
-    for fault in error.errors():
-        where = ".".join(str(step) for step in fault["loc"])
-        if fault["type"] == "extra_forbidden":
-            near = difflib.get_close_matches(where, _sweep_keys(), n=1)
-            parts.append(
-                f"unknown key {where!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-            )
-        elif fault["type"] == "missing":
-            parts.append(f"the key {where!r} is missing")
-        else:
-            message = fault["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(fault["input"], Mapping) else f", got {fault['input']!r}"
-            parts.append(f"{where}: {message}{shown}" if where else message)
-    return "; ".join(parts)
 
 
 def _sweep_keys() -> list[str]:

@@ -64,6 +64,11 @@ def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, A
     Raises:
         ConfigError: an assignment has no `=`, a key is unknown or a value does not fit.
     """
+    return load_config(file, overrides_of(assignments, given))
+
+
+def overrides_of(assignments: list[str] | None, given: dict[str, Any]) -> dict[str, Any]:
+    """The nested keys that `--set` assignments and options of their own state; see `resolve`."""
     overrides: dict[str, Any] = {}
     for key, value in given.items():
         if value is not None:
@@ -73,7 +78,7 @@ def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, A
         if not equals:
             raise ConfigError(f"--set takes key=value, got {assignment!r}")
         _place(overrides, key.strip(), _value(assignment, value))
-    return load_config(file, overrides)
+    return overrides
 
 
 def goal_of(goals: list[str] | None) -> dict[str, float | None] | None:

@@ -41,7 +41,7 @@ def test_paths_are_relative_to_the_file_and_variables_are_filled_in(tmp_path, mo
 @pytest.mark.parametrize(
     ("added", "message"),
     [
-        ("serch: grid", "unknown key 'serch'; did you mean 'search'"),
+        ("serch: grid", "unknown configuration key 'serch'; did you mean 'search'"),
         ("search: random", "'random' needs n_trials"),
         ("n_trials: 3", "drop n_trials"),
         ("goals: [{catch_eror: 0.9}]", "did you mean 'goals.0.catch_errors'"),
