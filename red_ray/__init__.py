@@ -2,17 +2,21 @@
 
 model = red_ray.load("runs/demo")
 model.predict(["my card never arrived"])
+
+client = red_ray.Client("http://127.0.0.1:8000")
+client.classify(["my card never arrived"])
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from red_ray.client import AsyncClient, Client
     from red_ray.model import RedModel
 
-__all__ = ["load"]
+__all__ = ["AsyncClient", "Client", "load"]
 
 
 def load(place: str | Path) -> RedModel:
@@ -25,3 +29,11 @@ def load(place: str | Path) -> RedModel:
 
     folder = Path(place)
     return load_bundle(folder if (folder / MANIFEST).exists() else folder / "bundle")
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from red_ray import client  # late: importing red_ray stays cheap
+
+    return getattr(client, name)

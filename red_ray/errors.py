@@ -7,13 +7,16 @@
     │   ├── BundleError           a bundle that is damaged, foreign or of another version
     │   ├── EncoderError          a model that cannot be found or does not load
     │   ├── GoalError             a goal that the calibration rows cannot promise
-    │   └── OutputError           a place that cannot be written
+    │   ├── OutputError           a place that cannot be written
+    │   └── RequestRefused        the endpoint refuses a request: its token, size or values
     └── RunError                  a failure with everything kept; the command exits 1
         ├── JudgeError            a judge that gave no answer
         │   ├── JudgeTimeout
         │   ├── JudgeUnavailable  connection refused, 408, 429, 5xx: worth another try
         │   ├── JudgeRefused      401 to 404: no retry can help
         │   └── SchemaRefused     the server takes no answer schema: ask again without one
+        ├── EndpointError         an endpoint that answers what cannot be used
+        │   └── EndpointUnavailable   away or overloaded, also after some tries
         ├── StorageError          a disk that is full or went away
         └── ForgottenError        a restarted worker that must be given its rows again
 
@@ -52,6 +55,17 @@ class GoalError(UserError):
 
 class OutputError(UserError):
     """An output cannot be written."""
+
+
+class RequestRefused(UserError):
+    """The endpoint refuses the request as it is; `status` is the HTTP status, where one came."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class RunError(RedRayError):
@@ -95,6 +109,31 @@ class JudgeRefused(JudgeError):
 
 class SchemaRefused(JudgeError):
     """The server takes no answer schema; the judge asks without one from now on."""
+
+
+class EndpointError(RunError):
+    """The endpoint gave no answer that can be used; `status` is None where none came at all."""
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message, status)
+        self.status = status
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class EndpointUnavailable(EndpointError):
+    """The endpoint cannot be reached or is overloaded; another try may succeed.
+
+    `retry_after_s`: how long it asks to be left alone.
+    """
+
+    def __init__(
+        self, message: str, status: int | None = None, retry_after_s: float | None = None
+    ) -> None:
+        super().__init__(message, status)
+        self.args = (message, status, retry_after_s)
+        self.retry_after_s = retry_after_s
 
 
 class StorageError(RunError):
