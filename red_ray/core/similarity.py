@@ -64,7 +64,8 @@ class LabelSimilarity:
 
     def nearest(self) -> Floats:
         """Similarity to each label's nearest example, shape (n_texts, n_labels)."""
-        return self._top[-1].T.copy()
+        nearest: Floats = self._top[-1].T.copy()
+        return nearest
 
     def nearest_mean(self) -> Floats:
         """Mean over the `n_nearest` nearest examples, or all where there are fewer."""
