@@ -6,16 +6,21 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from red_ray.config import JudgeConfig
+from red_ray.config import JudgeConfig, RunConfig
 from red_ray.core.retrieval import nearest_first
 from red_ray.core.router import top_labels
 from red_ray.core.text import text_key
-from red_ray.judges import question_key
+from red_ray.data.prepare import HiddenLabels
+from red_ray.data.tables import read_table
+from red_ray.errors import ConfigError
+from red_ray.judges import Judge, make_judge, question_key
+from red_ray.judges.spec import is_simulated
 from red_ray.model import Assessment, RedModel
 from red_ray.types import HUMAN, Alternative, Candidate, Decision, Outcome, Question, Verdict
 
@@ -110,6 +115,10 @@ class Escalator:
         for row, proba, verdict in zip(rows, distribution, verdicts, strict=True):
             settled[row] = self.settle(decisions[row], proba, verdict)
         return settled
+
+    def question_about(self, text: str) -> Question | None:
+        """What the judge was asked about a text of late; None where it was not."""
+        return self._forms.get(text_key(text))
 
     async def ask(
         self, texts: Sequence[str], vectors: Floats, assessment: Assessment
@@ -228,6 +237,57 @@ class Escalator:
         nearest = nearest_first(similarity, rows, self._judge.examples_per_candidate)
         examples = tuple(model.example_texts[row] for row in nearest)
         return Candidate(model.labels[label], model.descriptions[label], examples)
+
+
+def asked_in(judge: JudgeConfig) -> str:
+    """Names escalated texts in the ledger: they are no part of a training run, nor of its bill.
+
+    Where answers are cut is named too: one that could not be read may be readable with more room.
+    """
+    return f"escalation:{judge.max_answer_tokens}"
+
+
+def judge_of(config: RunConfig, model: RedModel, truth: HiddenLabels | None) -> Judge:
+    """The judge; nothing is asked yet.
+
+    Raises:
+        ConfigError: it is unknown, or lacks what it needs.
+    """
+    votes = None
+    if config.judge.spec == "neighbours":
+        from red_ray.judges.votes import lexical_votes  # late: scikit-learn costs a second
+
+        n_seed = model.n_seed
+        names = [model.labels[label] for label in model.example_labels[:n_seed]]
+        votes = lexical_votes(model.example_texts[:n_seed], names)
+    hidden = truth.of if truth is not None else None
+    return make_judge(config.judge, seed=config.seed, hidden=hidden, votes=votes)
+
+
+def truth_of(source: Path, config: RunConfig, model: RedModel) -> HiddenLabels | None:
+    """The labels of a table, for a simulated judge alone; None for any other.
+
+    Raises:
+        ConfigError: it has none.
+        DataError: it cannot be read.
+    """
+    if not is_simulated(config.judge.spec):
+        return None
+    columns = model.config
+    table = read_table(
+        source,
+        text_column=columns.text_column,
+        label_column=columns.label_column,
+        label_required=False,
+    )
+    if table.labels is None:
+        raise ConfigError(
+            f"judge {config.judge.spec!r} only plays one and needs the truth: give "
+            f"{str(source)!r} a column {columns.label_column!r}, or ask a language model "
+            "(--judge ollama:MODEL)"
+        )
+    pairs = zip(table.texts, table.labels, strict=True)
+    return HiddenLabels.of_texts((text, label.strip()) for text, label in pairs if text and label)
 
 
 def part_of(assessment: Assessment, rows: Ints) -> Assessment:

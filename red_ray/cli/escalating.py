@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from red_ray.cli.loop_thread import LoopThread
 from red_ray.cli.options import resolve
 from red_ray.cli.running import ledger_of
 from red_ray.config import RunConfig
-from red_ray.data.prepare import HiddenLabels
-from red_ray.data.tables import read_table
 from red_ray.errors import ConfigError, JudgeUnavailable
 from red_ray.judges.spec import is_simulated
 from red_ray.run_folder import RunFolder
@@ -34,12 +31,6 @@ if TYPE_CHECKING:
     from red_ray.types import Decision
 
 Floats = NDArray[np.float32]
-
-RUN = "escalation"
-"""Names these questions in the ledger: they are no part of a training run, nor of its bill.
-
-Where answers are cut is named too: one that could not be read may be readable with more room.
-"""
 
 SETTABLE = ("judge.", "router.on_failure")
 """What `--set` may say of a model that is trained."""
@@ -120,50 +111,6 @@ def settings_of(
     return config
 
 
-def judge_of(config: RunConfig, model: RedModel, truth: HiddenLabels | None) -> Judge:
-    """The judge; nothing is asked yet.
-
-    Raises:
-        ConfigError: it is unknown, or lacks what it needs.
-    """
-    from red_ray.judges import make_judge
-    from red_ray.judges.votes import lexical_votes
-
-    votes = None
-    if config.judge.spec == "neighbours":
-        n_seed = model.n_seed
-        names = [model.labels[label] for label in model.example_labels[:n_seed]]
-        votes = lexical_votes(model.example_texts[:n_seed], names)
-    hidden = truth.of if truth is not None else None
-    return make_judge(config.judge, seed=config.seed, hidden=hidden, votes=votes)
-
-
-def truth_of(source: Path, config: RunConfig, model: RedModel) -> HiddenLabels | None:
-    """The labels of a table, for a simulated judge alone; None for any other.
-
-    Raises:
-        ConfigError: it has none.
-        DataError: it cannot be read.
-    """
-    if not is_simulated(config.judge.spec):
-        return None
-    columns = model.config
-    table = read_table(
-        source,
-        text_column=columns.text_column,
-        label_column=columns.label_column,
-        label_required=False,
-    )
-    if table.labels is None:
-        raise ConfigError(
-            f"judge {config.judge.spec!r} only plays one and needs the truth: give "
-            f"{str(source)!r} a column {columns.label_column!r}, or ask a language model "
-            "(--judge ollama:MODEL)"
-        )
-    pairs = zip(table.texts, table.labels, strict=True)
-    return HiddenLabels.of_texts((text, label.strip()) for text, label in pairs if text and label)
-
-
 @contextmanager
 def asking(
     config: RunConfig,
@@ -178,7 +125,7 @@ def asking(
         ConfigError: there is a budget in money, and no price.
         OutputError: the ledger cannot be opened, or another process asks this judge.
     """
-    from red_ray.escalation import Escalator
+    from red_ray.escalation import Escalator, asked_in
     from red_ray.judges import Ledger, ValidatorPool
     from red_ray.training import PoolValidator
 
@@ -188,7 +135,7 @@ def asking(
         LoopThread() as loop,
     ):
         pool = ValidatorPool(judge, ledger, config.judge, seed=config.seed)
-        validator = PoolValidator(pool, judge.name, f"{RUN}:{config.judge.max_answer_tokens}")
+        validator = PoolValidator(pool, judge.name, asked_in(config.judge))
         escalator = Escalator(model, validator, config.judge, config.router.on_failure)
         loop.submit(_tell(pool, on_progress))
         try:

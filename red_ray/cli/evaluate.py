@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from red_ray.cli.console import Output, guarded, notes
-from red_ray.cli.escalating import Asking, asking, judge_of, settings_of, show_curve, telling
+from red_ray.cli.escalating import Asking, asking, settings_of, show_curve, telling
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.cli.running import keep_card, score_rows
 from red_ray.cli.show import show_run
@@ -88,6 +88,8 @@ def _judge(
     judge: str | None,
     assignments: list[str] | None,
 ) -> tuple[RunConfig, Judge]:
+    from red_ray.escalation import judge_of
+
     command = f"red-ray evaluate {run.path} --escalate-share 0.2"
     config = settings_of(run, judge, assignments, command)
     pairs = zip(rows.rows.texts, rows.rows.labels, strict=True)

@@ -13,12 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from red_ray.batch import COLUMNS, BatchCounts, classify_table
-from red_ray.errors import DataError, JudgeUnavailable, OutputError, StorageError
+from red_ray.batch import COLUMNS, BatchCounts, Job, PartsFolder, classify_here, read_shards
+from red_ray.errors import DataError, JudgeUnavailable, StorageError
 from tests.unit.training.fakes import FakeEncoder, train
 
 READ = {".csv": pd.read_csv, ".jsonl": lambda path: pd.read_json(path, lines=True)}
-READ[".parquet"] = pd.read_parquet
+READ[".parquet"] = READ[""] = pd.read_parquet
 WRITE = {
     ".csv": lambda table, path: table.to_csv(path, index=False),
     ".jsonl": lambda table, path: table.to_json(path, orient="records", lines=True),
@@ -33,11 +33,33 @@ def model(corpus):
 
 
 @pytest.fixture
+def rows(monkeypatch):
+    """Sets how many rows a chunk and a shard have."""
+
+    def go(chunk, shard):
+        monkeypatch.setattr("red_ray.batch.shards.CHUNK_ROWS", chunk)
+        monkeypatch.setattr("red_ray.batch.shards.SHARD_ROWS", shard)
+
+    return go
+
+
+def classify(model, source, target, *, escalate=None, **options):
+    """Classify a table; the counts after each chunk."""
+    shards = read_shards(source, model.config.text_column)
+    job = Job.of(source, model.bundle_id, top_k=3)
+    with PartsFolder.open(target, job, **options) as parts:
+        left = (shard for shard in shards if shard.number not in parts.done)
+        counts = list(classify_here(model, left, parts, escalate=escalate))
+        parts.finish()
+    return counts
+
+
+@pytest.fixture
 def classified(model, tmp_path):
     def go(table, kind=".csv", target=".parquet"):
         source, out = tmp_path / f"in{kind}", tmp_path / f"out{target}"
         WRITE[kind](table, source)
-        counts = list(classify_table(model, source, out))[-1]
+        counts = classify(model, source, out, overwrite=True)[-1]
         return READ[target](out), counts
 
     return go
@@ -49,7 +71,7 @@ def table(corpus):
 
 
 @pytest.mark.parametrize("kind", WRITE)
-@pytest.mark.parametrize("target", WRITE)
+@pytest.mark.parametrize("target", READ)
 def test_each_format_gives_the_decisions_of_predict(classified, model, table, kind, target):
     found, counts = classified(table, kind, target)
     decisions = model.predict(list(table.text))
@@ -106,10 +128,10 @@ def test_numbers_are_texts_too(classified):
     assert found.decision.notna().all()
 
 
-@pytest.mark.parametrize("chunk", [1, 3, 48])
-def test_streaming_in_chunks_gives_the_same_decisions(classified, table, monkeypatch, chunk):
+@pytest.mark.parametrize(("chunk", "shard"), [(1, 2), (3, 6), (5, 20), (48, 48)])
+def test_chunks_and_shards_give_the_same_decisions(classified, table, rows, chunk, shard):
     whole, _ = classified(table, ".parquet")
-    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", chunk)
+    rows(chunk, shard)
     table.loc[[0, 5], "text"] = ""
     streamed, counts = classified(table, ".parquet")
     assert counts.rows == len(table)
@@ -120,10 +142,10 @@ def test_streaming_in_chunks_gives_the_same_decisions(classified, table, monkeyp
     np.testing.assert_allclose(streamed.confidence[kept], whole.confidence[kept], rtol=1e-5)
 
 
-def test_counts_grow_with_each_chunk(model, table, tmp_path, monkeypatch):
-    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 20)
+def test_counts_grow_with_each_chunk(model, table, tmp_path, rows):
+    rows(20, 40)
     table.to_csv(tmp_path / "in.csv", index=False)
-    counts = list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv"))
+    counts = classify(model, tmp_path / "in.csv", tmp_path / "out.csv")
     assert [one.rows for one in counts] == [20, 40, 48]
 
 
@@ -132,7 +154,7 @@ def test_nothing_is_left_where_the_source_breaks_off(model, tmp_path):
     source.write_bytes(b"text\n" + b"hello\n" * 3000 + b"caf\xe9\n")
     target = tmp_path / "out.csv"
     with pytest.raises(DataError, match="not UTF-8"):
-        list(classify_table(model, source, target))
+        classify(model, source, target)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
@@ -145,17 +167,10 @@ def test_a_full_disk_leaves_the_old_table(model, table, tmp_path, monkeypatch):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StorageError, match="make room"):
-        list(classify_table(model, tmp_path / "in.csv", target))
+    with pytest.raises(StorageError, match="no space left"):
+        classify(model, tmp_path / "in.csv", target, overwrite=True)
     assert target.read_text() == "old"
     assert {path.name for path in tmp_path.iterdir()} == {"in.csv", "out.csv"}
-
-
-def test_a_target_that_is_a_folder_is_the_users_mistake(model, table, tmp_path):
-    table.to_csv(tmp_path / "in.csv", index=False)
-    (tmp_path / "out.csv").mkdir()
-    with pytest.raises(OutputError, match="it is a folder"):
-        list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv"))
 
 
 # --- with a judge ------------------------------------------------------------------------------
@@ -167,8 +182,8 @@ def answered(decisions):
     return done
 
 
-def test_each_chunk_is_put_to_the_judge_with_its_own_vectors(model, table, tmp_path, monkeypatch):
-    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 7)
+def test_each_chunk_is_put_to_the_judge_with_its_own_vectors(model, table, tmp_path, rows):
+    rows(7, 14)
     table.loc[[3, 20], "text"] = ""
     table.to_csv(tmp_path / "in.csv", index=False)
     given = []
@@ -182,7 +197,7 @@ def test_each_chunk_is_put_to_the_judge_with_its_own_vectors(model, table, tmp_p
         return answered([dataclasses.replace(one, label=t, source="judge") for t, one in said])
 
     target = tmp_path / "out.csv"
-    counts = list(classify_table(model, tmp_path / "in.csv", target, escalate=escalate))
+    counts = classify(model, tmp_path / "in.csv", target, escalate=escalate)
     found = pd.read_csv(target, keep_default_na=False)
     assert given == [text for text in table.text if text]
     assert list(found.label) == list(table.text)
@@ -190,9 +205,9 @@ def test_each_chunk_is_put_to_the_judge_with_its_own_vectors(model, table, tmp_p
     assert (counts[-1].by_judge, counts[-1].errors) == (46, 2)
 
 
-def test_the_next_chunk_is_out_while_one_waits_for_the_judge(model, table, tmp_path, monkeypatch):
+def test_the_next_chunk_is_out_while_one_waits_for_the_judge(model, table, tmp_path, rows):
     """And no more than the next: memory stays bounded however slow the judge is."""
-    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 12)
+    rows(12, 24)
     table.to_csv(tmp_path / "in.csv", index=False)
     out, most = [], []
 
@@ -208,7 +223,7 @@ def test_the_next_chunk_is_out_while_one_waits_for_the_judge(model, table, tmp_p
         done.set_result(list(decisions))
         return done
 
-    list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate))
+    classify(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate)
     assert most == [2, 2, 2, 1]
 
 
@@ -221,5 +236,5 @@ def test_a_judge_that_fails_leaves_no_table(model, table, tmp_path):
         return failed
 
     with pytest.raises(JudgeUnavailable, match="nobody there"):
-        list(classify_table(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate))
+        classify(model, tmp_path / "in.csv", tmp_path / "out.csv", escalate=escalate)
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]

@@ -88,7 +88,7 @@ def test_chunks_are_asked_about_one_after_the_other_and_change_nothing(
     classified, server, monkeypatch
 ):
     _, whole, _ = classified(*asking(server))
-    monkeypatch.setattr("red_ray.batch.CHUNK_ROWS", 7)
+    monkeypatch.setattr("red_ray.batch.shards.CHUNK_ROWS", 7)
     found, table, _ = classified(*asking(server))
     assert server.n_requests == 24
     assert found["rows"] == 48
