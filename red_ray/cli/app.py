@@ -14,6 +14,7 @@ from red_ray.cli.judge import judge
 from red_ray.cli.ledger import ledger
 from red_ray.cli.report import report
 from red_ray.cli.resume import resume
+from red_ray.cli.serve import serve
 from red_ray.cli.thresholds import thresholds
 from red_ray.cli.train import train
 from red_ray.cli.tune import tune
@@ -42,7 +43,7 @@ def main(
     """Many labels, few examples: a classifier that asks a language model only where it pays."""
 
 
-for verb in (demo, train, resume, evaluate, classify, thresholds, report, tune):
+for verb in (demo, train, resume, evaluate, classify, thresholds, report, tune, serve):
     app.command()(verb)
 app.add_typer(judge, name="judge")
 app.add_typer(ledger, name="ledger")

@@ -143,8 +143,15 @@ def _terminable() -> Iterator[None]:
 
 
 @contextmanager
-def guarded(output: Output) -> Iterator[None]:
-    """Turn an error of ours, Ctrl-C and SIGTERM into one line and the exit code that it means."""
+def guarded(
+    output: Output, *, stopped: str = "stopped; verdicts paid for are in the ledger"
+) -> Iterator[None]:
+    """Turn an error of ours, Ctrl-C and SIGTERM into one line and the exit code that it means.
+
+    Args:
+        output: where the line goes.
+        stopped: the line where it was stopped.
+    """
     with _terminable():
         try:
             yield
@@ -153,7 +160,7 @@ def guarded(output: Output) -> Iterator[None]:
             output.err.print(f"red-ray: {error}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(code) from error
         except KeyboardInterrupt as stop:
-            told = str(stop) or "stopped; verdicts paid for are in the ledger"
+            told = str(stop) or stopped
             output.err.print(f"red-ray: {told}", markup=False, soft_wrap=True)
             code = EXIT_TERMINATED if _was_terminated() else EXIT_INTERRUPTED
             raise typer.Exit(code) from None

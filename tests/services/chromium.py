@@ -31,6 +31,7 @@ _FLAGS = (
     "--proxy-server=http://127.0.0.1:9",  # discard: whatever it tries, no request leaves
 )
 _DOMAINS = ("Page", "Runtime", "Log", "Network")
+_KEY_CODES = {"Tab": 9, "Enter": 13, "Escape": 27, " ": 32, "ArrowDown": 40, "/": 191}
 
 
 @dataclass(slots=True)
@@ -59,6 +60,37 @@ class Page:
         )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
+
+    async def until(self, condition: str) -> None:
+        """Wait for a JavaScript expression to hold.
+
+        Raises:
+            AssertionError: it never did.
+        """
+        look = f"() => ({condition}) ? done() : setTimeout(look, 20)"
+        try:
+            await self.evaluate(f"new Promise((done) => {{ const look = {look}; look(); }})")
+        except TimeoutError:
+            raise AssertionError(f"this never held: {condition}") from None
+
+    async def type(self, text: str) -> None:
+        """Enter a text where the focus is."""
+        await self.call("Input.insertText", text=text)
+
+    async def press(self, *keys: str, ctrl: bool = False) -> None:
+        """Press keys, one after the other."""
+        for key in keys:
+            code = _KEY_CODES.get(key) or ord(key.upper())
+            event = {"key": key, "windowsVirtualKeyCode": code, "modifiers": 2 if ctrl else 0}
+            written = {"Enter": "\r", "Tab": ""}.get(key, key if len(key) == 1 else "")
+            text = {} if ctrl or not written else {"text": written}
+            await self.call("Input.dispatchKeyEvent", type="keyDown", **event, **text)
+            await self.call("Input.dispatchKeyEvent", type="keyUp", **event)
+
+    async def scheme(self, name: str) -> None:
+        """Make the system's colours `light` or `dark`."""
+        wish = {"name": "prefers-color-scheme", "value": name}
+        await self.call("Emulation.setEmulatedMedia", features=[wish])
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """A command of the protocol to this page."""
@@ -107,10 +139,14 @@ class Browser:
             async with _DevTools.connect(address) as devtools:
                 yield cls(devtools)
 
-    async def open(self, file: Path, *, width: int | None = None) -> Page:
-        """Load a file in a tab of its own, as wide as a phone if `width` says so."""
+    async def open(self, place: Path | str, *, width: int | None = None) -> Page:
+        """Load a file or an address in a tab of its own, as wide as a phone if `width` says so.
+
+        The tab shares neither storage nor cookies with another.
+        """
         call = self._devtools.call
-        target = (await call("Target.createTarget", url="about:blank"))["targetId"]
+        context = await call("Target.createBrowserContext")
+        target = (await call("Target.createTarget", url="about:blank", **context))["targetId"]
         attached = await call("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self._devtools, attached["sessionId"])
         self._devtools.pages[attached["sessionId"]] = page
@@ -118,7 +154,8 @@ class Browser:
             await page.call(f"{domain}.enable")
         if width is not None:
             await page.width(width)
-        await page.call("Page.navigate", url=file.as_uri())
+        address = place if isinstance(place, str) else place.as_uri()
+        await page.call("Page.navigate", url=address)
         await asyncio.wait_for(page.loaded.wait(), PATIENCE_S)
         return page
 

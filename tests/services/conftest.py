@@ -32,17 +32,18 @@ def missing(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def find_program(name: str) -> str:
+    """The path of a program; without it the test ends here."""
+    found = shutil.which(name)
+    if found is None:
+        missing(f"{name!r} is not on the PATH; scripts/install_services.sh installs it")
+    return found
+
+
 @pytest.fixture
 def program() -> Program:
-    """Finds a program by its name; without it the test ends here."""
-
-    def find(name: str) -> str:
-        found = shutil.which(name)
-        if found is not None:
-            return found
-        missing(f"{name!r} is not on the PATH; scripts/install_services.sh installs it")
-
-    return find
+    """See `find_program`."""
+    return find_program
 
 
 @pytest.fixture

@@ -1,0 +1,311 @@
+"""`red-ray serve`: a trained run over HTTP, on Ray Serve."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from red_ray import errors
+from red_ray.cli.console import Output, catch_sigterm, guarded
+from red_ray.cli.options import ConfigFile, Dashboard, Json, RunPath, Set, overrides_of
+from red_ray.errors import OutputError, RedRayError, RunError
+from red_ray.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from red_ray.model import RedModel
+    from serve.settings import ServeSettings
+
+LOOK_S = 1.0
+"""Between two looks whether the endpoint is still there."""
+
+SHORT = 17
+"""Characters of a folder for temporary files in which there is room for a socket of HAProxy: its
+path may have 97, and Ray adds 68 to the name of the folder that it is given."""
+
+ANSWER_S = 60.0
+"""How long a call may take beside the waits that are set."""
+
+
+def serve(
+    run: RunPath,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; beyond this machine only with tokens.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Where to listen.")] = 8000,
+    replicas: Annotated[
+        int | None, typer.Option(min=1, help="Processes that answer.  [default: processors]")
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            help="Whom to ask about escalated texts in place of the run's judge; off: nobody.",
+            metavar="SPEC",
+        ),
+    ] = None,
+    config: ConfigFile = None,
+    assignments: Set = None,
+    plain_proxy: Annotated[
+        bool, typer.Option("--plain-proxy", help="Ray's own proxy in place of HAProxy.")
+    ] = False,
+    dashboard: Dashboard = False,
+    as_json: Json = False,
+) -> None:
+    """Answer over HTTP, with a page at /; Ctrl-C ends it. A new bundle in RUN is taken over.
+
+    Tokens that may call stand in the environment variable RED_RAY_TOKENS.
+    """
+    output = Output(as_json=as_json)
+    stopped = "the endpoint is down; what judge and people said is in the ledger"
+    with (
+        guarded(output, stopped=stopped),
+        tempfile.TemporaryDirectory(prefix="rr-", dir=_short_place()) as own,
+    ):
+        settings = _settings(run, judge, config, assignments)
+        model = _checked(settings, host, port)
+        n_replicas = replicas or _processors() // settings.threads or 1
+        # Before Ray is imported: it reads its settings then.
+        from red_ray.actors.environment import prepare_environment, prepare_serving
+
+        prepare_environment()
+        is_haproxy = prepare_serving(Path(own), _free_ports(), plain=plain_proxy)
+        with (
+            output.err.status("starting Ray and the endpoint") as status,
+            _deployed(settings, host, port, n_replicas, dashboard=dashboard) as check,
+        ):
+            status.stop()
+            url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            facts = {
+                "url": url,
+                "bundle": model.bundle_id,
+                "replicas": n_replicas,
+                "layout": settings.layout,
+                "proxy": "haproxy" if is_haproxy else "plain",
+                "judge": _judge_of(settings),
+                "pid": os.getpid(),
+            }
+            output.result(facts)
+            if not as_json:
+                _print(output, run, facts, model)
+            while True:
+                time.sleep(LOOK_S)
+                check()
+
+
+def _short_place() -> str | None:
+    """Where HAProxy's folder goes: the usual place, unless its name is too long for a socket's."""
+    return None if len(tempfile.gettempdir()) <= SHORT else "/tmp"
+
+
+def _settings(
+    run: Path, judge: str | None, file: Path | None, assignments: list[str] | None
+) -> ServeSettings:
+    from red_ray.config import merge, read_yaml
+    from serve.settings import parse_settings
+
+    given = overrides_of(assignments, {"run": str(run.absolute()), "judge.spec": judge})
+    return parse_settings(merge(read_yaml(file) if file else {}, given))
+
+
+def _checked(settings: ServeSettings, host: str, port: int) -> RedModel:
+    """Find what cannot work before Ray is started."""
+    from red_ray.bundle import load_bundle
+    from red_ray.encoding.files import find_model
+    from red_ray.escalation import judge_of
+    from serve.desk import truth_for
+    from serve.gate import check_is_loopback, tokens_of_environment
+    from serve.loaded import judged
+
+    if not tokens_of_environment():
+        check_is_loopback(host)
+    _check_is_free(host, port)
+    folder = RunFolder.open(Path(settings.run))
+    model = load_bundle(folder.bundle)
+    find_model(model.config.encoder.model, model.config.encoder.revision)
+    config = judged(folder, settings)
+    if config.judge.spec is not None:
+        judge_of(config, model, truth_for(config, model, settings))
+    return model
+
+
+def _judge_of(settings: ServeSettings) -> str | None:
+    from serve.loaded import judged
+
+    return judged(RunFolder(Path(settings.run)), settings).judge.spec
+
+
+@contextmanager
+def _deployed(
+    settings: ServeSettings, host: str, port: int, replicas: int, *, dashboard: bool
+) -> Iterator[Any]:
+    """The endpoint on Ray while the block runs; yields a function that looks whether it is there.
+
+    Raises:
+        RedRayError: it did not start.
+    """
+    import ray.serve
+    from ray.exceptions import RayError
+
+    from red_ray.actors.cluster import ray_session
+    from serve.deployments import APP, application
+
+    n_shards = settings.shards if settings.layout == "sharded" else 0
+    n_cpus = replicas * settings.threads + n_shards
+    waits_s = settings.limits.wait_s + settings.judge.wait_s
+    ray_serve: Any = ray.serve
+    with _apart(), ray_session(num_cpus=n_cpus, dashboard=dashboard), _quiet():
+        catch_sigterm()
+        try:
+            ray_serve.start(
+                http_options={"host": host, "port": port, "request_timeout_s": ANSWER_S + waits_s},
+                logging_config={"log_level": "WARNING", "enable_access_log": False},
+            )
+            deployments = application(settings, replicas=replicas, starts=1)
+            ray_serve.run(deployments, name=APP, route_prefix="/")
+        except (RuntimeError, RayError) as error:
+            raise _told_by(f"{error}\n{_why(ray_serve, APP)}") from error
+        try:
+            yield lambda: _check_is_there(ray_serve, APP)
+        finally:
+            _end(ray_serve, APP)
+
+
+def _end(ray_serve: Any, app: str) -> None:
+    """Let the replicas finish what is under way; what else Serve started ends with Ray.
+
+    Not `serve.shutdown`: it kills the proxy first, and with it what is under way. And not in this
+    thread: where Ray itself was ended, as by a signal to all processes of a service, the call would
+    wait for it for a minute, and then end this process.
+    """
+    import ray
+
+    host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
+    ending = threading.Thread(target=_delete, args=(ray_serve, app), daemon=True)
+    ending.start()
+    while ending.is_alive() and _listens(host.strip("[]"), int(port)):
+        ending.join(LOOK_S / 4)
+
+
+def _delete(ray_serve: Any, app: str) -> None:
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    with suppress(RayError, RayServeException, TimeoutError):
+        ray_serve.delete(app)
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection((host, port), timeout=LOOK_S):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def _apart() -> Iterator[None]:
+    """Ray's processes, where it is started here, get process groups of their own.
+
+    `timeout` and `kill %1` send SIGTERM to all of our group: Ray would be gone before the endpoint
+    could be ended.
+    """
+    services: Any = importlib.import_module("ray._private.services")
+    before = services.ConsolePopen
+    services.ConsolePopen = partial(before, process_group=0)
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
+
+
+def _why(ray_serve: Any, app: str) -> str:
+    """What Serve says of the deployments that do not come up; empty where it is gone itself."""
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    with suppress(RayError, RayServeException):
+        status = ray_serve.status().applications.get(app)
+        return "\n".join(one.message for one in status.deployments.values()) if status else ""
+    return ""
+
+
+def _told_by(text: str) -> RedRayError:
+    """The error of ours that a replica raised, as Serve quotes it; else the last line of all."""
+    told = re.findall(r"^(?:red_ray\.)?errors\.(\w+): (.+)$", text, re.MULTILINE)
+    kind = getattr(errors, told[-1][0], None) if told else None
+    if isinstance(kind, type) and issubclass(kind, RedRayError):
+        return kind(f"the endpoint did not start: {told[-1][1]}")
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return RunError(f"the endpoint did not start: {lines[-1] if lines else text!r}")
+
+
+def _check_is_there(ray_serve: Any, app: str) -> None:
+    status = ray_serve.status().applications.get(app)
+    if status is None:
+        raise RunError("the endpoint is there no more: something else ended it")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Serve tells of its steps through a logger of its own."""
+    import logging
+
+    logger = logging.getLogger("ray.serve")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _check_is_free(host: str, port: int) -> None:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise OutputError(
+                f"cannot listen on {host}:{port} ({error.strerror}); take another --port"
+            ) from error
+
+
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        for probe in (one, other):
+            probe.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
+
+
+def _processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _print(output: Output, run: Path, facts: dict[str, Any], model: RedModel) -> None:
+    out = output.out
+    url, proxy = facts["url"], "HAProxy" if facts["proxy"] == "haproxy" else "Ray's proxy"
+    count = f"{facts['replicas']} replica{'s' if facts['replicas'] != 1 else ''}"
+    judge = facts["judge"] or "none"
+    if model.thresholds.escalate is None:
+        judge += f" (no goal, so nothing is escalated: `red-ray thresholds {run} --goal …`)"
+    lines = (
+        f"[bold]{url}[/]   the page; API at {url}/docs",
+        f"bundle {facts['bundle'][:16]}…   {len(model.labels)} labels   {count}, "
+        f"{facts['layout']}, behind {proxy}",
+    )
+    for line in lines:
+        out.print(line, soft_wrap=True, highlight=False)
+    out.print(f"judge {judge}", soft_wrap=True, highlight=False, markup=False)
+    out.print("Ctrl-C ends it", style="dim")
