@@ -49,6 +49,8 @@ bench: setup
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.judge_pool
 	$(BIN)/python -m benchmarks.ledger
+	$(BIN)/python -m benchmarks.serving
+	$(BIN)/python -m benchmarks.batch
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup

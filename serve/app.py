@@ -50,6 +50,9 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 MAX_FAULTS = 3
 """Of a body that are told."""
 
+OF_USERS = {"texts", "answers"}
+"""Parts of a body whose content is never repeated: an error may stand in a log."""
+
 
 def make_app(
     service: Service, tokens: Sequence[str] = (), *, tells_request_id: bool = True
@@ -231,6 +234,7 @@ def _told(error: RequestValidationError) -> str:
         given = fault.get("input")
         # Not a list or an object: one that is deep enough cannot be written down.
         is_short = isinstance(given, str | int | float | None) and len(repr(given)) <= 80
+        is_short &= not set(steps) & OF_USERS
         faults.append(f"{told}, got {given!r}" if is_short else told)
     more = len(error.errors()) - MAX_FAULTS
     return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")

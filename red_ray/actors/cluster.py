@@ -50,12 +50,17 @@ def _join() -> object:
 
 
 def _start(num_cpus: int | None, dashboard: bool) -> object:
-    return ray.init(
-        num_cpus=num_cpus,
-        include_dashboard=dashboard,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-    )
+    try:
+        return ray.init(
+            num_cpus=num_cpus,
+            include_dashboard=dashboard,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
+    except Exception as error:  # a node that is slow to start has no narrower class
+        raise RunError(
+            f"Ray did not start ({_last_line(error)}); is the machine busy? try again"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

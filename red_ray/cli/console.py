@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -47,6 +48,7 @@ class Output:
         """Print the result where JSON is asked for; else the command prints its own text."""
         if self.as_json:
             typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
+            sys.stdout.flush()  # `serve` goes on after it
 
     @contextmanager
     def steps(self) -> Iterator[StepView]:
