@@ -31,6 +31,9 @@ export function start() {
     el("div", { id: "live-body", class: "live-body" }),
   );
   document.addEventListener("visibilitychange", poll);
+  known.addEventListener("change", () => {
+    if (isHere && stats) draw();
+  });
 }
 
 export function show() {

@@ -34,7 +34,7 @@ def test_a_criterion_can_be_added_and_another_dropped():
             "p95_latency_s.go must not be above p95_latency_s.abort",
         ),
         ({"accuracy": {"go": 85, "abort": 0.7}}, "less than or equal to 1"),
-        ({"accuracy": {"go": 0.9}}, "accuracy.abort: Field required"),
+        ({"accuracy": {"go": 0.9}}, "accuracy.abort' is missing"),
         (
             dict.fromkeys(("accuracy", "success_rate", "unreadable_rate")),
             "an audit needs at least one criterion",

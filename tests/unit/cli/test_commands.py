@@ -184,5 +184,5 @@ def test_a_full_disk_while_classifying_is_a_failure(
     monkeypatch.setattr(os, "fsync", full)
     target = tmp_path / "done.csv"
     args = ("--input", test_file, "--output", target)
-    said(red_ray("classify", finished.path, *args), 1, "No space left")
+    said(red_ray("classify", finished.path, *args), 1, "no space left")
     assert not list(tmp_path.glob("*done*"))

@@ -1,0 +1,120 @@
+"""serve/config.yaml is what Ray takes it for: Ray itself accepts misspelt keys in silence."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from importlib.resources import files
+from typing import Any, get_args
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from red_ray.cli.serve import ANSWER_S
+from red_ray.errors import ConfigError
+from serve.settings import ServeSettings, parse_settings
+
+
+@pytest.fixture(scope="module")
+def config() -> dict[str, Any]:
+    read: dict[str, Any] = yaml.safe_load(files("serve").joinpath("config.yaml").read_text("utf-8"))
+    return read
+
+
+@pytest.fixture(scope="module")
+def schema() -> type[BaseModel]:
+    from ray.serve.schema import ServeDeploySchema
+
+    return ServeDeploySchema
+
+
+@pytest.fixture(scope="module")
+def settings(config: dict[str, Any]) -> ServeSettings:
+    return parse_settings(config["applications"][0]["args"])
+
+
+def unknown_keys(model: type[BaseModel], data: dict[str, Any], path: str = "") -> Iterator[str]:
+    """Keys of the data that the model does not know, however deep."""
+    for key, value in data.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            yield f"{path}{key}"
+            continue
+        found = next(_models(field.annotation), None)
+        for part in value if isinstance(value, list) else [value]:
+            if found is not None and isinstance(part, dict):
+                yield from unknown_keys(found, part, f"{path}{key}.")
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models among what a field may be."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)
+
+
+def test_ray_takes_it(config: dict[str, Any], schema: type[BaseModel]) -> None:
+    schema.model_validate(config)
+
+
+def test_it_has_no_key_that_ray_does_not_know(
+    config: dict[str, Any], schema: type[BaseModel]
+) -> None:
+    assert not list(unknown_keys(schema, config))
+
+
+@pytest.mark.parametrize(
+    ("place", "wrong"),
+    [
+        ([], "aplications"),
+        (["http_options"], "prot"),
+        (["logging_config"], "log_levle"),
+        (["applications", 0], "route_prefx"),
+        (["applications", 0, "deployments", 0], "max_qeued_requests"),
+        (["applications", 0, "deployments", 0, "ray_actor_options"], "num_cpu"),
+    ],
+)
+def test_a_misspelt_key_would_be_found(
+    config: dict[str, Any], schema: type[BaseModel], place: list[Any], wrong: str
+) -> None:
+    changed = copy.deepcopy(config)
+    inner: Any = changed
+    for step in place:
+        inner = inner[step]
+    inner[wrong] = 1
+    (found,) = unknown_keys(schema, changed)
+    assert found.endswith(wrong)
+
+
+def test_a_misspelt_argument_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="layuot"):
+        parse_settings(config["applications"][0]["args"] | {"layuot": "packed"})
+
+
+def test_it_configures_the_deployments_that_there_are(config: dict[str, Any]) -> None:
+    from serve import deployments as ours
+
+    (app,) = config["applications"]
+    assert app["name"] == ours.APP
+    assert app["import_path"] == f"{ours.__name__}:{ours.build.__name__}"
+    classifier, desk = app["deployments"]
+    assert [classifier["name"], desk["name"]] == [ours.CLASSIFIER, ours.DESK]
+    assert classifier["max_ongoing_requests"] == ours.MAX_ONGOING
+    assert classifier["max_queued_requests"] == ours.MAX_QUEUED
+    assert desk["num_replicas"] == 1
+
+
+def test_a_replica_has_a_processor_for_each_thread_of_the_encoder(
+    config: dict[str, Any], settings: ServeSettings
+) -> None:
+    classifier = config["applications"][0]["deployments"][0]
+    assert classifier["ray_actor_options"]["num_cpus"] == settings.threads
+
+
+def test_a_call_may_take_as_long_as_the_waits_in_it(
+    config: dict[str, Any], settings: ServeSettings
+) -> None:
+    waits_s = settings.limits.wait_s + settings.judge.wait_s
+    assert config["http_options"]["request_timeout_s"] == ANSWER_S + waits_s
