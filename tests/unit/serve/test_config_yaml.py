@@ -15,6 +15,10 @@ from red_ray.cli.serve import ANSWER_S
 from red_ray.errors import ConfigError
 from serve.settings import ServeSettings, parse_settings
 
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Using extra keyword arguments on `Field`"  # Ray's own, when its schema is imported
+)
+
 
 @pytest.fixture(scope="module")
 def config() -> dict[str, Any]:
