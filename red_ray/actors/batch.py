@@ -32,10 +32,10 @@ from red_ray.actors.batch_rows import (
     pack_error,
     unpack,
 )
-from red_ray.actors.cluster import cause_of, fetch
+from red_ray.actors.cluster import fetch
 from red_ray.batch import Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
-from red_ray.errors import ConfigError, RedRayError
+from red_ray.errors import ConfigError, RedRayError, RunError
 from red_ray.model import RedModel
 
 READ_CPUS = 1
@@ -97,7 +97,8 @@ def classify_on_ray(
 
     Raises:
         ConfigError: the cluster has too few processors.
-        RedRayError: whatever stopped it, as the worker raised it.
+        RedRayError: whatever stopped it, as the reader or a worker raised it.
+        RunError: Ray could not go on.
     """
     n_actors = n_classifiers(_free_cpus())
     _quiet()
@@ -123,8 +124,9 @@ def classify_on_ray(
             yield from finished_shards(
                 lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             )
-        except RayError as error:
-            raise cause_of(error) from error
+        except RayError as error:  # not of ours: those travel as rows
+            *_, last = (line for line in str(error).splitlines() if line.strip())
+            raise RunError(f"a worker failed: {last.strip()}") from error
 
 
 class ShardSource(Datasource):

@@ -3,7 +3,7 @@
 from red_ray.batch.counts import BatchCounts
 from red_ray.batch.job import Job
 from red_ray.batch.local import Escalate, classify_here, classify_shard
-from red_ray.batch.parts import Finished, PartsFolder
+from red_ray.batch.parts import Finished, PartsFolder, parts_path
 from red_ray.batch.rows import COLUMNS
 from red_ray.batch.shards import CHUNK_ROWS, SHARD_ROWS, Shard, read_shards
 
@@ -19,5 +19,6 @@ __all__ = [
     "Shard",
     "classify_here",
     "classify_shard",
+    "parts_path",
     "read_shards",
 ]

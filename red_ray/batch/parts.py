@@ -88,6 +88,15 @@ def write_part(folder: Path, shard: int, table: pa.Table) -> int:
     return n_bytes
 
 
+def parts_path(target: Path) -> Path:
+    """Where the parts of an output are.
+
+    Behind a symbolic link it is what it points to that is replaced, not the link.
+    """
+    real = target.resolve()
+    return real.parent / f"{real.name}.parts"
+
+
 class PartsFolder:
     """The parts of an output that is under way; see the module.
 
@@ -100,10 +109,9 @@ class PartsFolder:
     """
 
     def __init__(self, target: Path) -> None:
-        # Behind a symbolic link it is what it points to that is replaced, not the link.
-        self._target = Path(os.path.realpath(target))
+        self._target = target.resolve()
         self._name = str(target)
-        self.path = self._target.with_name(f"{self._target.name}.parts")
+        self.path = parts_path(target)
         self.done: dict[int, Finished] = {}
         self._lock: int | None = None
         self._manifest: int | None = None
@@ -150,13 +158,19 @@ class PartsFolder:
         return summed(one.counts for one in self.done.values())
 
     def add(self, finished: Finished) -> None:
-        """Keep that a shard is finished; its part must be on the disk.
+        """Keep that a shard is finished.
 
         Raises:
+            OutputError: its part is not here; another machine wrote it to a disk of its own.
             StorageError: the disk is full.
         """
         if self._manifest is None:
             raise ValueError("shards are added between `open` and `close` only")
+        if not self._has(finished):
+            raise OutputError(
+                f"{_part_name(finished.shard)!r} was written and is not in {str(self.path)!r}: "
+                "the output must be in a folder that all machines of the cluster share"
+            )
         with writing(self.path):
             os.write(self._manifest, finished.line().encode() + b"\n")
             os.fsync(self._manifest)

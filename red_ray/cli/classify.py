@@ -65,8 +65,7 @@ def classify(
     output = Output(as_json=as_json)
     with guarded(output):
         folder = RunFolder.open(run)
-        if target.exists() and target.samefile(source):
-            raise OutputError("the output is the input; name another file")
+        _refuse_to_replace(source, target)
         if (judge or assignments) and not escalate:
             raise ConfigError("--judge and --set are about the judge: add --escalate to ask it")
         if escalate and engine == "ray":
@@ -91,6 +90,16 @@ def classify(
         if not as_json:
             _print(output.out, counts, n_before, seconds, facts)
             output.out.print(f"written to {target}", soft_wrap=True, markup=False)
+
+
+def _refuse_to_replace(source: Path, target: Path) -> None:
+    """What is read must not be what is replaced, nor lie in it."""
+    from red_ray.batch import parts_path
+
+    read = source.resolve()
+    for written in (target.resolve(), parts_path(target)):
+        if written in (read, *read.parents):
+            raise OutputError("the output is the input, or holds it; name another file")
 
 
 def _asking(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
+from red_ray.core.products import dense_product
 from red_ray.core.similarity import LabelSimilarity
 
 Floats = NDArray[np.float32]
@@ -52,7 +53,7 @@ class Examples:
         """Cosine of `texts` to each example by n-gram, shape (n_texts, n_examples)."""
         if texts.ngrams is None or self._ngrams_by_feature is None:
             raise ValueError("these texts have no lexical vectors")
-        return np.asarray((texts.ngrams @ self._ngrams_by_feature).toarray(), dtype=np.float32)
+        return dense_product(texts.ngrams, self._ngrams_by_feature)
 
 
 class CentroidNorms:

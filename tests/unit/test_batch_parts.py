@@ -394,6 +394,11 @@ def test_a_place_that_cannot_be_written(source, job, tmp_path, name, words):
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
 
 
+def test_a_part_that_another_machine_kept_to_itself_is_refused(job, target):
+    with PartsFolder.open(target, job) as parts, pytest.raises(OutputError, match="share"):
+        parts.add(Finished(0, 100, True, BatchCounts(5)))
+
+
 # --- failures ----------------------------------------------------------------------------------
 
 

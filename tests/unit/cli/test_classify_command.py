@@ -165,6 +165,22 @@ def test_going_on_where_nothing_is_begins(classify):
     assert (found["rows"], found["resumed_rows"]) == (N_ROWS, 0)
 
 
+@pytest.mark.parametrize("inside", ["part-000000.parquet", "."])
+def test_the_output_never_replaces_what_is_read(red_ray, classify, finished, tmp_path, inside):
+    assert classify(target="done").exit_code == 0
+    target, source = tmp_path / "done", tmp_path / "done" / inside
+    args = ("--input", source, "--output", target, "--overwrite")
+    said(red_ray("classify", finished.path, *args), 2, "holds it")
+
+
+def test_unfinished_parts_are_no_input_of_their_own_output(
+    red_ray, classify, encoder, finished, tmp_path
+):
+    broken_off(classify, encoder)
+    args = ("--input", tmp_path / "done.csv.parts", "--output", tmp_path / "done.csv")
+    said(red_ray("classify", finished.path, *args, "--overwrite"), 2, "holds it")
+
+
 # --- where -------------------------------------------------------------------------------------
 
 
