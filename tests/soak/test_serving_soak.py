@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -380,3 +381,14 @@ def test_too_much(served: Served, texts: list[str], table: Table) -> None:
         time.sleep(BETWEEN_S)
     table.add("afterwards, 8 clients", after.answered)
     assert not after.failed
+
+
+def test_nothing_outlives_an_endpoint_that_is_killed(here: Place, run: Path) -> None:
+    """HAProxy neither, which would keep the port."""
+    before = {one.pid for one in here.processes()}
+    with Served(here, run, "--replicas", "1") as killed:
+        killed.process.kill()
+        killed.wait()
+    until(lambda: {one.pid for one in here.processes()} <= before)
+    with socket.create_server(("127.0.0.1", killed.port)):
+        pass

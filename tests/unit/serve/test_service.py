@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -136,6 +137,34 @@ async def test_a_call_under_way_ends_on_the_bundle_that_it_began_with(served, su
     (result,) = answer["results"]
     assert result["source"] == "judge"
     assert result["explanation"]["thresholds"]["escalate"] < NEVER
+
+
+async def test_a_swap_while_texts_are_encoded_changes_nothing_about_the_call(served, half, sorts):
+    """Its question holds what the bundle that it began with knows of the labels."""
+    gate, begun = asyncio.Event(), asyncio.Event()
+
+    class Slow(PackedScorer):
+        async def score(self, loaded, texts):
+            begun.set()
+            await gate.wait()
+            return await super().score(loaded, texts)
+
+    other = dataclasses.replace(half, descriptions=("another",) * len(half.labels))
+    judge = FakeJudge(first_candidate)
+    with ThreadPoolExecutor(1) as thread:
+        scorer = Slow(thread)
+        async with open_endpoint(served, opens(judge), scorer=scorer, watch_s=0.01) as endpoint:
+            old = endpoint.service.bundle
+            call = asyncio.create_task(endpoint.answer(sorts.doubtful[:1], explain=True))
+            await begun.wait()
+            await until(answers(endpoint, write_anew(other, served)))
+            gate.set()
+            answer = await call
+    assert answer["bundle"] == old
+    candidates = answer["results"][0]["explanation"]["judge"]["candidates"]
+    assert [one["description"] for one in candidates] == [
+        f"about {one['label']}" for one in candidates
+    ]
 
 
 async def test_a_damaged_bundle_is_refused_and_told_until_a_good_one_comes(
