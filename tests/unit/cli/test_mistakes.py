@@ -287,7 +287,7 @@ def test_a_run_with_a_damaged_record(commands, finished, name):
 
 @pytest.mark.parametrize(
     ("target", "words"),
-    [("out.doc", "'.doc'"), ("no/where.csv", "there is no folder"), (".", "something else")],
+    [("out.doc", "'.doc'"), ("no/where.csv", "there is no folder"), (".", "holds it")],
 )
 def test_an_output_table_that_cannot_be_written(
     red_ray, finished, test_file, tmp_path, target, words
