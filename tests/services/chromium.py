@@ -129,6 +129,7 @@ class Browser:
 
     def __init__(self, devtools: _DevTools) -> None:
         self._devtools = devtools
+        self._contexts: list[dict[str, Any]] = []
 
     @classmethod
     @contextlib.asynccontextmanager
@@ -146,6 +147,7 @@ class Browser:
         """
         call = self._devtools.call
         context = await call("Target.createBrowserContext")
+        self._contexts.append(context)
         target = (await call("Target.createTarget", url="about:blank", **context))["targetId"]
         attached = await call("Target.attachToTarget", targetId=target, flatten=True)
         page = Page(self._devtools, attached["sessionId"])
@@ -158,6 +160,12 @@ class Browser:
         await page.call("Page.navigate", url=address)
         await asyncio.wait_for(page.loaded.wait(), PATIENCE_S)
         return page
+
+    async def close_pages(self) -> None:
+        """Close all tabs, and forget what they kept."""
+        while self._contexts:
+            await self._devtools.call("Target.disposeBrowserContext", **self._contexts.pop())
+        self._devtools.pages.clear()
 
 
 def dump_dom(chromium: str, profile: Path, file: Path) -> subprocess.CompletedProcess[str]:

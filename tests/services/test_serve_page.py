@@ -51,11 +51,18 @@ def model(corpus: Corpus) -> RedModel:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
-    """One for all tests here, each of which has tabs of its own: to start one takes longest."""
+async def chromium(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Browser]:
+    """One for all tests here: to start one takes longest."""
     profile = tmp_path_factory.mktemp("chromium") / "profile"
     async with Browser.start(find_program("chromium"), profile) as browser:
         yield browser
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def browser(chromium: Browser) -> AsyncIterator[Browser]:
+    """Its tabs are those of this test alone: left open, each would go on asking an endpoint."""
+    yield chromium
+    await chromium.close_pages()
 
 
 @pytest_asyncio.fixture(loop_scope="module")

@@ -35,7 +35,7 @@ from tests.services.serving import (
 
 TOKENS = ("first-token-of-this-test", "second-token-of-this-test")
 SHARD = "ray::ServeReplica:red_ray:Shard-"
-OPTIONS = ("--replicas", "2", "--plain-proxy", "--set", "layout=sharded", "--set", "shards=2")
+OPTIONS = ("--replicas", "1", "--plain-proxy", "--set", "layout=sharded", "--set", "shards=2")
 NO_HTTP = 0
 CALLED = ("/v1/classify", "/v1/feedback", "/v1/model", "/v1/queue", "/v1/stats")
 
