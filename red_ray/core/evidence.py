@@ -64,8 +64,9 @@ def assemble(parts: Parts, subsets: Subsets) -> Floats:
     if parts.gate is not None:
         evidence[:, :, Column.GATE] = parts.gate
     for subset, scores in zip(subsets, parts.experts, strict=True):
-        evidence[:, list(subset), Column.EXPERT] = scores[:, :-1]
-        evidence[:, list(subset), Column.NOISE] = scores[:, -1:]
+        labels = list(subset)
+        evidence[:, labels, Column.EXPERT] = scores[:, :-1]
+        evidence[:, labels, Column.NOISE] = scores[:, -1:]
     for column, values in zip(SIMILARITY_COLUMNS, parts.similarity, strict=True):
         evidence[:, :, column] = values
     for column, values in zip(LEXICAL_COLUMNS, parts.lexical or (), strict=False):

@@ -44,14 +44,16 @@ class LexicalSpace:
         A text of punctuation alone has no words and is shorter; one without n-grams is zero.
         """
         counts = count_ngrams(texts, N_FEATURES)
-        counts.data = (1 + np.log(counts.data)) * self.idf[counts.indices]
-        chars, words = counts[:, :N_FEATURES], counts[:, N_FEATURES:]
-        half = np.float32(np.sqrt(0.5))
-        return sparse.hstack([_unit(chars) * half, _unit(words) * half], format="csr")
-
-
-def _unit(matrix: sparse.csr_matrix) -> sparse.csr_matrix:
-    squares = matrix.multiply(matrix).sum(axis=1)
-    norms = np.sqrt(np.asarray(squares, dtype=np.float32)).ravel()
-    scale = sparse.diags_array(1 / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
-    return sparse.csr_matrix(scale @ matrix)
+        weights = (1 + np.log(counts.data)) * self.idf[counts.indices]
+        # Of each text its characters and its words; indices ascend, so that each part is a run.
+        part = 2 * np.repeat(np.arange(len(texts)), np.diff(counts.indptr))
+        part += counts.indices >= N_FEATURES
+        sizes = np.bincount(part, minlength=2 * len(texts))
+        starts = np.cumsum(sizes) - sizes
+        norms = np.zeros(len(sizes), dtype=np.float32)
+        norms[sizes > 0] = np.sqrt(np.add.reduceat(weights * weights, starts[sizes > 0]))
+        scale = 1 / np.maximum(norms, np.float32(1e-12))
+        # Each part's last feature first: products sum in this order, and their bits depend on it.
+        turned = (2 * starts + sizes - 1)[part] - np.arange(len(part))
+        values = (weights * scale[part] * np.float32(np.sqrt(0.5)))[turned]
+        return sparse.csr_matrix((values, counts.indices[turned], counts.indptr), counts.shape)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from red_ray.core.products import dense_product
-from red_ray.core.similarity import LabelSimilarity
+from red_ray.core.similarity import LabelSimilarity, Turns
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -45,6 +46,11 @@ class Examples:
         self.n_labels = n_labels
         self._ngrams_by_feature = None if texts.ngrams is None else texts.ngrams.T.tocsr()
 
+    @cached_property
+    def turns(self) -> Turns:
+        """In which order they are taken in."""
+        return Turns.of(self.labels)
+
     def similarity(self, texts: Texts) -> Floats:
         """Cosine of `texts` to each example by embedding, shape (n_texts, n_examples)."""
         return np.asarray(texts.vectors @ self.texts.vectors.T)
@@ -63,6 +69,7 @@ class CentroidNorms:
         self._counts = np.zeros(n_labels, dtype=np.int64)
         self._vector_sums: Floats | None = None
         self._ngram_sums: sparse.csr_matrix | None = None
+        self._by_ngram: Floats | None = None  # until examples come in
 
     def add(self, examples: Examples) -> None:
         """Take in new examples."""
@@ -70,6 +77,7 @@ class CentroidNorms:
         self._counts += np.asarray(member.sum(axis=1), dtype=np.int64).ravel()
         vectors = np.asarray(member @ examples.texts.vectors)
         self._vector_sums = vectors if self._vector_sums is None else self._vector_sums + vectors
+        self._by_ngram = None
         if examples.texts.ngrams is not None:
             ngrams = sparse.csr_matrix(member @ examples.texts.ngrams)
             sums = self._ngram_sums
@@ -87,8 +95,10 @@ class CentroidNorms:
         """Shape (n_labels,); 0 for a label without examples."""
         if self._ngram_sums is None:
             return np.zeros(len(self._counts), dtype=np.float32)
-        squares = self._ngram_sums.multiply(self._ngram_sums).sum(axis=1)
-        return self._per_row(np.sqrt(np.asarray(squares)).ravel())
+        if self._by_ngram is None:
+            squares = self._ngram_sums.multiply(self._ngram_sums).sum(axis=1)
+            self._by_ngram = self._per_row(np.sqrt(np.asarray(squares)).ravel())
+        return self._by_ngram
 
     def _per_row(self, norms: NDArray[np.floating]) -> Floats:
         return np.asarray(norms / np.maximum(self._counts, 1), dtype=np.float32)
@@ -112,9 +122,9 @@ class SimilarityEvidence:
 
     def add(self, examples: Examples) -> None:
         """Compare the texts with new examples."""
-        self._by_embedding.add(examples.similarity(self._texts), examples.labels)
+        self._by_embedding.add(examples.similarity(self._texts), examples.turns)
         if self._by_ngram is not None:
-            self._by_ngram.add(examples.lexical_similarity(self._texts), examples.labels)
+            self._by_ngram.add(examples.lexical_similarity(self._texts), examples.turns)
 
     def similarity(self, norms: CentroidNorms) -> tuple[Floats, Floats, Floats]:
         """Centroid, nearest, mean of the three nearest; each (n_texts, n_labels)."""

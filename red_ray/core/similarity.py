@@ -6,6 +6,8 @@ pool is kept up to date for the price of its similarities to the new examples al
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,6 +24,36 @@ N_NEAREST = 3
 """Nearest examples of a label whose mean is evidence beside the very nearest."""
 
 
+@dataclass(frozen=True, slots=True)
+class Turns:
+    """Examples cut into turns, each with one example of every label that has one left.
+
+    Attributes:
+        present: the labels that occur, those with most examples first.
+        counts: examples of each of them.
+        order: the examples' positions, turn by turn, each in the order of `present`.
+        sizes: how many examples each turn has.
+    """
+
+    present: Ints
+    counts: Ints
+    order: Ints
+    sizes: Ints
+
+    @classmethod
+    def of(cls, labels: Ints) -> Turns:
+        """The turns of examples with these labels, shape (n_examples,)."""
+        found, label_at, counts = np.unique(labels, return_inverse=True, return_counts=True)
+        by_count = np.argsort(-counts, kind="stable")
+        place = np.argsort(by_count)[label_at]
+        together = np.argsort(place, kind="stable")
+        starts = np.cumsum(counts[by_count]) - counts[by_count]
+        turn = np.empty(len(labels), dtype=np.int64)
+        turn[together] = np.arange(len(labels)) - np.repeat(starts, counts[by_count])
+        order = np.lexsort((place, turn))
+        return cls(found[by_count], counts[by_count], order, np.bincount(turn))
+
+
 class LabelSimilarity:
     """Running similarity of some texts to the examples of each label.
 
@@ -33,21 +65,21 @@ class LabelSimilarity:
         self._top = np.full((n_nearest, n_labels, n_texts), MISSING)  # the largest last
         self._counts = np.zeros(n_labels, dtype=np.int64)
 
-    def add(self, similarity: Floats, labels: Ints) -> None:
+    def add(self, similarity: Floats, turns: Turns) -> None:
         """Take in new examples.
 
         Args:
             similarity: dot product of each text with each new example, shape (n_texts, n_new).
-            labels: the new examples' labels, shape (n_new,).
+            turns: of the new examples.
         """
-        present, order, sizes = _in_turns(labels)
+        present = turns.present
         for start in range(0, len(similarity), BLOCK_TEXTS):
             block = slice(start, start + BLOCK_TEXTS)
-            turns = np.ascontiguousarray(similarity[block].T)[order]
+            values = np.ascontiguousarray(similarity[block].T)[turns.order]
             total, top = self._sum[present, block], self._top[:, present, block]
-            self._sum[present, block] = total + _taken_in(turns, sizes, top)
+            self._sum[present, block] = total + _taken_in(values, turns.sizes, top)
             self._top[:, present, block] = top
-        self._counts += np.bincount(labels, minlength=len(self._counts))
+        self._counts[present] += turns.counts
 
     def centroid(self, mean_norms: Floats) -> Floats:
         """Cosine to each label's centroid, shape (n_texts, n_labels).
@@ -75,38 +107,21 @@ class LabelSimilarity:
         return np.where(self._counts > 0, total / used, MISSING).astype(np.float32)
 
 
-def _taken_in(turns: Floats, sizes: Ints, top: Floats) -> Floats:
+def _taken_in(similarity: Floats, sizes: Ints, top: Floats) -> Floats:
     """Let the examples' similarities into `top`; their sum for each label.
 
     Args:
-        turns: shape (n_new, n_texts), in the order of `_in_turns`.
+        similarity: shape (n_new, n_texts), turn by turn.
         sizes: of the turns.
         top: the largest so far, shape (n_nearest, n_present, n_texts), ascending; changed in place.
     """
     sums = np.zeros(top.shape[1:], dtype=np.float32)
     end = 0
     for size in sizes:
-        values, end = turns[end : end + size], end + size
+        values, end = similarity[end : end + size], end + size
         sums[:size] += values
         for best in top[::-1, :size]:
             smaller = np.minimum(values, best)
             np.maximum(values, best, out=best)
             values = smaller
     return sums
-
-
-def _in_turns(labels: Ints) -> tuple[Ints, Ints, Ints]:
-    """Cut examples into turns, each with one example of every label that has one left.
-
-    Returns:
-        The labels that occur, those with most examples first; the examples' positions, turn by
-        turn, each in that order of the labels; how many each turn has.
-    """
-    present, label_at, counts = np.unique(labels, return_inverse=True, return_counts=True)
-    by_count = np.argsort(-counts, kind="stable")
-    place = np.argsort(by_count)[label_at]
-    together = np.argsort(place, kind="stable")
-    starts = np.cumsum(counts[by_count]) - counts[by_count]
-    turn = np.empty(len(labels), dtype=np.int64)
-    turn[together] = np.arange(len(labels)) - np.repeat(starts, counts[by_count])
-    return present[by_count], np.lexsort((place, turn)), np.bincount(turn)

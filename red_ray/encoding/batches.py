@@ -1,8 +1,8 @@
 """Token ids cut into batches of fixed shape.
 
-A forward pass over other shapes picks other kernels and gives other bits. So every batch has
-the same number of rows, and a length that its texts' own length decides: a row's bits depend
-neither on its company nor on its place.
+A forward pass over other shapes may pick other kernels and give other bits. So every batch is
+filled up to the same number of rows (unless the encoder saw that it need not be), and to a length
+that its texts' own length decides: a row's bits depend neither on its company nor on its place.
 """
 
 from __future__ import annotations

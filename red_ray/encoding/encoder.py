@@ -65,9 +65,10 @@ class Encoder(Protocol):
 class SentenceEncoder:
     """A sentence-transformers model whose rows are the same bits in any company.
 
-    Texts run in batches of fixed shape, each forward pass on one intra-op thread: both the
-    shape and the number of intra-op threads change a row's bits in bfloat16. The parallelism
-    comes from a pool of threads, each on batches of its own.
+    Texts run in batches of fixed shape, or of a smaller one that was seen to give the same bits,
+    each forward pass on one intra-op thread: both the shape and the number of intra-op threads
+    can change a row's bits in bfloat16. The parallelism comes from a pool of threads, each on
+    batches of its own.
 
     It can be used from several threads at once. Prompts and default prompts in a model's own
     configuration are not applied; only the configured one is.
@@ -93,6 +94,8 @@ class SentenceEncoder:
         self._buckets = bucket_lengths(max_tokens)
         self._tokenizer = _private_tokenizer(model, max_tokens)
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
+        # By texts and length: whether a batch that is not filled up gives the bits of a full one.
+        self._same_bits: dict[tuple[int, int], bool] = {}
         # The number of intra-op threads belongs to a thread in OpenMP, hence the initializer.
         self._pool = ThreadPoolExecutor(
             max_workers=available_processors() if n_threads is None else n_threads,
@@ -181,9 +184,25 @@ class SentenceEncoder:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted)]
 
     def _forward(self, table: TokenTable, batch: Batch) -> FloatArray:
+        """The vectors of a batch, in the bits of a full one.
+
+        A batch that is not full goes through the model as it is where kernels for that shape sum
+        in the same order: the first one of a shape is run both ways, which shows it.
+        """
+        full_rows, shape = self._spec.batch_rows, (len(batch.rows), batch.length)
+        if len(batch.rows) == full_rows or self._same_bits.get(shape) is False:
+            return self._forward_in(full_rows, table, batch)
+        vectors = self._forward_in(len(batch.rows), table, batch)
+        if shape not in self._same_bits:
+            full = self._forward_in(full_rows, table, batch)
+            self._same_bits[shape] = vectors.tobytes() == full.tobytes()
+            return full
+        return vectors
+
+    def _forward_in(self, n_rows: int, table: TokenTable, batch: Batch) -> FloatArray:
         import torch
 
-        ids, mask = table.fill(batch, batch_rows=self._spec.batch_rows, pad_id=self._pad_id)
+        ids, mask = table.fill(batch, batch_rows=n_rows, pad_id=self._pad_id)
         with torch.inference_mode():
             vectors = self._vectors(torch.from_numpy(ids), torch.from_numpy(mask))
         rows: FloatArray = vectors[: len(batch.rows)].cpu().numpy()

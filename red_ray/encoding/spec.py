@@ -33,7 +33,7 @@ class EncoderSpec:
         truncate_dim: leading dimensions kept, None for all.
         prompt: text put before every text.
         normalised: rows have L2 norm 1.
-        batch_rows: texts per forward pass; other shapes give other bits.
+        batch_rows: texts per forward pass; other shapes may give other bits.
         settings_sha256: hash of the tokenizer's and the modules' files.
         device: `cpu` or `cuda`.
     """

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from red_ray.core.partition import unit_rows
-from red_ray.core.similarity import MISSING, LabelSimilarity
+from red_ray.core.similarity import MISSING, LabelSimilarity, Turns
 
 N_LABELS = 4
 LABELS = np.array([0, 1, 0, 2, 1, 0, 0, 1, 2, 0, 0])  # label 3 has no example
@@ -25,7 +25,7 @@ def held(vectors, parts):
     texts, examples = vectors[:20], vectors[20:]
     similarity = LabelSimilarity(20, N_LABELS)
     for part in parts:
-        similarity.add(texts @ examples[part].T, LABELS[part])
+        similarity.add(texts @ examples[part].T, Turns.of(LABELS[part]))
     return similarity
 
 
@@ -72,7 +72,7 @@ def test_labels_of_any_size_equal_a_plain_search(seed):
     labels = rng.choice(n_labels, n_examples, p=rng.dirichlet(np.full(n_labels, 0.3)))
     every = rng.uniform(-1, 1, (600, n_examples)).astype(np.float32)  # more than one block
     found = LabelSimilarity(600, n_labels)
-    found.add(every, labels)
+    found.add(every, Turns.of(labels))
     norms = np.ones(n_labels, dtype=np.float32)
     for label in range(n_labels):
         mine = every[:, labels == label]
@@ -92,8 +92,8 @@ def test_one_text_has_the_bits_that_it_has_among_others():
     every, labels = rng.uniform(-1, 1, (9, 90)).astype(np.float32), np.arange(90) % 3
     norms = np.ones(3, dtype=np.float32)
     together, alone = LabelSimilarity(9, 3), LabelSimilarity(1, 3)
-    together.add(every, labels)
-    alone.add(every[4:5], labels)
+    together.add(every, Turns.of(labels))
+    alone.add(every[4:5], Turns.of(labels))
     for whole, one in zip(columns(together, norms), columns(alone, norms), strict=True):
         assert whole[4].tobytes() == one[0].tobytes()
 
@@ -101,7 +101,7 @@ def test_one_text_has_the_bits_that_it_has_among_others():
 def test_only_the_nearest_is_kept_where_no_more_is_asked_for(vectors):
     texts, examples = vectors[:20], vectors[20:]
     one = LabelSimilarity(20, N_LABELS, n_nearest=1)
-    one.add(texts @ examples.T, LABELS)
+    one.add(texts @ examples.T, Turns.of(LABELS))
     np.testing.assert_array_equal(one.nearest(), held(vectors, [slice(None)]).nearest())
     np.testing.assert_array_equal(one.nearest_mean(), one.nearest())
 

@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,52 @@ def test_bits_do_not_depend_on_company(encoder: SentenceEncoder) -> None:
     some = encoder.encode(texts[5:37] + sentences(9, seed=5))
     assert np.array_equal(alone, together[:10])
     assert np.array_equal(some[:32], together[5:37])
+
+
+def forward_passes(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The rows of each forward pass from now on."""
+    passed, forward_in = [], encoder._forward_in
+
+    def counted(n_rows: int, *given: Any) -> Any:
+        passed.append(n_rows)
+        return forward_in(n_rows, *given)
+
+    monkeypatch.setattr(encoder, "_forward_in", counted)
+    return passed
+
+
+def test_few_texts_are_not_filled_up_once_that_was_seen_to_give_the_same_bits(
+    tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = ["my card", "top up", "where is it"]
+    with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
+        full_rows, passed = encoder.spec.batch_rows, forward_passes(encoder, monkeypatch)
+        first, then = encoder.encode(texts), encoder.encode(texts)
+        assert first.tobytes() == then.tobytes()
+        assert passed in ([3, full_rows, 3], [3, full_rows, full_rows])  # by the processor
+        assert passed[2] == (3 if encoder._same_bits[3, 16] else full_rows)
+
+
+def test_few_texts_are_filled_up_where_that_gives_other_bits(
+    tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a processor may do that takes other kernels for other shapes."""
+    texts = ["my card", "top up", "where is it"]
+    with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
+        full_rows, forward_in = encoder.spec.batch_rows, encoder._forward_in
+
+        def other_bits(n_rows: int, *given: Any) -> Any:
+            vectors = forward_in(n_rows, *given)
+            return vectors if n_rows == full_rows else np.nextafter(vectors, np.float32(2))
+
+        encoder._same_bits.clear()  # of one text it was seen while it was loaded
+        monkeypatch.setattr(encoder, "_forward_in", other_bits)
+        passed = forward_passes(encoder, monkeypatch)
+        expected = encoder.encode(sentences(full_rows) + texts)[-3:]
+        alone = np.vstack([encoder.encode([text]) for text in texts])
+        again = np.vstack([encoder.encode([text]) for text in texts])
+        assert alone.tobytes() == again.tobytes() == expected.tobytes()
+        assert passed[-3:] == [full_rows] * 3
 
 
 @pytest.mark.parametrize("kind", ["tiny", "minilm"])
