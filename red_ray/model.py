@@ -10,6 +10,7 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from red_ray.config import EncoderConfig, RunConfig
 from red_ray.core.blas import use_one_blas_thread
@@ -115,10 +116,8 @@ class RedModel:
             texts: any number of them.
             top_k: a decision carries the `top_k - 1` next labels.
         """
-        decisions: list[Decision] = []
-        for assessment in self.assessments([texts]):
-            decisions.extend(self.decide(assessment, top_k=top_k))
-        return decisions
+        vectors = self.loaded_encoder.encode(texts)
+        return self.decide(self.assess(texts, vectors), top_k=top_k)
 
     def assessments(self, batches: Iterable[Sequence[str]]) -> Iterator[Assessment]:
         """What the router makes of each batch.
@@ -146,11 +145,12 @@ class RedModel:
     def assess_evidence(self, evidence: Floats) -> Assessment:
         """What the router makes of texts with this evidence."""
         scores = self.router.scores(evidence)
-        features = risk_features(evidence, scores, self.router.columns)
+        energy = np.asarray(logsumexp(scores, axis=1))  # once: dear where there is one text
+        features = risk_features(evidence, scores, self.router.columns, energy)
         return Assessment(
-            label_proba=np.exp(self.router.label_log_proba(evidence)),
+            label_proba=np.exp(scores - energy[:, None]),
             label_risk=plain_risk(features) if self.risk is None else self.risk.risk(features),
-            none=self.router.none_proba(evidence),
+            none=self.router.none_proba(evidence, scores, energy),
         )
 
     def evidence(

@@ -53,7 +53,9 @@ class RiskModel:
         return np.asarray(expit(((features - self.mean) / self.scale) @ self.weights + self.bias))
 
 
-def risk_features(evidence: Floats, scores: Doubles, columns: Ints) -> Doubles:
+def risk_features(
+    evidence: Floats, scores: Doubles, columns: Ints, energy: Doubles | None = None
+) -> Doubles:
     """What tells a doubtful text, shape (n_texts, n_features).
 
     Log-odds of the best label, its margins over the second and of that over the third, entropy,
@@ -65,11 +67,12 @@ def risk_features(evidence: Floats, scores: Doubles, columns: Ints) -> Doubles:
         evidence: shape (n_texts, n_labels, len(Column)).
         scores: the router's unnormalised log-scores, shape (n_texts, n_labels).
         columns: the evidence columns that the router reads.
+        energy: `logsumexp` of the scores over the labels, where it is known.
     """
     rows, best = np.arange(len(scores)), scores.argmax(axis=1)
     ranked = _three_best(scores)
-    total = logsumexp(scores, axis=1)
-    proba = np.exp(scores - total[:, None])
+    energy = logsumexp(scores, axis=1) if energy is None else energy
+    proba = np.exp(scores - energy[:, None])
     ahead = [
         _ahead(evidence[:, :, column], rows, best) for column in columns if column != Column.NOISE
     ]
@@ -79,7 +82,7 @@ def risk_features(evidence: Floats, scores: Doubles, columns: Ints) -> Doubles:
             ranked[:, 0] - ranked[:, 1],
             ranked[:, 1] - ranked[:, 2],
             entr(proba).sum(axis=1),
-            total,
+            energy,
             evidence[rows, best, Column.NOISE],
             evidence[rows, best, Column.NEAREST],
             *ahead,

@@ -57,13 +57,26 @@ class Router:
         scores = self.scores(evidence)
         return np.asarray(scores - logsumexp(scores, axis=1, keepdims=True))
 
-    def novelty(self, evidence: Floats) -> Doubles:
-        """How little a text is like any label, shape (n_texts,); higher is stranger."""
-        return self._novelty(_novelty_parts(evidence, self.scores(evidence), self.columns))
+    def novelty(
+        self, evidence: Floats, scores: Doubles | None = None, energy: Doubles | None = None
+    ) -> Doubles:
+        """How little a text is like any label, shape (n_texts,); higher is stranger.
 
-    def none_proba(self, evidence: Floats) -> Doubles:
-        """Probability that no label fits, shape (n_texts,)."""
-        return np.asarray(expit(self.none_slope * self.novelty(evidence) + self.none_bias))
+        Args:
+            evidence: shape (n_texts, n_labels, len(Column)).
+            scores: as `scores` gives them, where they are known.
+            energy: `logsumexp` of the scores over the labels, where it is known.
+        """
+        scores = self.scores(evidence) if scores is None else scores
+        energy = logsumexp(scores, axis=1) if energy is None else energy
+        return self._novelty(_novelty_parts(evidence, scores, energy, self.columns))
+
+    def none_proba(
+        self, evidence: Floats, scores: Doubles | None = None, energy: Doubles | None = None
+    ) -> Doubles:
+        """Probability that no label fits, shape (n_texts,); see `novelty`."""
+        novelty = self.novelty(evidence, scores, energy)
+        return np.asarray(expit(self.none_slope * novelty + self.none_bias))
 
     def distribution(self, evidence: Floats) -> Doubles:
         """One distribution, shape (n_texts, n_labels + 1), the last column *none*."""
@@ -117,9 +130,10 @@ def fit_router(
     evidence, labels = evidence[trusted], labels[trusted]
     weights = weights * _fit_sharpness(np.asarray(evidence[:, :, columns] @ weights), labels)
     scores = np.asarray(evidence[:, :, columns] @ weights)
-    known = _novelty_parts(evidence, scores, columns)
+    known = _novelty_parts(evidence, scores, logsumexp(scores, axis=1), columns)
     masked_evidence, masked_scores = _hide_own_label(evidence, scores, labels)
-    strange = _novelty_parts(masked_evidence, masked_scores, columns)
+    energy = logsumexp(masked_scores, axis=1)
+    strange = _novelty_parts(masked_evidence, masked_scores, energy, columns)
     mean, scale = known.mean(axis=0), known.std(axis=0) + 1e-6
     slope, bias = _fit_none(
         ((known - mean) / scale) @ NOVELTY_SIGNS,
@@ -176,13 +190,13 @@ def _fit_sharpness(scores: Doubles, labels: Ints) -> float:
     return float(np.exp(minimize_scalar(loss, bounds=(-2.0, 2.0), method="bounded").x))
 
 
-def _novelty_parts(evidence: Floats, scores: Doubles, columns: Ints) -> Doubles:
+def _novelty_parts(evidence: Floats, scores: Doubles, energy: Doubles, columns: Ints) -> Doubles:
     """Energy, nearest similarity, and the noise of the best label's expert; shape (n_texts, 3)."""
     rows, best = np.arange(len(scores)), scores.argmax(axis=1)
     has_noise = Column.NOISE in columns
     noise = evidence[rows, best, Column.NOISE] if has_noise else np.zeros(len(scores))
     nearest = evidence[:, :, Column.NEAREST].max(axis=1)
-    return np.stack([logsumexp(scores, axis=1), nearest, noise], axis=1).astype(np.float64)
+    return np.stack([energy, nearest, noise], axis=1).astype(np.float64)
 
 
 def _hide_own_label(evidence: Floats, scores: Doubles, labels: Ints) -> tuple[Floats, Doubles]:

@@ -20,6 +20,9 @@ MISSING = np.float32(-1.0)
 BLOCK_TEXTS = 512
 """Texts at a time, so that what is compared stays in the processor's cache."""
 
+FEW_TEXTS = 8
+"""So many are compared in a few steps over all turns: a step for each turn takes longer."""
+
 N_NEAREST = 3
 """Nearest examples of a label whose mean is evidence beside the very nearest."""
 
@@ -33,12 +36,15 @@ class Turns:
         counts: examples of each of them.
         order: the examples' positions, turn by turn, each in the order of `present`.
         sizes: how many examples each turn has.
+        places: where in `order` each turn has an example of each label, past the end where it has
+            none, shape (n_turns, n_present); None where most would be past the end.
     """
 
     present: Ints
     counts: Ints
     order: Ints
     sizes: Ints
+    places: Ints | None
 
     @classmethod
     def of(cls, labels: Ints) -> Turns:
@@ -50,8 +56,13 @@ class Turns:
         starts = np.cumsum(counts[by_count]) - counts[by_count]
         turn = np.empty(len(labels), dtype=np.int64)
         turn[together] = np.arange(len(labels)) - np.repeat(starts, counts[by_count])
-        order = np.lexsort((place, turn))
-        return cls(found[by_count], counts[by_count], order, np.bincount(turn))
+        order, sizes = np.lexsort((place, turn)), np.bincount(turn)
+        places = None
+        if len(sizes) * len(found) <= 2 * len(labels):
+            in_turn = np.arange(len(found))
+            starts = (np.cumsum(sizes) - sizes)[:, None]
+            places = np.where(in_turn < sizes[:, None], starts + in_turn, len(labels))
+        return cls(found[by_count], counts[by_count], order, sizes, places)
 
 
 class LabelSimilarity:
@@ -76,8 +87,12 @@ class LabelSimilarity:
         for start in range(0, len(similarity), BLOCK_TEXTS):
             block = slice(start, start + BLOCK_TEXTS)
             values = np.ascontiguousarray(similarity[block].T)[turns.order]
-            total, top = self._sum[present, block], self._top[:, present, block]
-            self._sum[present, block] = total + _taken_in(values, turns.sizes, top)
+            top = self._top[:, present, block]
+            if values.shape[1] <= FEW_TEXTS and turns.places is not None:
+                sums, top = _taken_in_at_once(values, turns.places, top)
+            else:
+                sums = _taken_in(values, turns.sizes, top)
+            self._sum[present, block] += sums
             self._top[:, present, block] = top
         self._counts[present] += turns.counts
 
@@ -125,3 +140,18 @@ def _taken_in(similarity: Floats, sizes: Ints, top: Floats) -> Floats:
             np.maximum(values, best, out=best)
             values = smaller
     return sums
+
+
+def _taken_in_at_once(similarity: Floats, places: Ints, top: Floats) -> tuple[Floats, Floats]:
+    """As `_taken_in`, bit by bit, without a step for each turn; the sums and the new `top`.
+
+    Args:
+        similarity: shape (n_new, n_texts), turn by turn.
+        places: of `Turns`.
+        top: the largest so far, shape (n_nearest, n_present, n_texts), ascending.
+    """
+    padding = np.zeros((1, similarity.shape[1]), dtype=np.float32)
+    # Not `sum`, which takes another order where there is one label.
+    sums = np.add.accumulate(np.concatenate([similarity, padding])[places], axis=0)[-1]
+    every = np.concatenate([top, np.concatenate([similarity, padding + MISSING])[places]])
+    return sums, np.sort(every, axis=0)[-len(top) :]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from red_ray.config import EncoderConfig
 
 FloatArray = npt.NDArray[np.float32]
+Item = TypeVar("Item")
+Done = TypeVar("Done")
 
 # Texts that a thread tokenises at once: some milliseconds of work, so that threads share it.
 _TOKENISE_ROWS = 256
@@ -80,7 +82,7 @@ class SentenceEncoder:
         Args:
             model: in evaluation mode, on the device and in the dtype of `spec`.
             spec: what `model` was loaded from.
-            n_threads: batches computed at a time; None: one per processor of this process.
+            n_threads: see `load`.
 
         Raises:
             EncoderError: it is not a text transformer, or has fewer dimensions than asked for.
@@ -96,13 +98,7 @@ class SentenceEncoder:
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
         # By texts and length: whether a batch that is not filled up gives the bits of a full one.
         self._same_bits: dict[tuple[int, int], bool] = {}
-        # The number of intra-op threads belongs to a thread in OpenMP, hence the initializer.
-        self._pool = ThreadPoolExecutor(
-            max_workers=available_processors() if n_threads is None else n_threads,
-            thread_name_prefix="encode",
-            initializer=torch.set_num_threads,
-            initargs=(1,),
-        )
+        self._pool = _threads(available_processors() if n_threads is None else n_threads)
         self._dim = self._probe_dim()
 
     @classmethod
@@ -114,8 +110,8 @@ class SentenceEncoder:
 
         Args:
             config: which model, and how it is used.
-            n_threads: batches computed at a time; None: one per processor of this process.
-                It does not change the result.
+            n_threads: batches computed at a time; None: one per processor of this process. One
+                is the thread that calls. It does not change the result.
 
         Raises:
             EncoderError: the model cannot be found, does not load, or is not a text
@@ -154,15 +150,15 @@ class SentenceEncoder:
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
         table = self._tokenise(texts)
         batches = cut_batches(table.lengths, self._buckets, self._spec.batch_rows)
-        for batch, rows in zip(
-            batches, self._pool.map(lambda b: self._forward(table, b), batches), strict=True
-        ):
+        done = self._each(lambda batch: self._forward(table, batch), batches)
+        for batch, rows in zip(batches, done, strict=True):
             vectors[batch.rows] = rows
         return vectors
 
     def close(self) -> None:
         """End the threads; `encode` cannot be called afterwards."""
-        self._pool.shutdown(cancel_futures=True)
+        if self._pool is not None:
+            self._pool.shutdown(cancel_futures=True)
 
     def __enter__(self) -> Self:
         return self
@@ -177,7 +173,13 @@ class SentenceEncoder:
 
     def _tokenise(self, texts: Sequence[str]) -> TokenTable:
         chunks = [texts[i : i + _TOKENISE_ROWS] for i in range(0, len(texts), _TOKENISE_ROWS)]
-        return TokenTable.from_ids(list(chain.from_iterable(self._pool.map(self._ids, chunks))))
+        return TokenTable.from_ids(list(chain.from_iterable(self._each(self._ids, chunks))))
+
+    def _each(self, work: Callable[[Item], Done], items: Sequence[Item]) -> Iterator[Done]:
+        if self._pool is not None:
+            return self._pool.map(work, items)
+        _use_one_intra_op_thread()  # the caller's thread may be a new one
+        return map(work, items)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         prompted = [encodable(self._spec.prompt + text) for text in texts]
@@ -228,7 +230,7 @@ class SentenceEncoder:
         try:
             table = self._tokenise(["a"])
             batch = Batch(np.zeros(1, dtype=np.int64), int(self._buckets[0]))
-            dim = int(self._pool.submit(self._forward, table, batch).result().shape[1])
+            dim = int(next(self._each(lambda one: self._forward(table, one), [batch])).shape[1])
         except _LOAD_ERRORS as error:
             self.close()
             raise EncoderError(
@@ -251,14 +253,28 @@ def available_processors() -> int:
     return os.cpu_count() or 1
 
 
-def _set_process_threads() -> None:
-    """Give every thread of this process one intra-op thread, and tokenizers none of its own."""
+def _threads(n_threads: int) -> ThreadPoolExecutor | None:
+    """None where the caller's own thread does it: to wake another takes longer than it helps."""
+    if n_threads == 1:
+        return None
+    return ThreadPoolExecutor(
+        max_workers=n_threads, thread_name_prefix="encode", initializer=_use_one_intra_op_thread
+    )
+
+
+def _use_one_intra_op_thread() -> None:
+    """Say so to torch, for this thread: in OpenMP the number belongs to a thread."""
     import torch
 
+    torch.set_num_threads(1)
+
+
+def _set_process_threads() -> None:
+    """Give every thread of this process one intra-op thread, and tokenizers none of its own."""
     # bfloat16 sums differ with the number of intra-op threads, so that a thread that is started
     # later, or by somebody else, must not get more; and a pool of threads is faster anyway
     # (measured on two cores: 950 texts/s, against 600 with two intra-op threads).
-    torch.set_num_threads(1)
+    _use_one_intra_op_thread()
     # Our threads tokenise side by side. With its own parallelism tokenizers prints a warning on
     # stderr at every later fork, Ray's included, and can deadlock in the child.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

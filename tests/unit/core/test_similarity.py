@@ -87,15 +87,25 @@ def test_labels_of_any_size_equal_a_plain_search(seed):
         np.testing.assert_allclose(found.nearest_mean()[:, label], mean, atol=1e-6)
 
 
-def test_one_text_has_the_bits_that_it_has_among_others():
+@pytest.mark.parametrize("n_labels", [1, 2, 30])
+@pytest.mark.parametrize("n_nearest", [1, 3])
+@pytest.mark.parametrize("is_even", [True, False])
+def test_few_texts_have_the_bits_that_they_have_among_others(n_labels, n_nearest, is_even):
+    """Also where examples came before, and where most labels have few of them."""
     rng = np.random.default_rng(0)
-    every, labels = rng.uniform(-1, 1, (9, 90)).astype(np.float32), np.arange(90) % 3
-    norms = np.ones(3, dtype=np.float32)
-    together, alone = LabelSimilarity(9, 3), LabelSimilarity(1, 3)
-    together.add(every, Turns.of(labels))
-    alone.add(every[4:5], Turns.of(labels))
-    for whole, one in zip(columns(together, norms), columns(alone, norms), strict=True):
-        assert whole[4].tobytes() == one[0].tobytes()
+    shares = np.full(n_labels, 1 / n_labels) if is_even else rng.dirichlet(np.full(n_labels, 0.2))
+    norms = np.ones(n_labels, dtype=np.float32)
+    every = rng.uniform(-1, 1, (20, 140)).astype(np.float32)
+    labels = rng.choice(n_labels, 140, p=shares)
+    whole = LabelSimilarity(20, n_labels, n_nearest)
+    for part in (slice(0, 90), slice(90, 140)):
+        whole.add(every[:, part], Turns.of(labels[part]))
+    for rows in (slice(4, 5), slice(7, 10), slice(0, 8)):
+        few = LabelSimilarity(len(every[rows]), n_labels, n_nearest)
+        for part in (slice(0, 90), slice(90, 140)):
+            few.add(every[rows, part], Turns.of(labels[part]))
+        for all_texts, mine in zip(columns(whole, norms), columns(few, norms), strict=True):
+            assert all_texts[rows].tobytes() == mine.tobytes()
 
 
 def test_only_the_nearest_is_kept_where_no_more_is_asked_for(vectors):
