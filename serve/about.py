@@ -102,14 +102,14 @@ def promised(model: RedModel) -> Promised | None:
     promise = model.promise
     if promise is None or not promise.n_rows:
         return None
-    threshold = promise.thresholds.escalate
-    if threshold is None:
-        return Promised(0, promise.n_rows, model.bundle_id)
-    chosen = (point.escalated for point in promise.curve if point.threshold == threshold)
-    share = next(chosen, None)
-    if share is None:
-        return None
-    return Promised(round(share * promise.n_rows), promise.n_rows, model.bundle_id)
+    threshold, share = promise.thresholds.escalate, 0.0
+    if threshold is not None:
+        chosen = [point.escalated for point in promise.curve if point.threshold == threshold]
+        if not chosen:
+            return None
+        share = chosen[0]
+    n_escalated, is_estimate = round(share * promise.n_rows), promise.source != "rows"
+    return Promised(n_escalated, promise.n_rows, model.bundle_id, is_estimate)
 
 
 def scorecard_of(run: Path) -> dict[str, Any] | None:

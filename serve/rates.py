@@ -43,11 +43,15 @@ a quantile is right to 2.5 %."""
 
 @dataclass(frozen=True, slots=True)
 class Promised:
-    """What calibration expects: so many of its rows would be escalated by this bundle."""
+    """What calibration expects: so many of its rows would be escalated by this bundle.
+
+    `is_estimate`: they are the training's own rows, by models that had not seen them.
+    """
 
     n_escalated: int
     n_rows: int
     bundle: str = ""
+    is_estimate: bool = False
 
     @property
     def share(self) -> float:
@@ -306,12 +310,14 @@ def band(promised: Promised, n_texts: int) -> tuple[int, int]:
 
 def _escalation(snapshots: Iterable[Snapshot], promised: Promised | None) -> EscalationRate:
     n_texts, n_escalated = _window(snapshots, None if promised is None else promised.bundle)
+    is_estimate = promised is not None and promised.is_estimate
     share = n_escalated / n_texts if n_texts else None
     if promised is None or not n_texts:
         return EscalationRate(
             share=share,
             n_texts=n_texts,
             promised=None if promised is None else promised.share,
+            estimate=is_estimate,
             low=None,
             high=None,
             alarm=False,
@@ -321,6 +327,7 @@ def _escalation(snapshots: Iterable[Snapshot], promised: Promised | None) -> Esc
         share=share,
         n_texts=n_texts,
         promised=promised.share,
+        estimate=is_estimate,
         low=low / n_texts,
         high=high / n_texts,
         alarm=n_texts >= MIN_TEXTS and not low <= n_escalated <= high,

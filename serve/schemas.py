@@ -317,11 +317,13 @@ class EscalationRate(_Told):
 
     `low` and `high`: where the share would lie in 99 of 100 windows of this size, if the texts are
     of the kind that the calibration rows were; null without a promise. `alarm`: it lies outside.
+    `estimate`: the promise rests on the training's own rows, for want of rows of the user's.
     """
 
     share: float | None
     n_texts: int
     promised: float | None
+    estimate: bool
     low: float | None
     high: float | None
     alarm: bool

@@ -2,6 +2,7 @@
 
 import { fitted, linear, path, ticks, words } from "./chart.js";
 import { el, svg } from "./dom.js";
+import { wordsOf } from "./promise.js";
 
 const HEIGHT = 150;
 
@@ -116,7 +117,7 @@ export function escalated(history, rate) {
     "Share escalated",
     rate.promised === null
       ? "The last minutes."
-      : "Line: promised. Band: ordinary for the whole window; single points swing more.",
+      : `Line: ${wordsOf(rate).said}. Band: ordinary for the whole window; single points swing more.`,
     draw,
   );
 }

@@ -50,23 +50,24 @@ function promiseWords(rate) {
       el("h2", {}, rate.share === null ? "Nothing was asked yet" : `${now} were escalated`),
       el("p", {}, "Calibration promised nothing: no goal is set, so there is no band to leave."),
     ];
+  const { said, from } = wordsOf(rate);
   if (!isTelling(rate))
     return [
       el("h2", {}, "Too few texts to tell"),
       el(
         "p",
         {},
-        `Calibration promised that ${percent(rate.promised)} are escalated. Once there are enough texts, this says whether that holds.`,
+        `${from} ${percent(rate.promised)} escalated. Once there are enough texts, this says whether that holds.`,
       ),
     ];
   const range = `${percent(rate.low)} to ${percent(rate.high)}`;
   if (!rate.alarm)
     return [
-      el("h2", {}, "As promised"),
+      el("h2", {}, `As ${said}`),
       el(
         "p",
         {},
-        `${now} were escalated. Calibration promised ${percent(rate.promised)}, and for so many texts anything from ${range} is ordinary.`,
+        `${now} were escalated. ${from} ${percent(rate.promised)}, and for so many texts anything from ${range} is ordinary.`,
       ),
     ];
   return [
@@ -74,16 +75,22 @@ function promiseWords(rate) {
       "h2",
       {},
       rate.share > rate.promised
-        ? "More is escalated than promised"
-        : "Less is escalated than promised",
+        ? `More is escalated than ${said}`
+        : `Less is escalated than ${said}`,
     ),
     el(
       "p",
       {},
-      `${now} were escalated; calibration promised ${percent(rate.promised)}, and only one window in a hundred falls outside ${range}.`,
+      `${now} were escalated. ${from} ${percent(rate.promised)}, and only one window in a hundred falls outside ${range}.`,
     ),
   ];
 }
+
+/** A promise that rests on training rows is called an estimate. */
+export const wordsOf = (rate) =>
+  rate.estimate
+    ? { said: "expected", from: "An estimate from training rows, no guarantee, expects" }
+    : { said: "promised", from: "Calibration promised" };
 
 const KIND = "The texts are probably no longer of the kind that the model was calibrated on";
 const AGAIN = () =>
@@ -130,7 +137,7 @@ function band(rate) {
         width,
         height: 74,
         role: "img",
-        "aria-label": `${percent(rate.share)} escalated, ${percent(rate.promised)} promised`,
+        "aria-label": `${percent(rate.share)} escalated, ${percent(rate.promised)} ${wordsOf(rate).said}`,
       },
       svg("rect", { class: "scale-track", x: 0, y: 28, width, height: 14, rx: 4 }),
       rate.low === null
@@ -149,7 +156,7 @@ function band(rate) {
         y1: 24,
         y2: 46,
       }),
-      words(x(rate.promised), 62, `promised ${percent(rate.promised)}`, {
+      words(x(rate.promised), 62, `${wordsOf(rate).said} ${percent(rate.promised)}`, {
         "text-anchor": anchor(x(rate.promised)),
       }),
       svg("circle", {

@@ -819,7 +819,7 @@ async def test_live_counts_what_was_done(
     assert await page.complaints() == []
 
 
-def alarm(share: float) -> Callable[[Service], None]:
+def alarm(share: float, *, estimate: bool = False) -> Callable[[Service], None]:
     """The service finds that another share is escalated than was promised."""
 
     def change(service: Service) -> None:
@@ -828,7 +828,8 @@ def alarm(share: float) -> Callable[[Service], None]:
         async def stats() -> Stats:
             found = await answer()
             told = {"share": share, "n_texts": 1000, "promised": 0.3, "low": 0.26, "high": 0.34}
-            rate = found.escalation.model_copy(update=told | {"alarm": not 0.26 < share < 0.34})
+            more = {"estimate": estimate, "alarm": not 0.26 < share < 0.34}
+            rate = found.escalation.model_copy(update=told | more)
             return found.model_copy(update={"escalation": rate})
 
         service.stats = stats  # type: ignore[method-assign]
@@ -854,6 +855,18 @@ async def test_an_alarm_says_what_it_means_and_what_to_do(
     assert f"{100 * share:.1f} % of the last 1,000 texts" in words
     assert "26.0 % to 34.0 %" in words
     assert ("red-ray thresholds RUN --goal" in words) is (heading != "As promised")
+
+
+async def test_a_promise_from_training_rows_is_called_an_estimate(
+    browser: Browser, started: Started
+) -> None:
+    page = await opened(browser, await started(change=alarm(0.45, estimate=True)), "live")
+    await page.until("document.querySelector('.promise h2')")
+    assert await shown(page, ".promise h2") == ["More is escalated than expected"]
+    words = " ".join(await shown(page, "#live"))
+    assert "An estimate from training rows, no guarantee" in words
+    assert "Line: expected" in words
+    assert "Calibration promised" not in words
 
 
 async def test_a_failed_takeover_is_told(

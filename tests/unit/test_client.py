@@ -168,6 +168,7 @@ STATS = {
         "share": None,
         "n_texts": 0,
         "promised": None,
+        "estimate": False,
         "low": None,
         "high": None,
         "alarm": False,

@@ -76,6 +76,7 @@ def test_the_promise_is_what_the_cross_fitted_rows_say(model):
     assert n_escalated > 0
     found = promised(model)
     assert (found.n_escalated, found.n_rows) == (n_escalated, len(risk))
+    assert found.is_estimate
 
 
 def test_the_promise_of_rows_that_are_not_in_the_bundle_is_read_off_the_curve(bare):
@@ -90,6 +91,7 @@ def test_the_promise_of_rows_that_are_not_in_the_bundle_is_read_off_the_curve(ba
     assert found.n_escalated == int((risk >= model.thresholds.escalate).sum()) > 0
     assert found.n_rows == len(risk) < len(seen.none)
     assert thresholds_of(model).source == "rows"
+    assert not found.is_estimate
 
 
 def test_a_goal_that_escalates_nothing_promises_nothing(bare):

@@ -76,6 +76,7 @@ def test_before_the_first_call_nothing_is_made_up(clock):
         assert (stats.p50_ms, stats.p99_ms, stats.judge) == (None, None, None)
         assert stats.escalation.share is stats.escalation.low is stats.escalation.high is None
         assert stats.escalation.promised == 0.3
+        assert not stats.escalation.estimate
         assert not stats.escalation.alarm
 
 
@@ -228,6 +229,14 @@ def test_texts_of_another_bundle_are_held_against_no_promise(clock):
     many(one, 200, 60)
     rate = told(one, clock=clock).escalation
     assert (rate.n_texts, rate.share, rate.alarm) == (200, 0.3, False)
+
+
+def test_a_promise_from_training_rows_is_an_estimate(clock):
+    one = Rates("1", clock=clock)
+    expected = replace(PROMISED, is_estimate=True)
+    assert told(one, clock=clock, promised=expected).escalation.estimate
+    many(one, 200, 60)
+    assert told(one, clock=clock, promised=expected).escalation.estimate
 
 
 def test_without_a_promise_there_is_a_share_and_no_alarm(clock):
