@@ -40,10 +40,13 @@ ABOUT = """Classifies short texts into many labels, says how sure it is, and ask
 pays. Every answer names the bundle that gave it."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorAnswer, "description": "The body is no JSON"},
+    400: {"model": ErrorAnswer, "description": "The body cannot be read"},
     401: {"model": ErrorAnswer, "description": "No token, or a wrong one"},
     413: {"model": ErrorAnswer, "description": "The body is too large"},
-    422: {"model": ErrorAnswer, "description": "A text or a value cannot be used"},
+    422: {
+        "model": ErrorAnswer,
+        "description": "The body is no JSON, or a text or a value cannot be used",
+    },
     503: {"model": ErrorAnswer, "description": "Overloaded: come back after `Retry-After` seconds"},
 }
 

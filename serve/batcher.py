@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import math
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
+
+from red_ray.errors import RunError
 
 Model = TypeVar("Model")
 Done = TypeVar("Done")
@@ -107,9 +110,11 @@ class Batcher(Generic[Model, Done]):
         while self._waiting and len(self._under_way) < self._lanes:
             batch = self._next_batch()
             if batch:
-                task = asyncio.create_task(self._batch(batch))
+                # In a context of its own: Serve ends all that was begun in that of a caller who
+                # went away, and this batch is of others too.
+                task = asyncio.create_task(self._batch(batch), context=contextvars.Context())
                 self._under_way.add(task)
-                task.add_done_callback(self._ended)
+                task.add_done_callback(self._ended, context=contextvars.Context())
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
@@ -138,10 +143,12 @@ class Batcher(Generic[Model, Done]):
         texts = [text for piece in pieces for text in piece.texts]
         try:
             done = await self._run(pieces[0].model, texts)
-        except Exception as error:  # noqa: BLE001 - it goes to the callers, who wait for it
+        except BaseException as error:  # noqa: BLE001 - it goes to the callers, who wait for it
+            is_ended = isinstance(error, asyncio.CancelledError)
+            told = RunError("the batch was ended; try again") if is_ended else error
             for piece in pieces:
                 if not piece.done.done():
-                    piece.done.set_exception(error)
+                    piece.done.set_exception(told)
             return
         self._learn(len(texts), self._clock() - start)
         at = 0
@@ -152,7 +159,8 @@ class Batcher(Generic[Model, Done]):
             at = end
 
     def _learn(self, n_texts: int, seconds: float) -> None:
-        # A small batch says little of a full one: every batch has a price of its own.
-        if 2 * n_texts >= self._max_texts and seconds > 0:
-            found = self._lanes * n_texts / seconds
+        found = self._lanes * n_texts / max(seconds, 1e-6)
+        # A small batch says little of a full one, as every batch has a price of its own; but that
+        # more is possible than was thought.
+        if 2 * n_texts >= self._max_texts or found > self.texts_per_s:
             self.texts_per_s += LEARNING_RATE * (found - self.texts_per_s)

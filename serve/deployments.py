@@ -25,12 +25,12 @@ from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
 from red_ray.actors.cluster import cause_of
-from red_ray.actors.environment import LOCAL_PORTS
+from red_ray.actors.environment import CALLS_PER_REPLICA, LOCAL_PORTS
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.bundle import load_experts
 from red_ray.data.prepare import LabelledRows
-from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError
+from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError, RunError
 from red_ray.escalation import asked_in
 from red_ray.experts import Expert
 from red_ray.judges import PoolStats
@@ -53,13 +53,16 @@ APP = "red_ray"
 
 CLASSIFIER, DESK, SHARD = "Classifier", "Desk", "Shard"
 
-MAX_ONGOING, MAX_QUEUED = 256, 512
-"""Calls in a replica, and calls that wait for one. A replica itself refuses what would wait for
-longer than `limits.wait_s`; these only bound what it never gets to see."""
+MAX_QUEUED = 128
+"""Calls that wait for a replica which has `CALLS_PER_REPLICA` already. It refuses by itself what
+would wait for longer than `limits.wait_s`; this bounds what it does not get to see."""
 
 DESK_S, REPORT_S = 5.0, 2.0
 """How long a replica waits for the desk; a report is made again. Without an end it would wait for
 ever where the desk is gone, as it is when all of the endpoint ends."""
+
+SHARD_S = 60.0
+"""How long a replica waits for a shard, which may have to read a bundle first."""
 
 BUNDLES_KEPT = 2
 """Of a shard: while a newer bundle is taken over, replicas ask for both."""
@@ -258,7 +261,10 @@ class RemoteShard:
     ) -> list[Floats]:
         """See `serve.scoring.Shard.score`."""
         try:
-            scores: list[Floats] = await self._handle.score.remote(bundle, list(texts), vectors)
+            asked = self._handle.score.remote(bundle, list(texts), vectors)
+            scores: list[Floats] = await asyncio.wait_for(asked, SHARD_S)
+        except (RayServeException, TimeoutError) as error:
+            raise RunError(f"a shard of the endpoint does not answer ({error!r})") from error
         except RayError as error:
             raise cause_of(error) from error
         return scores
@@ -349,7 +355,7 @@ ShardDeployment = _deployment(Shard, name=SHARD, max_ongoing_requests=64, max_su
 ClassifierDeployment = _deployment(
     serve.ingress()(Classifier),
     name=CLASSIFIER,
-    max_ongoing_requests=MAX_ONGOING,
+    max_ongoing_requests=CALLS_PER_REPLICA,
     max_queued_requests=MAX_QUEUED,
     backpressure_config={"status_code": 503, "retry_after_s": 1},
     graceful_shutdown_timeout_s=20,

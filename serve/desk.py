@@ -16,7 +16,7 @@ from typing import Protocol
 from red_ray.bundle import load_bundle
 from red_ray.config import JudgeConfig, RunConfig
 from red_ray.data.prepare import HiddenLabels
-from red_ray.errors import ConfigError
+from red_ray.errors import ConfigError, RedRayError
 from red_ray.escalation import asked_in, judge_of, truth_of
 from red_ray.judges import Ledger, PoolStats, ValidatorPool, question_key
 from red_ray.judges.ledger import Review
@@ -98,7 +98,7 @@ class Desk:
         self._clock = clock
         self._validators: dict[str, Validator] = {}
         self._judges: dict[str, JudgeConfig] = {}
-        self._ledgers: dict[str, Ledger] = {}
+        self._ledgers: dict[str, tuple[str, Ledger]] = {}  # beside each its place
         self._heard_of: dict[str, float] = {}
         # Two: a judge that takes long to open must not keep what people say waiting.
         self._opening_judge, self._opening_ledger = asyncio.Lock(), asyncio.Lock()
@@ -172,16 +172,19 @@ class Desk:
         for run in [*self._validators]:
             await self._close_judge(run)
         for run in [*self._ledgers]:
-            self._ledgers.pop(run).close()
+            self._close_ledger(run)
 
     async def _close_idle(self) -> None:
         """Close what no replica has asked for since long: the link points elsewhere by now."""
         now = self._clock()
         for run in [run for run, at in self._heard_of.items() if now - at > IDLE_S]:
-            del self._heard_of[run]
+            self._heard_of.pop(run, None)  # another report may close it too
             await self._close_judge(run)
-            if run in self._ledgers:
-                self._ledgers.pop(run).close()
+            self._close_ledger(run)
+
+    def _close_ledger(self, run: str) -> None:
+        if run in self._ledgers:
+            self._ledgers.pop(run)[1].close()
 
     async def _close_judge(self, run: str) -> None:
         self._judges.pop(run, None)
@@ -208,13 +211,22 @@ class Desk:
         return Opening(config, folder, model, truth_for(config, model, self._settings))
 
     async def _ledger(self, run: str) -> Ledger:
+        """The ledger of a run, which may have another by now than it had."""
+        folder = RunFolder(Path(run))
         async with self._opening_ledger:
-            if run not in self._ledgers:
-                folder = RunFolder(Path(run))
+            held = self._ledgers.get(run)
+            try:
                 config = await asyncio.to_thread(judged, folder, self._settings)
-                place = config.judge.ledger or str(folder.ledger)
-                self._ledgers[run] = await asyncio.to_thread(Ledger, place)
-            return self._ledgers[run]
+            except RedRayError:
+                if held is None:
+                    raise
+                return held[1]  # between two bundles there may be none
+            place = config.judge.ledger or str(folder.ledger)
+            if held is None or held[0] != place:
+                opened = await asyncio.to_thread(Ledger, place)
+                self._close_ledger(run)
+                self._ledgers[run] = place, opened
+            return self._ledgers[run][1]
 
 
 def truth_for(config: RunConfig, model: RedModel, settings: ServeSettings) -> HiddenLabels | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -183,7 +184,8 @@ class Judging:
             await through.open()
             return (await escalator.ask([text], alone.vectors, alone.assessment))[0]
 
-        task = asyncio.create_task(ask())
+        # In a context of its own: Serve ends all that was begun in that of a caller who went away.
+        task = asyncio.create_task(ask(), context=contextvars.Context())
         self._asking.add(task)
         task.add_done_callback(self._ended)
         return task

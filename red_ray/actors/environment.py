@@ -30,12 +30,15 @@ _LOCAL_SETTINGS = {
 _HAPROXY = """\
 #!/bin/sh
 # HAProxy as Ray configures it, but: its own pages on this machine alone, its socket for us alone,
-# where no replica can be reached an answer that says so and no 500, and gone with its parent.
+# no more calls at a replica than it can take, an answer of ours where none can take one and no 500,
+# and gone with its parent.
 sed -i \\
     -e 's|bind :{metrics}$|bind 127.0.0.1:{metrics}|' \\
     -e 's|bind \\*:{stats}$|bind 127.0.0.1:{stats}|' \\
     -e 's|mode 666 level|mode 600 level|' \\
     -e 's|errorfile \\(50[234]\\) .*|errorfile \\1 {answer}|' \\
+    -e 's|^ *option redispatch 1$|&\\n    timeout queue {queue_s}s|' \\
+    -e 's|^ *server [^ ]* [^ ]* check|& maxconn {calls}|' \\
     "$3"
 exec {python} -IS -c '{become}' {binary} "$@"
 """
@@ -47,7 +50,14 @@ _BECOME = (
     " os.execv(sys.argv[1], sys.argv[1:])"
 )
 
-AWAY = {"detail": "no replica of the endpoint can be reached now", "request_id": ""}
+AWAY = {"detail": "no replica of the endpoint can take the call now", "request_id": ""}
+
+CALLS_PER_REPLICA = 256
+"""Calls that a replica of the endpoint has at a time, those that wait for the judge among them."""
+
+QUEUE_S = 2
+"""How long a call waits before HAProxy for a replica that has not so many; then it is refused, for
+nothing: in a replica refusing costs time that answers need."""
 
 
 def prepare_environment() -> None:
@@ -137,6 +147,8 @@ def _our_haproxy(folder: Path) -> Path:
         stats=os.environ["RAY_SERVE_HAPROXY_STATS_PORT"],
         metrics=os.environ["RAY_SERVE_HAPROXY_METRICS_PORT"],
         answer=answer,
+        calls=CALLS_PER_REPLICA,
+        queue_s=QUEUE_S,
         python=shlex.quote(sys.executable),
         become=_BECOME,
         binary=shlex.quote(get_haproxy_binary()),

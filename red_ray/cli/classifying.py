@@ -13,7 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from red_ray.cli.console import Output, catch_sigterm
-from red_ray.errors import JudgeError, RedRayError
+from red_ray.errors import DataError, JudgeError, RedRayError
 
 if TYPE_CHECKING:
     from red_ray.batch import PartsFolder, Shard
@@ -125,7 +125,7 @@ def _telling_what_is_left(output: Output, parts: PartsFolder) -> Iterator[None]:
         elif isinstance(error, JudgeError):
             again = left if n_rows else "run the same command again"
             output.note(f"what the judge answered is in the ledger; {again}")
-        elif n_rows:
+        elif n_rows and not isinstance(error, DataError):  # a table that is mended is another one
             output.note(left)
         raise
 

@@ -251,9 +251,16 @@ def _told_by(text: str) -> RedRayError:
 
 
 def _check_is_there(ray_serve: Any, app: str) -> None:
-    status = ray_serve.status().applications.get(app)
+    from ray.exceptions import RayError
+    from ray.serve.exceptions import RayServeException
+
+    ended = "the endpoint is there no more: something else ended it"
+    try:
+        status = ray_serve.status().applications.get(app)
+    except (RayError, RayServeException) as error:
+        raise RunError(f"{ended} ({' '.join(str(error).split())[:200]})") from error
     if status is None:
-        raise RunError("the endpoint is there no more: something else ended it")
+        raise RunError(ended)
 
 
 @contextmanager

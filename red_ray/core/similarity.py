@@ -58,7 +58,7 @@ class Turns:
         turn[together] = np.arange(len(labels)) - np.repeat(starts, counts[by_count])
         order, sizes = np.lexsort((place, turn)), np.bincount(turn)
         places = None
-        if len(sizes) * len(found) <= 2 * len(labels):
+        if 0 < len(sizes) * len(found) <= 2 * len(labels):
             in_turn = np.arange(len(found))
             starts = (np.cumsum(sizes) - sizes)[:, None]
             places = np.where(in_turn < sizes[:, None], starts + in_turn, len(labels))

@@ -96,8 +96,8 @@ class SentenceEncoder:
         self._buckets = bucket_lengths(max_tokens)
         self._tokenizer = _private_tokenizer(model, max_tokens)
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
-        # By texts and length: whether a batch that is not filled up gives the bits of a full one.
-        self._same_bits: dict[tuple[int, int], bool] = {}
+        # By texts, length and padding: whether a batch that is not filled up gives the same bits.
+        self._same_bits: dict[tuple[int, int, bool], bool] = {}
         self._pool = _threads(available_processors() if n_threads is None else n_threads)
         self._dim = self._probe_dim()
 
@@ -105,8 +105,8 @@ class SentenceEncoder:
     def load(cls, config: EncoderConfig, *, n_threads: int | None = None) -> Self:
         """Load the model that `config` names; see `red_ray.encoding.files` for where from.
 
-        Sets torch's intra-op threads to 1 and, unless the variable is set, tokenizers' own
-        parallelism to off, both for the whole process.
+        Sets torch's intra-op threads to 1 (with one thread of ours, at every call anew) and, unless
+        the variable is set, tokenizers' own parallelism to off, both for the whole process.
 
         Args:
             config: which model, and how it is used.
@@ -156,7 +156,7 @@ class SentenceEncoder:
         return vectors
 
     def close(self) -> None:
-        """End the threads; `encode` cannot be called afterwards."""
+        """End the threads; do not call `encode` afterwards."""
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
 
@@ -191,15 +191,19 @@ class SentenceEncoder:
         A batch that is not full goes through the model as it is where kernels for that shape sum
         in the same order: the first one of a shape is run both ways, which shows it.
         """
-        full_rows, shape = self._spec.batch_rows, (len(batch.rows), batch.length)
-        if len(batch.rows) == full_rows or self._same_bits.get(shape) is False:
+        n_rows, full_rows = len(batch.rows), self._spec.batch_rows
+        # Without padding the model needs no mask, and may take another way.
+        is_padded = bool((table.lengths[batch.rows] < batch.length).any())
+        shape = (n_rows, batch.length, is_padded)
+        is_same = self._same_bits.get(shape)  # once: other threads write it
+        if n_rows == full_rows or is_same is False:
             return self._forward_in(full_rows, table, batch)
-        vectors = self._forward_in(len(batch.rows), table, batch)
-        if shape not in self._same_bits:
-            full = self._forward_in(full_rows, table, batch)
-            self._same_bits[shape] = vectors.tobytes() == full.tobytes()
-            return full
-        return vectors
+        vectors = self._forward_in(n_rows, table, batch)
+        if is_same:
+            return vectors
+        full = self._forward_in(full_rows, table, batch)
+        self._same_bits[shape] = vectors.tobytes() == full.tobytes()
+        return full
 
     def _forward_in(self, n_rows: int, table: TokenTable, batch: Batch) -> FloatArray:
         import torch

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import sparse
 
 from red_ray.core.lexical import N_FEATURES, LexicalSpace
+from red_ray.core.ngrams import count_ngrams
 
 TEXTS = ["where is my card", "my card was lost", "top up failed", "a", "Größe 42 €", "top top top"]
 
@@ -41,6 +43,21 @@ def test_a_texts_bits_do_not_depend_on_its_company(space):
     alone = [dense_rows(space.transform([text]))[0] for text in TEXTS]
     assert dense_rows(space.transform(TEXTS)) == alone
     assert dense_rows(space.transform(TEXTS[::-1])) == alone[::-1]
+
+
+def test_bits_and_their_order_are_those_of_the_plain_way(space):
+    """Products sum in this order: another one would change every bundle's id."""
+    texts = [*TEXTS, "", "!!!", "where is my card " * 9]
+    counts = count_ngrams(texts, N_FEATURES)
+    counts.data = (1 + np.log(counts.data)) * space.idf[counts.indices]
+    halves = []
+    for half in (counts[:, :N_FEATURES], counts[:, N_FEATURES:]):
+        norms = np.sqrt(np.asarray(half.multiply(half).sum(axis=1), dtype=np.float32)).ravel()
+        scale = sparse.diags_array(1 / np.maximum(norms, np.float32(1e-12)), dtype=np.float32)
+        halves.append(sparse.csr_matrix(scale @ half) * np.float32(np.sqrt(0.5)))
+    expected, found = sparse.hstack(halves, format="csr"), space.transform(texts)
+    for name in ("indptr", "indices", "data"):
+        assert getattr(found, name).tobytes() == getattr(expected, name).tobytes(), name
 
 
 def test_a_new_text_changes_no_other_row(space):

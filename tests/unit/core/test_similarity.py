@@ -108,6 +108,13 @@ def test_few_texts_have_the_bits_that_they_have_among_others(n_labels, n_nearest
             assert all_texts[rows].tobytes() == mine.tobytes()
 
 
+@pytest.mark.parametrize("n_texts", [1, 20])
+def test_no_examples_change_nothing(n_texts):
+    found = LabelSimilarity(n_texts, N_LABELS)
+    found.add(np.zeros((n_texts, 0), dtype=np.float32), Turns.of(np.zeros(0, dtype=np.int64)))
+    assert (found.nearest() == MISSING).all()
+
+
 def test_only_the_nearest_is_kept_where_no_more_is_asked_for(vectors):
     texts, examples = vectors[:20], vectors[20:]
     one = LabelSimilarity(20, N_LABELS, n_nearest=1)

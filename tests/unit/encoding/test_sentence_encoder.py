@@ -102,7 +102,7 @@ def test_few_texts_are_not_filled_up_once_that_was_seen_to_give_the_same_bits(
         first, then = encoder.encode(texts), encoder.encode(texts)
         assert first.tobytes() == then.tobytes()
         assert passed in ([3, full_rows, 3], [3, full_rows, full_rows])  # by the processor
-        assert passed[2] == (3 if encoder._same_bits[3, 16] else full_rows)
+        assert passed[2] == (3 if encoder._same_bits[3, 16, True] else full_rows)
 
 
 def test_few_texts_are_filled_up_where_that_gives_other_bits(
@@ -125,6 +125,35 @@ def test_few_texts_are_filled_up_where_that_gives_other_bits(
         again = np.vstack([encoder.encode([text]) for text in texts])
         assert alone.tobytes() == again.tobytes() == expected.tobytes()
         assert passed[-3:] == [full_rows] * 3
+
+
+def test_a_shape_that_another_thread_finds_to_differ_meanwhile_is_filled_up(
+    tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
+        expected, forward_in = encoder.encode(["my card", "top up"]), encoder._forward_in
+        encoder._same_bits.clear()
+
+        def other_bits(n_rows: int, *given: Any) -> Any:
+            if n_rows == encoder.spec.batch_rows:
+                return forward_in(n_rows, *given)
+            encoder._same_bits[n_rows, 16, True] = False
+            return np.nextafter(forward_in(n_rows, *given), np.float32(2))
+
+        monkeypatch.setattr(encoder, "_forward_in", other_bits)
+        assert encoder.encode(["my card", "top up"]).tobytes() == expected.tobytes()
+
+
+def test_texts_that_need_no_padding_have_the_same_bits_alone(encoder: SentenceEncoder) -> None:
+    """Sixteen tokens, two of them the model's own, and texts that are cut."""
+    whole, cut = " ".join(["card"] * 14), " ".join(["card"] * 400)
+    other = " ".join(["top"] * 14)
+    texts = [whole, other, cut, cut + " up"]
+    together = encoder.encode([*sentences(40), *texts])[-4:]
+    for _ in range(2):  # first both ways, then as it is
+        alone = np.vstack([encoder.encode([text]) for text in texts])
+        assert alone.tobytes() == together.tobytes()
+        assert encoder.encode(texts[:2]).tobytes() == together[:2].tobytes()
 
 
 @pytest.mark.parametrize("kind", ["tiny", "minilm"])

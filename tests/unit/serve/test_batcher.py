@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 
+from red_ray.errors import RunError
 from serve.batcher import Batcher, OverloadedError
 
 
@@ -146,3 +148,37 @@ async def test_closing_cancels_what_waits():
     assert await first == [["m:a"]]
     with pytest.raises(asyncio.CancelledError):
         await waits
+
+
+OF_A_CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("of a caller", default="")
+
+
+async def test_a_batch_is_run_in_no_callers_context():
+    """Serve ends what was begun in the context of a caller who went away."""
+    seen = []
+
+    async def run(model: str, texts: list[str]) -> list[str]:
+        seen.append(OF_A_CALLER.get())
+        await asyncio.sleep(0)
+        return texts
+
+    made = Batcher(run, lambda done, a, b: done[a:b], max_texts=1, max_wait_s=9.0, texts_per_s=9.0)
+    OF_A_CALLER.set("somebody")
+    await asyncio.gather(*(made.submit("m", [text]) for text in "abc"))
+    assert seen == ["", "", ""]
+
+
+async def test_a_batch_that_is_ended_keeps_nobody_waiting():
+    async def run(model: str, texts: list[str]) -> list[str]:
+        raise asyncio.CancelledError
+
+    made = Batcher(run, lambda done, a, b: done[a:b], max_texts=4, max_wait_s=9.0, texts_per_s=9.0)
+    with pytest.raises(RunError, match="try again"):
+        await asyncio.wait_for(made.submit("m", ["a"]), 5)
+
+
+async def test_small_batches_raise_an_estimate_that_is_too_low():
+    """Where only full ones did, an endpoint that refuses them would never know."""
+    made = batcher(Encoder(), max_texts=64, texts_per_s=0.5)
+    await made.submit("m", ["a"])
+    assert made.texts_per_s > 0.5

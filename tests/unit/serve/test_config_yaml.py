@@ -11,6 +11,7 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
+from red_ray.actors.environment import CALLS_PER_REPLICA
 from red_ray.cli.serve import ANSWER_S
 from red_ray.errors import ConfigError
 from serve.settings import ServeSettings, parse_settings
@@ -105,7 +106,7 @@ def test_it_configures_the_deployments_that_there_are(config: dict[str, Any]) ->
     assert app["import_path"] == f"{ours.__name__}:{ours.build.__name__}"
     classifier, desk = app["deployments"]
     assert [classifier["name"], desk["name"]] == [ours.CLASSIFIER, ours.DESK]
-    assert classifier["max_ongoing_requests"] == ours.MAX_ONGOING
+    assert classifier["max_ongoing_requests"] == CALLS_PER_REPLICA
     assert classifier["max_queued_requests"] == ours.MAX_QUEUED
     assert desk["num_replicas"] == 1
 

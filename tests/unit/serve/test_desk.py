@@ -153,6 +153,24 @@ async def test_feedback_is_in_the_ledger_and_takes_the_text_off_the_queue(served
     ledger.close()
 
 
+async def test_people_are_heard_where_the_run_has_another_ledger_by_now(served, half, tmp_path):
+    """A run that is trained anew in its place, with its verdicts elsewhere."""
+    desk = Desk(settings_of(served), Opens())
+    said = [Feedback(text=REVIEW.text, label=half.labels[3])]
+    assert await desk.feedback(str(served), said, half.labels) == 1
+    other = str(tmp_path / "other.sqlite")
+    judge = half.config.judge.model_copy(update={"ledger": other})
+    RunFolder(served).write_config(half.config.model_copy(update={"judge": judge}))
+    assert await desk.feedback(str(served), said, half.labels) == 1
+    (served / "config.yaml").unlink()  # as between two runs
+    assert await desk.feedback(str(served), said, half.labels) == 0
+    await desk.close()
+    for place in (served / "ledger.sqlite", other):
+        ledger = Ledger(place)
+        assert [one.text for one in ledger.humans()] == [REVIEW.text]
+        ledger.close()
+
+
 async def test_people_are_heard_while_a_judge_is_opened(served, half):
     gate = asyncio.Event()
 
@@ -214,7 +232,7 @@ async def test_a_run_that_nobody_answers_from_any_more_is_let_go(served, tmp_pat
     desk = Desk(settings_of(served), Opens(old, new), clock=clock)
     await desk.open(str(served))
     await desk.report(str(served), snapshot(), [REVIEW])
-    ledger = desk._ledgers[str(served)]
+    _, ledger = desk._ledgers[str(served)]
     await desk.open(str(other))
     for clock.now in (desks.IDLE_S / 2, desks.IDLE_S):
         await desk.report(str(other), snapshot(), [])

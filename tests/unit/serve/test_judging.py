@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -20,6 +21,7 @@ from red_ray.judges import Ledger, question_key
 from red_ray.judges.ledger import HumanVerdict
 from red_ray.types import Outcome
 from serve import judging
+from serve.schemas import ClassifyRequest
 from tests.unit.judges.fakes import UNREADABLE, FakeJudge, label, script
 from tests.unit.serve.endpoints import (
     LONG_S,
@@ -403,6 +405,25 @@ async def test_a_caller_who_goes_away_leaves_the_question_open(served, sorts):
         await until(lambda: endpoint.service._judging.n_open == 0)
         (result,) = await endpoint.classify([text])
     assert (result["source"], judge.asked) == ("judge", [text])
+
+
+OF_A_CALLER: contextvars.ContextVar[str] = contextvars.ContextVar("of a caller", default="")
+
+
+async def test_a_question_is_asked_in_no_callers_context(served, sorts):
+    """Serve ends what was begun in the context of a caller who went away, paid for or not."""
+    seen = []
+
+    async def answer(question):
+        del question
+        seen.append(OF_A_CALLER.get())
+
+    token = OF_A_CALLER.set("somebody")
+    async with open_endpoint(served, opens_one(Scripted(answer))) as endpoint:
+        asked = ClassifyRequest(texts=[sorts.doubtful[0]])
+        await endpoint.service.classify(asked)
+    OF_A_CALLER.reset(token)
+    assert seen == [""]
 
 
 async def test_another_bundle_has_its_own_questions(served, half, sorts):
