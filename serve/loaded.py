@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -21,6 +21,10 @@ from serve.settings import ServeSettings
 
 OFF = "off"
 """In place of a judge: nobody is asked."""
+
+WARM_BATCHES, WARM_LENGTHS = (1, 2, 3, 4, 6, 8, 12), (0.0, 0.4, 0.7, 0.9, 0.97, 0.99, 1.0)
+"""Texts together, and of which length among the examples, that an encoder meets before any other:
+some two seconds."""
 
 Stamp = tuple[str, int]
 """Which bundle lies at a place: its real folder, and a hash of what its files look like from
@@ -96,6 +100,7 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
         encoder = SentenceEncoder.load(model.encoder_config, n_threads=settings.threads)
         model.check_encoder(encoder)
         model = replace(model, encoder=encoder)
+        _warm_up(encoder, model.example_texts)
     config = judged(folder, settings)
     speed = _tested(model, settings.batch_texts)
     return Loaded(model, folder, config, stamp, datetime.now(UTC), speed)
@@ -134,6 +139,15 @@ def _reading(run: RunFolder) -> Iterator[None]:
 def _run_of(run: str) -> RunFolder:
     # Resolved once: a link that is moved meanwhile must not mix two runs.
     return RunFolder(Path(run).resolve())
+
+
+def _warm_up(encoder: SentenceEncoder, texts: Sequence[str]) -> None:
+    """Let the encoder see the shapes of small batches: the first one of each takes longer."""
+    by_length = sorted(texts, key=len)
+    for n_texts in WARM_BATCHES:
+        for share in WARM_LENGTHS:
+            start = int(share * max(0, len(by_length) - n_texts))
+            encoder.encode(by_length[start : start + n_texts])
 
 
 def _tested(model: RedModel, n_texts: int) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, FailFast, Field, model_validator
+from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, model_validator
 
 Escalate = Literal["auto", "never", "always"]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -44,9 +44,9 @@ class ClassifyRequest(_Given):
     """
 
     texts: Annotated[list[str], FailFast(), Field(min_length=1)]
-    top_k: int = Field(default=3, ge=1, le=100)
+    top_k: int = Field(default=3, ge=1, le=100, strict=True)
     escalate: Escalate = "auto"
-    explain: bool = False
+    explain: StrictBool = False
 
 
 class Alternative(_Told):

@@ -170,6 +170,8 @@ async def refusal(endpoint, body):
         ({"texts": []}, ("texts", "at least 1")),
         ({"texts": ["a"], "top_k": 0}, ("top_k", "greater than or equal to 1", "got 0")),
         ({"texts": ["a"], "top_k": 101}, ("top_k", "100", "got 101")),
+        ({"texts": ["a"], "top_k": "3"}, ("top_k", "valid integer", "got '3'")),
+        ({"texts": ["a"], "explain": 0.0}, ("explain", "valid boolean", "got 0.0")),
         ({"texts": ["a"], "escalate": "maybe"}, ("escalate", "'auto', 'never' or 'always'")),
         ({"texts": ["a"], "explain": "very"}, ("explain",)),
         ({"texts": "a"}, ("texts", "list")),

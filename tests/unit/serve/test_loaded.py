@@ -13,9 +13,10 @@ import pytest
 from red_ray.bundle import MANIFEST, write_provenance
 from red_ray.encoding import EncoderSpec
 from red_ray.errors import BundleError, ConfigError, DataError, EncoderError
-from serve.loaded import judged, load, stamp_of
+from serve.loaded import WARM_BATCHES, judged, load, stamp_of
 from serve.settings import ServeSettings
 from tests.unit.serve.endpoints import copy, with_escalation_from, write_anew, write_run_of
+from tests.unit.training.fakes import FakeEncoder
 
 SPEC = EncoderSpec(
     model="m",
@@ -107,6 +108,21 @@ def test_the_encoder_is_taken_over(served, half, encoders):
     assert second.model.bundle_id == other != first.model.bundle_id
     assert second.model.encoder is first.model.encoder
     assert len(encoders) == 1
+
+
+def test_a_new_encoder_meets_small_batches_before_anybody_waits(served, encoders, monkeypatch):
+    sizes, encode = [], FakeEncoder.encode
+
+    def counted(self, texts):
+        sizes.append(len(texts))
+        return encode(self, texts)
+
+    monkeypatch.setattr(FakeEncoder, "encode", counted)
+    loaded = loaded_of(served)
+    assert set(sizes) >= set(WARM_BATCHES)
+    sizes.clear()
+    loaded_of(served, loaded)
+    assert not set(sizes) & set(WARM_BATCHES) - {1}
 
 
 @pytest.mark.parametrize("is_known", [True, False])
