@@ -24,13 +24,13 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
-from red_ray.actors.cluster import cause_of
+from red_ray.actors.cluster import cause_of, raised_by_worker
 from red_ray.actors.environment import CALLS_PER_REPLICA, LOCAL_PORTS
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.bundle import load_experts
 from red_ray.data.prepare import LabelledRows
-from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError, RunError
+from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError, RunError, last_line
 from red_ray.escalation import asked_in
 from red_ray.experts import Expert
 from red_ray.judges import PoolStats
@@ -206,10 +206,9 @@ class RemoteDesk:
     async def _call(self, name: str, *args: object) -> Any:
         try:
             return await getattr(self._handle, name).remote(*args)
-        except RayServeException as error:
-            raise JudgeUnavailable(f"the endpoint's desk does not answer ({error})") from error
-        except RayError as error:
-            raise cause_of(error) from error
+        except (RayError, RayServeException) as error:
+            told = f"the endpoint's desk does not answer ({last_line(error, type(error).__name__)})"
+            raise raised_by_worker(error) or JudgeUnavailable(told) from error
 
 
 class Shard:
@@ -263,10 +262,10 @@ class RemoteShard:
         try:
             asked = self._handle.score.remote(bundle, list(texts), vectors)
             scores: list[Floats] = await asyncio.wait_for(asked, SHARD_S)
-        except (RayServeException, TimeoutError) as error:
-            raise RunError(f"a shard of the endpoint does not answer ({error!r})") from error
-        except RayError as error:
-            raise cause_of(error) from error
+        except (RayError, RayServeException, TimeoutError) as error:
+            last = last_line(error, type(error).__name__)
+            told = RunError(f"a shard of the endpoint does not answer ({last})")
+            raise raised_by_worker(error) or told from error
         return scores
 
 

@@ -22,7 +22,7 @@ from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.config import JudgeConfig
 from red_ray.data.prepare import LabelledRows
-from red_ray.errors import ConfigError, RunError
+from red_ray.errors import ConfigError, RunError, last_line
 from red_ray.storage import writing
 from red_ray.training.fleet import Validator
 from red_ray.types import Question, Verdict
@@ -206,16 +206,10 @@ def _close_records(
         why = next((one.error for one in records if one.id in failed and one.error), "")
         n_failed = max(len(failed), missing)
         n_total = len(settings) or sweep.n_trials or 0
+        told = last_line(next(iter(failed.values()), None) or "", "their processes died")
         raise RunError(
-            f"{n_failed} of {n_settings(n_total)} failed "
-            f"({why or _last_line(next(iter(failed.values()), None))}); --resume tries them again"
+            f"{n_failed} of {n_settings(n_total)} failed ({why or told}); --resume tries them again"
         )
-
-
-def _last_line(error: object) -> str:
-    text = "" if error is None else str(error)
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "their processes died"
 
 
 def trial(config: Mapping[str, Any], shared: Shared) -> None:

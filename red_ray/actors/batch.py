@@ -35,7 +35,7 @@ from red_ray.actors.batch_rows import (
 from red_ray.actors.cluster import fetch
 from red_ray.batch import Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
-from red_ray.errors import ConfigError, RedRayError, RunError
+from red_ray.errors import ConfigError, RedRayError, RunError, last_line
 from red_ray.model import RedModel
 
 READ_CPUS = 1
@@ -125,8 +125,7 @@ def classify_on_ray(
                 lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             )
         except RayError as error:  # not of ours: those travel as rows
-            *_, last = (line for line in str(error).splitlines() if line.strip())
-            raise RunError(f"a worker failed: {last.strip()}") from error
+            raise RunError(f"a worker failed: {last_line(error, type(error).__name__)}") from error
 
 
 class ShardSource(Datasource):

@@ -12,7 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from red_ray.errors import RedRayError, RunError
+from red_ray.errors import RedRayError, RunError, last_line
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def _join() -> object:
         return ray.init(log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise RunError(
-            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({_last_line(error)}); "
+            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({_said(error)}); "
             "start it, or unset RAY_ADDRESS"
         ) from error
 
@@ -59,7 +59,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> object:
         )
     except Exception as error:  # a node that is slow to start has no narrower class
         raise RunError(
-            f"Ray did not start ({_last_line(error)}); is the machine busy? try again"
+            f"Ray did not start ({_said(error)}); is the machine busy? try again"
         ) from error
 
 
@@ -94,20 +94,33 @@ def fetch(reference: Any) -> Any:
 
 
 def cause_of(error: RayError) -> RedRayError:
-    """The error of ours that a worker raised, however deep Ray wrapped it; or that one died."""
+    """The error of ours that a worker of a run raised; or that one died, and how to go on."""
+    if (ours := raised_by_worker(error)) is not None:
+        return ours
+    died = next((one for one in _wrapped(error) if isinstance(one, RayActorError)), None)
+    if died is None:
+        return RunError(f"a worker of the run failed: {_said(error)}")
+    return RunError(
+        f"a worker of the run died ({_said(died)}); what was paid for is kept: "
+        "`red-ray resume` goes on from there"
+    )
+
+
+def raised_by_worker(error: BaseException) -> RedRayError | None:
+    """The error of ours that a worker raised, however deep Ray wrapped it, if there is one."""
+    for one in _wrapped(error):
+        if isinstance(one, RedRayError) and not isinstance(one, RayTaskError):
+            return one
+    return None
+
+
+def _wrapped(error: BaseException) -> Iterator[BaseException]:
+    """An error and what it was raised for, outermost first."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, RedRayError) and not isinstance(cause, RayTaskError):
-            return cause
-        if isinstance(cause, RayActorError):
-            return RunError(
-                f"a worker of the run died ({_last_line(cause)}); what was paid for is kept: "
-                "`red-ray resume` goes on from there"
-            )
+        yield cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-    return RunError(f"a worker of the run failed: {_last_line(error)}")
 
 
-def _last_line(error: BaseException) -> str:
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
+def _said(error: BaseException) -> str:
+    return last_line(error, type(error).__name__)

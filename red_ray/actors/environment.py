@@ -69,6 +69,8 @@ def prepare_environment() -> None:
     Raises:
         OutputError: the token file cannot be written.
     """
+    # Where it has ended, a thread that asks Ray once more would start it anew.
+    os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if os.environ.get("RAY_ADDRESS"):
         return
     for name, value in _LOCAL_SETTINGS.items():

@@ -20,7 +20,7 @@ import typer
 from red_ray import errors
 from red_ray.cli.console import Output, catch_sigterm, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, RunPath, Set, overrides_of
-from red_ray.errors import OutputError, RedRayError, RunError
+from red_ray.errors import OutputError, RedRayError, RunError, last_line
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -246,8 +246,7 @@ def _told_by(text: str) -> RedRayError:
     kind = getattr(errors, told[-1][0], None) if told else None
     if isinstance(kind, type) and issubclass(kind, RedRayError):
         return kind(f"the endpoint did not start: {told[-1][1]}")
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return RunError(f"the endpoint did not start: {lines[-1] if lines else text!r}")
+    return RunError(f"the endpoint did not start: {last_line(text, 'Ray Serve says nothing')}")
 
 
 def _check_is_there(ray_serve: Any, app: str) -> None:
@@ -258,7 +257,7 @@ def _check_is_there(ray_serve: Any, app: str) -> None:
     try:
         status = ray_serve.status().applications.get(app)
     except (RayError, RayServeException) as error:
-        raise RunError(f"{ended} ({' '.join(str(error).split())[:200]})") from error
+        raise RunError(f"{ended} ({last_line(error, type(error).__name__)})") from error
     if status is None:
         raise RunError(ended)
 

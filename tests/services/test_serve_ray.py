@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from red_ray.actors.environment import CALLS_PER_REPLICA, QUEUE_S
 from red_ray.model import RedModel
 from tests.ray.servers import Live, free_port
 from tests.servers import OpenAIServer, by_text, hang, lie, steps
@@ -170,6 +171,19 @@ def test_only_the_user_may_open_what_haproxy_keeps(served: Served) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     (socket,) = folder.rglob("admin.sock")
     assert stat.S_IMODE(socket.stat().st_mode) == 0o600
+
+
+def test_haproxy_runs_with_our_limits(served: Served) -> None:
+    """They are written into the configuration that Ray makes, whose lines may change with it."""
+    (folder,) = served.place.ray.glob("rr-*")
+    (config,) = folder.rglob("haproxy.cfg")
+    lines = [line.split() for line in config.read_text("utf-8").splitlines()]
+    replicas = [line for line in lines if line[:1] == ["server"] and "backup" not in line]
+    assert len(replicas) == 2
+    assert all(line[line.index("maxconn") + 1] == str(CALLS_PER_REPLICA) for line in replicas)
+    assert ["timeout", "queue", f"{QUEUE_S}s"] in lines
+    errors = {line[1]: line[2] for line in lines if line[:1] == ["errorfile"]}
+    assert {errors[code] for code in ("502", "503", "504")} == {str(folder / "away.http")}
 
 
 def test_whatever_is_sent_is_answered(served: Served, models: tuple[RedModel, RedModel]) -> None:

@@ -51,3 +51,16 @@ def test_an_unavailable_judges_wait_survives_too():
 def test_it_is_either_the_users_mistake_or_a_failure(cls):
     """Exit codes 2 and 1: never both, never neither."""
     assert issubclass(cls, UserError) != issubclass(cls, RunError)
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (RuntimeError("Traceback:\n  at line 3\n\n ValueError: no \n\n"), "ValueError: no"),
+        (RuntimeError(), "their processes died"),
+        ("\n \n", "their processes died"),
+        ("one line", "one line"),
+    ],
+)
+def test_of_what_an_error_quotes_the_last_line_is_told(error, told):
+    assert errors.last_line(error, "their processes died") == told

@@ -49,13 +49,6 @@ def test_without_a_price_of_the_sweeps_judge_there_is_none(tmp_path):
     assert _usd_per_call(place, config("simulated:0.9", str(place.ledger))) is None
 
 
-def test_a_failure_without_words_is_told_as_a_process_that_died():
-    from tune.tuning import _last_line
-
-    assert _last_line(None) == "their processes died"
-    assert _last_line(RuntimeError("first\n\n last \n")) == "last"
-
-
 def test_other_limits_of_a_request_are_another_round():
     """An answer that could not be read is not asked for again; with more room it may be."""
     from tune.tuning import run_of
