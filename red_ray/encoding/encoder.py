@@ -9,13 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from red_ray.core.text import encodable
 from red_ray.encoding.batches import Batch, TokenTable, bucket_lengths, cut_batches
+from red_ray.encoding.bert import bare_bert
 from red_ray.encoding.files import find_model
 from red_ray.encoding.packing import pack_linears
 from red_ray.encoding.quiet import quiet_libraries
@@ -64,10 +65,17 @@ class Encoder(Protocol):
         ...
 
 
+class _Way(NamedTuple):
+    """How a batch goes through the model: filled up to so many rows, and whether past the library."""
+
+    n_rows: int
+    is_bare: bool
+
+
 class SentenceEncoder:
     """A sentence-transformers model whose rows are the same bits in any company.
 
-    Texts run in batches of fixed shape, or of a smaller one that was seen to give the same bits,
+    Texts run in batches of fixed shape, or in a quicker way that was seen to give the same bits,
     each forward pass on one intra-op thread: both the shape and the number of intra-op threads
     can change a row's bits in bfloat16. The parallelism comes from a pool of threads, each on
     batches of its own.
@@ -91,13 +99,14 @@ class SentenceEncoder:
 
         self._spec = spec
         self._transformer, *self._head = list(model)
+        self._bare = bare_bert(self._transformer)
         self._device = torch.device(spec.device)
         max_tokens = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
         self._buckets = bucket_lengths(max_tokens)
         self._tokenizer = _private_tokenizer(model, max_tokens)
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
-        # By texts, length and padding: whether a batch that is not filled up gives the same bits.
-        self._same_bits: dict[tuple[int, int, bool], bool] = {}
+        # By texts, length and padding: the quickest way that gives the bits of a full batch.
+        self._ways: dict[tuple[int, int, bool], _Way] = {}
         self._pool = _threads(available_processors() if n_threads is None else n_threads)
         self._dim = self._probe_dim()
 
@@ -186,42 +195,49 @@ class SentenceEncoder:
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(prompted)]
 
     def _forward(self, table: TokenTable, batch: Batch) -> FloatArray:
-        """The vectors of a batch, in the bits of a full one.
+        """The vectors of a batch, in the bits that the library gives for a full one.
 
         A batch that is not full goes through the model as it is where kernels for that shape sum
-        in the same order: the first one of a shape is run both ways, which shows it.
+        in the same order, and past the library where its own forward pass is known: the first
+        one of a shape is run in all ways, which shows it.
         """
         n_rows, full_rows = len(batch.rows), self._spec.batch_rows
         # Without padding the model needs no mask, and may take another way.
         is_padded = bool((table.lengths[batch.rows] < batch.length).any())
         shape = (n_rows, batch.length, is_padded)
-        is_same = self._same_bits.get(shape)  # once: other threads write it
-        if n_rows == full_rows or is_same is False:
-            return self._forward_in(full_rows, table, batch)
-        vectors = self._forward_in(n_rows, table, batch)
-        if is_same:
-            return vectors
-        full = self._forward_in(full_rows, table, batch)
-        self._same_bits[shape] = vectors.tobytes() == full.tobytes()
-        return full
+        if (known := self._ways.get(shape)) is not None:
+            return self._forward_in(known, table, batch)
+        standard = _Way(full_rows, is_bare=False)
+        vectors = self._forward_in(standard, table, batch)
+        bares = (False,) if self._bare is None else (True, False)
+        ways = [_Way(rows, is_bare) for rows in sorted({n_rows, full_rows}) for is_bare in bares]
+        for way in ways[:-1]:  # the last one is the standard itself
+            if self._forward_in(way, table, batch).tobytes() == vectors.tobytes():
+                self._ways[shape] = way
+                return vectors
+        self._ways[shape] = standard
+        return vectors
 
-    def _forward_in(self, n_rows: int, table: TokenTable, batch: Batch) -> FloatArray:
+    def _forward_in(self, way: _Way, table: TokenTable, batch: Batch) -> FloatArray:
         import torch
 
-        ids, mask = table.fill(batch, batch_rows=n_rows, pad_id=self._pad_id)
+        ids, mask = table.fill(batch, batch_rows=way.n_rows, pad_id=self._pad_id)
         with torch.inference_mode():
-            vectors = self._vectors(torch.from_numpy(ids), torch.from_numpy(mask))
+            vectors = self._vectors(
+                torch.from_numpy(ids), torch.from_numpy(mask), is_bare=way.is_bare
+            )
         rows: FloatArray = vectors[: len(batch.rows)].cpu().numpy()
         return rows
 
-    def _vectors(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def _vectors(self, ids: torch.Tensor, mask: torch.Tensor, *, is_bare: bool) -> torch.Tensor:
         import torch
 
         features = {
             "input_ids": ids.to(self._device),
             "attention_mask": mask.to(self._device),
         }
-        features = self._transformer(features)
+        forward = self._bare if is_bare and self._bare is not None else self._transformer
+        features = forward(features)
         # Pooled in float32: with the 8 bits of bfloat16 near neighbours would tie.
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in self._head:

@@ -21,7 +21,7 @@ from safetensors.numpy import save_file
 
 from red_ray.config import EncoderConfig
 from red_ray.encoding import SentenceEncoder, resolve_spec
-from red_ray.encoding.encoder import available_processors
+from red_ray.encoding.encoder import _Way, available_processors
 from red_ray.encoding.files import find_model
 from red_ray.errors import EncoderError
 
@@ -81,67 +81,64 @@ def test_bits_do_not_depend_on_company(encoder: SentenceEncoder) -> None:
     assert np.array_equal(some[:32], together[5:37])
 
 
-def forward_passes(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The rows of each forward pass from now on."""
+def forward_passes(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch) -> list[_Way]:
+    """The ways of the forward passes from now on."""
     passed, forward_in = [], encoder._forward_in
 
-    def counted(n_rows: int, *given: Any) -> Any:
-        passed.append(n_rows)
-        return forward_in(n_rows, *given)
+    def counted(way: _Way, *given: Any) -> Any:
+        passed.append(way)
+        return forward_in(way, *given)
 
     monkeypatch.setattr(encoder, "_forward_in", counted)
     return passed
 
 
-def test_few_texts_are_not_filled_up_once_that_was_seen_to_give_the_same_bits(
+def spoil(encoder: SentenceEncoder, monkeypatch: pytest.MonkeyPatch, *ways: _Way) -> None:
+    """Other bits in these ways, as from a processor that takes other kernels for other shapes."""
+    forward_in = encoder._forward_in
+
+    def other_bits(way: _Way, *given: Any) -> Any:
+        vectors = forward_in(way, *given)
+        return np.nextafter(vectors, np.float32(2)) if way in ways else vectors
+
+    encoder._ways.clear()  # of one text it was seen while it was loaded
+    monkeypatch.setattr(encoder, "_forward_in", other_bits)
+
+
+def test_few_texts_take_the_quickest_way_that_was_seen_to_give_the_same_bits(
     tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts = ["my card", "top up", "where is it"]
     with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
-        full_rows, passed = encoder.spec.batch_rows, forward_passes(encoder, monkeypatch)
+        passed = forward_passes(encoder, monkeypatch)
         first, then = encoder.encode(texts), encoder.encode(texts)
         assert first.tobytes() == then.tobytes()
-        assert passed in ([3, full_rows, 3], [3, full_rows, full_rows])  # by the processor
-        assert passed[2] == (3 if encoder._same_bits[3, 16, True] else full_rows)
+        full = encoder.spec.batch_rows
+        ways = [_Way(rows, is_bare) for rows in (3, full) for is_bare in (True, False)]
+        *tried, taken = passed
+        assert tried[0] == ways[-1]
+        assert tried[1:] == ways[: len(tried) - 1]  # by the processor one to three
+        assert taken == encoder._ways[3, 16, True]
+        assert taken in (tried[-1], ways[-1])
 
 
-def test_few_texts_are_filled_up_where_that_gives_other_bits(
+def test_a_way_that_gives_other_bits_is_not_taken(
     tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a processor may do that takes other kernels for other shapes."""
     texts = ["my card", "top up", "where is it"]
     with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
-        full_rows, forward_in = encoder.spec.batch_rows, encoder._forward_in
-
-        def other_bits(n_rows: int, *given: Any) -> Any:
-            vectors = forward_in(n_rows, *given)
-            return vectors if n_rows == full_rows else np.nextafter(vectors, np.float32(2))
-
-        encoder._same_bits.clear()  # of one text it was seen while it was loaded
-        monkeypatch.setattr(encoder, "_forward_in", other_bits)
-        passed = forward_passes(encoder, monkeypatch)
-        expected = encoder.encode(sentences(full_rows) + texts)[-3:]
-        alone = np.vstack([encoder.encode([text]) for text in texts])
-        again = np.vstack([encoder.encode([text]) for text in texts])
-        assert alone.tobytes() == again.tobytes() == expected.tobytes()
-        assert passed[-3:] == [full_rows] * 3
-
-
-def test_a_shape_that_another_thread_finds_to_differ_meanwhile_is_filled_up(
-    tiny_config: EncoderConfig, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with SentenceEncoder.load(tiny_config, n_threads=1) as encoder:
-        expected, forward_in = encoder.encode(["my card", "top up"]), encoder._forward_in
-        encoder._same_bits.clear()
-
-        def other_bits(n_rows: int, *given: Any) -> Any:
-            if n_rows == encoder.spec.batch_rows:
-                return forward_in(n_rows, *given)
-            encoder._same_bits[n_rows, 16, True] = False
-            return np.nextafter(forward_in(n_rows, *given), np.float32(2))
-
-        monkeypatch.setattr(encoder, "_forward_in", other_bits)
-        assert encoder.encode(["my card", "top up"]).tobytes() == expected.tobytes()
+        full = encoder.spec.batch_rows
+        quick = [_Way(1, True), _Way(1, False), _Way(full, True)]
+        expected = encoder.encode(sentences(full) + texts)[-3:]
+        for n_spoilt in (1, 2, 3):
+            with monkeypatch.context() as patch:
+                spoil(encoder, patch, *quick[:n_spoilt])
+                passed = forward_passes(encoder, patch)
+                alone = np.vstack([encoder.encode([text]) for text in texts])
+                assert alone.tobytes() == expected.tobytes()
+                again = np.vstack([encoder.encode([text]) for text in texts])
+                assert again.tobytes() == expected.tobytes()
+                assert not set(passed[-3:]) & set(quick[:n_spoilt])
 
 
 def test_texts_that_need_no_padding_have_the_same_bits_alone(encoder: SentenceEncoder) -> None:
