@@ -66,7 +66,7 @@ class Encoder(Protocol):
 
 
 class _Way(NamedTuple):
-    """How a batch goes through the model: filled up to so many rows, and whether past the library."""
+    """How a batch goes through the model: filled up to `n_rows`, and whether past the library."""
 
     n_rows: int
     is_bare: bool

@@ -103,3 +103,14 @@ async def test_a_shard_that_fails_fails_the_call(loaded, thread):
     shards = [Shard(loaded.model, 0, 2), Gone(loaded.model, 1, 2)]
     with pytest.raises(RunError, match="a shard died"):
         await ShardedScorer(thread, shards).score(loaded, ["a"])
+
+
+async def test_a_short_text_alone_wakes_no_other_thread(loaded, thread, corpus):
+    short, long = corpus.test[0], " ".join([corpus.test[0]] * 40)
+    scorer = PackedScorer(thread)
+    expected = [await scorer.score(loaded, texts) for texts in ([short], [long])]
+    thread.shutdown()
+    _same(await scorer.score(loaded, [short]), expected[0])
+    for texts in ([long], [short, short]):
+        with pytest.raises(RuntimeError, match="after shutdown"):
+            await scorer.score(loaded, texts)
