@@ -291,6 +291,7 @@ class Clients:
 
     Attributes:
         bodies: of the calls, round and round, each client from another one on.
+        pause_s: of a client between an answer and its next call.
         answered: what came of the calls so far.
     """
 
@@ -299,6 +300,7 @@ class Clients:
     n_clients: int = 8
     headers: Mapping[str, str] = field(default_factory=dict)
     timeout_s: float = 60.0
+    pause_s: float = 0.0
     answered: list[Answered] = field(default_factory=list)
 
     def __enter__(self) -> Self:
@@ -332,6 +334,7 @@ class Clients:
         while not self._stop.is_set():
             self.answered.append(await self._call(session, self.bodies[at % len(self.bodies)]))
             at += 1
+            await asyncio.sleep(self.pause_s)
 
     async def _call(self, session: aiohttp.ClientSession, body: Mapping[str, Any]) -> Answered:
         start, waits, told = time.monotonic(), False, None

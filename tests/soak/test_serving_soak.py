@@ -158,7 +158,7 @@ def served(here: Place, run: Path, judge: Live) -> Iterator[Served]:
 @pytest.fixture
 def clients(served: Served, texts: list[str]) -> Iterator[Clients]:
     """Eight that ask about texts which nobody escalates."""
-    with Clients(served.url, [{"texts": [text], "escalate": "never"} for text in texts]) as made:
+    with calls_without_judge(served, texts) as made:
         time.sleep(BETWEEN_S)
         yield made
 
@@ -341,33 +341,42 @@ def deploy(here: Place, served: Served, user_config: dict[str, str] | None) -> N
 def test_judges_that_are_slow_away_or_lie(
     served: Served, judge: Live, texts: list[str], table: Table
 ) -> None:
-    """Four clients ask the judge, eight ask about texts that need none."""
+    """Four clients ask the judge, eight ask about texts that need none; now and then they alone."""
+    need_none = "texts that need no judge"
     scripts = {
         "answers in 50 ms": by_text(delay_s=0.05),
         "answers in 3 s": by_text(delay_s=3.0),
         "lies": steps(then=lie()),
         "hangs": steps(then=hang()),
+        "is away": None,  # the last one: nobody asks for a while who was away
     }
     fresh = iter(range(0, len(texts), 400))
-    for name, script in scripts.items():
-        judge.server.script = script
-        beside_a_judge(served, texts, next(fresh), f"the judge {name}", table)
-    judge.__exit__()
-    beside_a_judge(served, texts, next(fresh), "the judge is away", table)
-
-
-def beside_a_judge(served: Served, texts: list[str], first: int, what: str, table: Table) -> None:
-    alone = [{"texts": [text], "escalate": "never"} for text in texts]
-    asking = [{"texts": [text], "escalate": "always"} for text in texts[first : first + 400]]
-    with (
-        Clients(served.url, asking, n_clients=4) as escalated,
-        Clients(served.url, alone) as clients,
-    ):
+    with calls_without_judge(served, texts) as clients:
         time.sleep(2 * BETWEEN_S)
-    table.add(f"{what}: texts that need none", clients.answered)
-    table.add(f"{what}: texts it is asked about", escalated.answered)
-    assert not clients.failed
-    assert not escalated.failed
+    table.add(f"{need_none}, nobody asks one", clients.answered)
+    for name, script in scripts.items():
+        if script is None:
+            judge.__exit__()
+        else:
+            judge.server.script = script
+        first = next(fresh)
+        bodies = [{"texts": [text], "escalate": "always"} for text in texts[first : first + 400]]
+        with (
+            Clients(served.url, bodies, n_clients=4, pause_s=0.2) as asking,
+            calls_without_judge(served, texts) as clients,
+        ):
+            time.sleep(2 * BETWEEN_S)
+        table.add(f"{need_none}, beside one that {name}", clients.answered)
+        table.add(f"texts about which it is asked, it {name}", asking.answered)
+        assert not clients.failed
+        assert not asking.failed
+    with calls_without_judge(served, texts) as clients:
+        time.sleep(2 * BETWEEN_S)
+    table.add(f"{need_none}, nobody asks one, again", clients.answered)
+
+
+def calls_without_judge(served: Served, texts: list[str]) -> Clients:
+    return Clients(served.url, [{"texts": [text], "escalate": "never"} for text in texts])
 
 
 def test_too_much(served: Served, texts: list[str], table: Table) -> None:
