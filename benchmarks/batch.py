@@ -35,6 +35,9 @@ ENGINES = ("local", "ray")
 EARLY = 0.1
 """Share of the rows up to which the first figure of memory is taken."""
 POLL_S = 0.5
+EVERY = 5
+"""Of so many texts one is encoded alone: the machine's speed changes within minutes, so it is
+measured before and after each command."""
 SOURCES = (*ALGORITHM, "batch", "actors/batch.py", "cli/classifying.py", "data/writer.py")
 
 
@@ -180,19 +183,25 @@ def _resident(pid: int) -> int:
 
 
 def speed(place: Place) -> Result:
-    """The encoder alone, then the command in one process and over Ray Data."""
+    """The command in one process and over Ray Data, the encoder alone before and after each."""
     n_rows = len(place.texts)
-    alone = encode_alone(place)
-    result: Result = {"rows": n_rows, "encoder texts/s": n_rows / alone}
-    for engine in ENGINES:
-        command = place.classify(engine, place.folder / f"{engine}.csv")
-        seconds = command.watch()
-        command.result()
+    config, *_ = load("banking77", 30, 0)
+    with SentenceEncoder.load(config.encoder) as encoder:
+        alone = [texts_per_s(encoder, place.texts)]
+        watched = []
+        for engine in ENGINES:
+            command = place.classify(engine, place.folder / f"{engine}.csv")
+            watched.append((engine, command, command.watch()))
+            command.result()
+            alone.append(texts_per_s(encoder, place.texts))
+    result: Result = {"rows": n_rows, "encoder texts/s": float(np.mean(alone))}
+    for at, (engine, command, seconds) in enumerate(watched):
+        beside = float(np.mean(alone[at : at + 2]))
         early, most = command.memory(n_rows)
         result |= {
             f"{engine} rows/s": n_rows / seconds,
-            f"{engine} of the encoder": alone / seconds,
-            f"{engine} steady": command.steady() * alone / n_rows,
+            f"{engine} of the encoder": n_rows / seconds / beside,
+            f"{engine} steady": command.steady() / beside,
             f"{engine} MB to {EARLY:.0%}": early,
             f"{engine} MB": most,
         }
@@ -200,14 +209,12 @@ def speed(place: Place) -> Result:
     return result | {"same bytes": outputs[0] == outputs[1]}
 
 
-def encode_alone(place: Place) -> float:
-    """Seconds of the encoder for all texts at once, on all processors; loaded before."""
-    config, *_ = load("banking77", 30, 0)
-    with SentenceEncoder.load(config.encoder) as encoder:
-        encoder.encode(place.texts[:512])
-        start = perf_counter()
-        encoder.encode(place.texts)
-        return perf_counter() - start
+def texts_per_s(encoder: SentenceEncoder, texts: Sequence[str]) -> float:
+    """Of the encoder alone, on all processors; it is loaded already."""
+    some = texts[::EVERY]
+    start = perf_counter()
+    encoder.encode(some)
+    return len(some) / (perf_counter() - start)
 
 
 def kill(place: Place, engine: str) -> Result:

@@ -212,6 +212,8 @@ def _free_cpus() -> float:
 
 def _quiet() -> None:
     """Keep Ray Data's log in its file; what a user must know is in the errors."""
+    # From a thread of Ray Data's, where a table has fewer shards than there are actors.
+    warnings.filterwarnings("ignore", "The minimum number of concurrent actors", UserWarning)
     for handler in logging.getLogger("ray.data").handlers:
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)

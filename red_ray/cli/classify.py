@@ -52,7 +52,7 @@ def classify(
         Engine,
         typer.Option(
             help="local: this process; ray: the cluster that RAY_ADDRESS names, or one on this "
-            "machine; auto: ray for a cluster or a large table."
+            "machine; auto: ray for a cluster, or for a large table on more than two processors."
         ),
     ] = "auto",
     resume: Annotated[

@@ -61,32 +61,39 @@ SAME_HEAD = """\
 
 
 class Table:
-    """Rows of the result file, which is written anew with each of them."""
+    """Rows of the result file, which is written anew with each of them; those of tests that are not
+    run stay."""
 
     def __init__(self) -> None:
-        self.befell: list[str] = []
-        self.same: list[str] = []
+        self.befell: dict[str, str] = {}
+        self.same: dict[str, str] = {}
+        text = RESULTS.read_text("utf-8") if RESULTS.exists() else ""
+        for rows, head in ((self.befell, HEAD), (self.same, SAME_HEAD)):
+            for line in text.partition(head)[2].splitlines(keepends=True):
+                if not line.startswith("| "):
+                    break
+                rows[line.split(" | ")[0].removeprefix("| ")] = line
 
     def add(self, what: str, answered: Sequence[Answered]) -> None:
         ms = [1e3 * one.seconds for one in answered if one.status == 200]
         p50, p99, most = np.percentile(ms, [50, 99, 100])
         failed = sum(one.status != 200 for one in answered)
         row = f"| {what} | {len(answered)} | {failed} | {p50:.0f} | {p99:.0f} | {most:.0f} |\n"
-        self.befell.append(row)
+        self.befell[what] = row
         self._write()
 
     def add_same(self, what: str, n_texts: int, different: int, largest: float) -> None:
-        self.same.append(f"| {what} | {n_texts} | {different} | {largest:.1e} |\n")
+        self.same[what] = f"| {what} | {n_texts} | {different} | {largest:.1e} |\n"
         self._write()
 
     def _write(self) -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         intro = (
             "The endpoint on Ray Serve behind HAProxy, two replicas, 8 clients that retry nothing. "
-            "Made by `make soak` (tests/soak/test_serving_soak.py); times are of a machine with "
-            "other work beside it.\n\n"
+            "Made by `make soak` (tests/soak/test_serving_soak.py), a row when its test ran last; "
+            "times are of a machine with other work beside it.\n\n"
         )
-        parts = [intro, HEAD, *self.befell, SAME_HEAD, *self.same]
+        parts = [intro, HEAD, *self.befell.values(), SAME_HEAD, *self.same.values()]
         RESULTS.write_text("".join(parts), encoding="utf-8")
 
 

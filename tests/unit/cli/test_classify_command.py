@@ -204,6 +204,7 @@ def engines(monkeypatch):
     monkeypatch.setattr(classifying.Batch, "classify_on_ray", choose("ray"))
     monkeypatch.setattr(classifying, "_ray", lambda: pytest.MonkeyPatch.context())
     monkeypatch.setattr("red_ray.encoding.resolve.choose_device", lambda: "cpu")
+    monkeypatch.setattr("red_ray.encoding.encoder.available_processors", lambda: 8)
     return chosen
 
 
@@ -238,6 +239,16 @@ def test_one_process_feeds_a_graphics_card(classify, engines, monkeypatch):
     monkeypatch.setattr("red_ray.encoding.resolve.choose_device", lambda: "cuda")
     classify()
     assert engines[0][0] == "local"
+
+
+@pytest.mark.parametrize(("n_processors", "engine"), [(1, "local"), (2, "local"), (3, "ray")])
+def test_one_process_keeps_two_processors_busy(
+    classify, engines, monkeypatch, n_processors, engine
+):
+    monkeypatch.setattr(classifying, "LOCAL_ROWS", 1)
+    monkeypatch.setattr("red_ray.encoding.encoder.available_processors", lambda: n_processors)
+    classify()
+    assert engines[0][0] == engine
 
 
 @pytest.mark.parametrize("engine", ["local", "ray"])
