@@ -42,7 +42,7 @@ from serve.gate import check_is_loopback, tokens_of_environment
 from serve.schemas import Feedback, Queue, Stats
 from serve.scoring import PackedScorer, Scorer, ShardedScorer
 from serve.service import Service
-from serve.settings import ServeSettings
+from serve.settings import ServeSettings, parse_settings
 
 Floats = NDArray[np.float32]
 
@@ -68,9 +68,14 @@ BUNDLES_KEPT = 2
 """Of a shard: while a newer bundle is taken over, replicas ask for both."""
 
 
-def build(args: ServeSettings) -> serve.Application:
-    """The Serve application; see `serve/config.yaml`."""
-    return application(args)
+def build(args: dict[str, Any]) -> serve.Application:
+    """The Serve application; see `serve/config.yaml`.
+
+    Raises:
+        ConfigError: a key is unknown or a value does not fit.
+    """
+    # Ray would make a model of them by the annotation, but not by one that is a string as here.
+    return application(parse_settings(args))
 
 
 def application(

@@ -298,10 +298,66 @@ def until_all_are_of(clients: Clients, bundle: str) -> None:
     until(lambda: {one.body["bundle"] for one in clients.answered[-100:]} == {bundle})
 
 
+def test_judges_that_are_slow_away_or_lie(
+    served: Served, judge: Live, texts: list[str], table: Table
+) -> None:
+    """Four clients ask the judge, eight ask about texts that need none; now and then they alone."""
+    need_none = "texts that need no judge"
+    scripts = {
+        "answers in 50 ms": by_text(delay_s=0.05),
+        "answers in 3 s": by_text(delay_s=3.0),
+        "lies": steps(then=lie()),
+        "hangs": steps(then=hang()),
+        "is away": None,  # the last one: nobody asks for a while who was away
+    }
+    fresh = iter(range(0, len(texts), 400))
+    with calls_without_judge(served, texts) as clients:
+        time.sleep(2 * BETWEEN_S)
+    table.add(f"{need_none}, nobody asks one", clients.answered)
+    for name, script in scripts.items():
+        if script is None:
+            judge.__exit__()
+        else:
+            judge.server.script = script
+        first, n_asked = next(fresh), judge.server.n_requests
+        bodies = [{"texts": [text], "escalate": "always"} for text in texts[first : first + 400]]
+        with (
+            Clients(served.url, bodies, n_clients=4, pause_s=0.2) as asking,
+            calls_without_judge(served, texts) as clients,
+        ):
+            time.sleep(2 * BETWEEN_S)
+        table.add(f"{need_none}, beside one that {name}", clients.answered)
+        table.add(f"texts about which it is asked, it {name}", asking.answered)
+        assert not clients.failed
+        assert not asking.failed
+        assert (judge.server.n_requests > n_asked) == (script is not None)
+    with calls_without_judge(served, texts) as clients:
+        time.sleep(2 * BETWEEN_S)
+    table.add(f"{need_none}, nobody asks one, again", clients.answered)
+
+
+def calls_without_judge(served: Served, texts: list[str]) -> Clients:
+    return Clients(served.url, [{"texts": [text], "escalate": "never"} for text in texts])
+
+
+def test_too_much(served: Served, texts: list[str], table: Table) -> None:
+    with Clients(served.url, [{"texts": texts[:64], "escalate": "never"}], n_clients=128) as many:
+        time.sleep(3 * BETWEEN_S)
+    table.add("128 clients with 64 texts a call", many.answered)
+    refused = [one for one in many.answered if one.status == 503]
+    assert {one.status for one in many.answered} <= {200, 503}
+    assert all(one.told_to_wait for one in refused)
+    with Clients(served.url, [{"texts": [text]} for text in texts]) as after:
+        time.sleep(BETWEEN_S)
+    table.add("afterwards, 8 clients", after.answered)
+    assert not after.failed
+
+
 def test_another_run_by_serve_deploy(
     served: Served, clients: Clients, here: Place, run: Path, table: Table
 ) -> None:
-    """First the same application from a file, with other replicas, then another run in place."""
+    """First the same application from a file, with other replicas and no judge, then another run in
+    place."""
     other = trained(here, "other", *settings_of("float32"), "--seed", "1")
     for user_config in (None, {"run": str(other)}, {"run": str(run)}):
         deploy(here, served, user_config)
@@ -343,60 +399,6 @@ def deploy(here: Place, served: Served, user_config: dict[str, str] | None) -> N
         "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
     }
     subprocess.run([sys.executable, "-c", DEPLOY, json.dumps(config)], env=environment, check=True)
-
-
-def test_judges_that_are_slow_away_or_lie(
-    served: Served, judge: Live, texts: list[str], table: Table
-) -> None:
-    """Four clients ask the judge, eight ask about texts that need none; now and then they alone."""
-    need_none = "texts that need no judge"
-    scripts = {
-        "answers in 50 ms": by_text(delay_s=0.05),
-        "answers in 3 s": by_text(delay_s=3.0),
-        "lies": steps(then=lie()),
-        "hangs": steps(then=hang()),
-        "is away": None,  # the last one: nobody asks for a while who was away
-    }
-    fresh = iter(range(0, len(texts), 400))
-    with calls_without_judge(served, texts) as clients:
-        time.sleep(2 * BETWEEN_S)
-    table.add(f"{need_none}, nobody asks one", clients.answered)
-    for name, script in scripts.items():
-        if script is None:
-            judge.__exit__()
-        else:
-            judge.server.script = script
-        first = next(fresh)
-        bodies = [{"texts": [text], "escalate": "always"} for text in texts[first : first + 400]]
-        with (
-            Clients(served.url, bodies, n_clients=4, pause_s=0.2) as asking,
-            calls_without_judge(served, texts) as clients,
-        ):
-            time.sleep(2 * BETWEEN_S)
-        table.add(f"{need_none}, beside one that {name}", clients.answered)
-        table.add(f"texts about which it is asked, it {name}", asking.answered)
-        assert not clients.failed
-        assert not asking.failed
-    with calls_without_judge(served, texts) as clients:
-        time.sleep(2 * BETWEEN_S)
-    table.add(f"{need_none}, nobody asks one, again", clients.answered)
-
-
-def calls_without_judge(served: Served, texts: list[str]) -> Clients:
-    return Clients(served.url, [{"texts": [text], "escalate": "never"} for text in texts])
-
-
-def test_too_much(served: Served, texts: list[str], table: Table) -> None:
-    with Clients(served.url, [{"texts": texts[:64], "escalate": "never"}], n_clients=128) as many:
-        time.sleep(3 * BETWEEN_S)
-    table.add("128 clients with 64 texts a call", many.answered)
-    refused = [one for one in many.answered if one.status == 503]
-    assert {one.status for one in many.answered} <= {200, 503}
-    assert all(one.told_to_wait for one in refused)
-    with Clients(served.url, [{"texts": [text]} for text in texts]) as after:
-        time.sleep(BETWEEN_S)
-    table.add("afterwards, 8 clients", after.answered)
-    assert not after.failed
 
 
 def test_nothing_outlives_an_endpoint_that_is_killed(here: Place, run: Path) -> None:

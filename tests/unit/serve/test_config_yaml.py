@@ -98,6 +98,19 @@ def test_a_misspelt_argument_is_refused(config: dict[str, Any]) -> None:
         parse_settings(config["applications"][0]["args"] | {"layuot": "packed"})
 
 
+def test_ray_builds_the_application_from_it(config: dict[str, Any]) -> None:
+    from ray.serve import Application
+    from ray.serve._private.api import call_user_app_builder_with_args_if_necessary as built
+
+    from serve.deployments import build
+
+    args = config["applications"][0]["args"]
+    for layout in ("packed", "sharded"):
+        assert isinstance(built(build, args | {"layout": layout}), Application)
+    with pytest.raises(ConfigError, match="layuot"):
+        built(build, args | {"layuot": "packed"})
+
+
 def test_it_configures_the_deployments_that_there_are(config: dict[str, Any]) -> None:
     from serve import deployments as ours
 
