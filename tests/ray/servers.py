@@ -29,6 +29,8 @@ class Live:
         return asyncio.run_coroutine_threadsafe(self.server.__aenter__(), self._loop).result(10)
 
     def __exit__(self, *_: object) -> None:
+        if self._loop.is_closed():  # it went away before
+            return
         asyncio.run_coroutine_threadsafe(self.server.__aexit__(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
