@@ -144,12 +144,12 @@ class ForgottenError(RunError):
     """A worker was restarted and has to be given its rows again; its handle sees to that."""
 
 
-def last_line(error: object, otherwise: str) -> str:
+def last_line(error: object, otherwise: str = "") -> str:
     """The last line of what an error says, below the traceback that Ray quotes.
 
     Args:
         error: an error, or its text.
-        otherwise: for one without words.
+        otherwise: for one without words; the name of its class where that is not given.
     """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1] if lines else otherwise
+    return lines[-1] if lines else otherwise or type(error).__name__

@@ -212,7 +212,7 @@ class RemoteDesk:
         try:
             return await getattr(self._handle, name).remote(*args)
         except (RayError, RayServeException) as error:
-            told = f"the endpoint's desk does not answer ({last_line(error, type(error).__name__)})"
+            told = f"the endpoint's desk does not answer ({last_line(error)})"
             raise raised_by_worker(error) or JudgeUnavailable(told) from error
 
 
@@ -268,8 +268,7 @@ class RemoteShard:
             asked = self._handle.score.remote(bundle, list(texts), vectors)
             scores: list[Floats] = await asyncio.wait_for(asked, SHARD_S)
         except (RayError, RayServeException, TimeoutError) as error:
-            last = last_line(error, type(error).__name__)
-            told = RunError(f"a shard of the endpoint does not answer ({last})")
+            told = RunError(f"a shard of the endpoint does not answer ({last_line(error)})")
             raise raised_by_worker(error) or told from error
         return scores
 

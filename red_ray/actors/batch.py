@@ -125,7 +125,7 @@ def classify_on_ray(
                 lines.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
             )
         except RayError as error:  # not of ours: those travel as rows
-            raise RunError(f"a worker failed: {last_line(error, type(error).__name__)}") from error
+            raise RunError(f"a worker failed: {last_line(error)}") from error
 
 
 class ShardSource(Datasource):

@@ -44,7 +44,7 @@ def _join() -> object:
         return ray.init(log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, RayError) as error:
         raise RunError(
-            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({_said(error)}); "
+            f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({last_line(error)}); "
             "start it, or unset RAY_ADDRESS"
         ) from error
 
@@ -59,7 +59,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> object:
         )
     except Exception as error:  # a node that is slow to start has no narrower class
         raise RunError(
-            f"Ray did not start ({_said(error)}); is the machine busy? try again"
+            f"Ray did not start ({last_line(error)}); is the machine busy? try again"
         ) from error
 
 
@@ -99,9 +99,9 @@ def cause_of(error: RayError) -> RedRayError:
         return ours
     died = next((one for one in _wrapped(error) if isinstance(one, RayActorError)), None)
     if died is None:
-        return RunError(f"a worker of the run failed: {_said(error)}")
+        return RunError(f"a worker of the run failed: {last_line(error)}")
     return RunError(
-        f"a worker of the run died ({_said(died)}); what was paid for is kept: "
+        f"a worker of the run died ({last_line(died)}); what was paid for is kept: "
         "`red-ray resume` goes on from there"
     )
 
@@ -120,7 +120,3 @@ def _wrapped(error: BaseException) -> Iterator[BaseException]:
     while cause is not None:
         yield cause
         cause = getattr(cause, "cause", None) or cause.__cause__
-
-
-def _said(error: BaseException) -> str:
-    return last_line(error, type(error).__name__)

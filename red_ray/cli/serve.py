@@ -257,7 +257,7 @@ def _check_is_there(ray_serve: Any, app: str) -> None:
     try:
         status = ray_serve.status().applications.get(app)
     except (RayError, RayServeException) as error:
-        raise RunError(f"{ended} ({last_line(error, type(error).__name__)})") from error
+        raise RunError(f"{ended} ({last_line(error)})") from error
     if status is None:
         raise RunError(ended)
 

@@ -64,3 +64,7 @@ def test_it_is_either_the_users_mistake_or_a_failure(cls):
 )
 def test_of_what_an_error_quotes_the_last_line_is_told(error, told):
     assert errors.last_line(error, "their processes died") == told
+
+
+def test_an_error_without_words_is_told_by_its_class():
+    assert errors.last_line(TimeoutError()) == "TimeoutError"
