@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Self
 
@@ -40,6 +43,15 @@ class ServerProcess:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is answered inside `with`."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def served(self) -> list[dict[str, Any]]:
         """A number, `time_s`, the text's hash and what was served, for each request so far."""
