@@ -210,3 +210,22 @@ def train_and_lose(place: Place, nodes: Nodes, run: Path, port: int, *moments: M
         journal = [line["text"] for line in server.served()]
     seconds = time.monotonic() - began_s
     return told_of(command, run, codes, standing, journal, nodes.lost, seconds)
+
+
+def lose_the_head(place: Place, nodes: Nodes, run: Path, port: int, moment: Moment) -> Told:
+    """Train on the nodes; all of them and the command are lost, and others go on with the run."""
+    began_s = time.monotonic()
+    with ServerProcess(run.with_suffix(".journal"), *server_at(port)) as server:
+        command = place.train(run, server.base_url)
+        wait_for(moment, command, server, run)
+        workers = [*command.kill("everything"), *nodes.lost]
+        nodes.lose_all()
+        first = command.wait()
+        standing = answers(run)
+        nodes.start_head()
+        for _ in range(2):
+            nodes.add_worker()
+        codes, command = to_the_end(place.resume(run), place, run)
+        journal = [line["text"] for line in server.served()]
+    seconds = time.monotonic() - began_s
+    return told_of(command, run, (first, *codes), standing, journal, workers, seconds)
