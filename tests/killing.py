@@ -47,7 +47,7 @@ TITLES = {
     "router": "ray::RouterActor",
     "encoder": "ray::EncoderActor",
 }
-SURVIVED = ("pool", "expert", "encoder")
+SURVIVED = ("pool", "expert", "encoder", "router", "coordinator")
 """Whose death the run does not notice."""
 
 WHOLE = ("driver", "everything")
@@ -283,7 +283,7 @@ class Told:
 
 def run_undisturbed(place: Place, run: Path, port: int) -> Ended:
     """The run that all others must come to."""
-    with ServerProcess(run.with_suffix(".journal"), *_server(port)) as server:
+    with ServerProcess(run.with_suffix(".journal"), *server_at(port)) as server:
         command = place.train(run, server.base_url)
         assert command.wait() == 0, command.stderr
     return ended(command, run)
@@ -294,25 +294,45 @@ def run_and_kill(point: Point, place: Place, run: Path, port: int) -> Told:
     began_s = time.monotonic()
     if point.is_cold:
         place = place.with_cold_store(run.with_suffix(".store"))
-    with ServerProcess(run.with_suffix(".journal"), *_server(port)) as server:
+    with ServerProcess(run.with_suffix(".journal"), *server_at(port)) as server:
         command = place.train(run, server.base_url)
         workers = kill_at(point.moment, point.target, command, server, run)
         standing = answers(run)
-        codes = [command.wait()]
-        while codes[-1] != 0 and len(codes) < 3:
-            command = place.resume(run)
-            codes.append(command.wait())
-        assert codes[-1] == 0, command.stderr
+        codes, command = to_the_end(command, place, run)
         journal = [line["text"] for line in server.served()]
+    seconds = time.monotonic() - began_s
+    return told_of(command, run, codes, standing, journal, workers, seconds)
+
+
+def to_the_end(command: Command, place: Place, run: Path) -> tuple[tuple[int, ...], Command]:
+    """The exit codes of a command and of those that went on with it, and the last of them."""
+    codes = [command.wait()]
+    while codes[-1] != 0 and len(codes) < 3:
+        command = place.resume(run)
+        codes.append(command.wait())
+    assert codes[-1] == 0, command.stderr
+    return tuple(codes), command
+
+
+def told_of(
+    command: Command,
+    run: Path,
+    codes: tuple[int, ...],
+    standing: dict[str, tuple[str, str | None]],
+    journal: list[str],
+    workers: list[psutil.Process],
+    seconds: float,
+) -> Told:
+    """What came of a kill; `journal` are the texts that the server was asked about."""
     return Told(
-        codes=tuple(codes),
+        codes=codes,
         standing=standing,
         ended=ended(command, run),
         n_served=len(journal),
         doubled=Counter(journal) - Counter(set(journal)),
         in_flight=without_result(run),
         workers=workers,
-        seconds=time.monotonic() - began_s,
+        seconds=seconds,
     )
 
 
@@ -332,6 +352,11 @@ def check(told: Told, point: Point, reference: Ended) -> None:
     """Nothing is lost, nothing else is bought, and the run comes to the same."""
     cut_short = -signal.SIGKILL if point.target in WHOLE else 1
     assert told.codes == ((0,) if point.target in SURVIVED else (cut_short, 0))
+    check_nothing_is_lost(told, reference)
+
+
+def check_nothing_is_lost(told: Told, reference: Ended) -> None:
+    """As `check`, however often it was begun."""
     assert told.ended == reference
     assert told.standing.items() <= told.ended.answers.items()
     assert told.n_served == len(reference.answers) + told.doubled.total()
@@ -390,7 +415,8 @@ def outliving(workers: list[psutil.Process], limit_s: float = 120.0) -> list[str
     return titles
 
 
-def _server(port: int) -> tuple[str, ...]:
+def server_at(port: int) -> tuple[str, ...]:
+    """Options of a judge's server that takes a tenth of a second for an answer."""
     return "--port", str(port), "--delay-ms", "100"
 
 

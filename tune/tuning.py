@@ -17,7 +17,7 @@ from typing import Any, cast
 from ray import tune
 from ray.exceptions import RayError
 
-from red_ray.actors.cluster import cause_of
+from red_ray.actors.cluster import cause_of, raised_by_worker
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.config import JudgeConfig
@@ -44,6 +44,9 @@ SCORE = "score"
 
 ROUND = 1
 """In which all settings ask."""
+
+LOSSES = 5
+"""So often trials are run again whose machine was lost."""
 
 WORST = -4.0
 """Score of a setting that cannot be trained: below whatever misses the objective."""
@@ -88,12 +91,25 @@ def run_trials(sweep: SweepConfig, settings: Sequence[Setting], shared: Shared) 
             ),
             run_config=tune.RunConfig(name=TUNE, storage_path=str(shared.place.path), verbose=0),
         )
+    results = _fitted(tuner)
+    for _ in range(LOSSES):
+        if not any(_was_lost(one.error) for one in results):
+            break
+        results = _fitted(tune.Tuner.restore(state, trainable, restart_errored=True))
+    _close_records(sweep, results, shared.place, settings)
+
+
+def _fitted(tuner: tune.Tuner) -> Any:
     try:
         with redirect_stdout(io.StringIO()):  # verbose=0 still prints two boxes
-            results = tuner.fit()
+            return tuner.fit()
     except RayError as error:
         raise cause_of(error) from error
-    _close_records(sweep, results, shared.place, settings)
+
+
+def _was_lost(error: Exception | None) -> bool:
+    """Whether a trial ended with its process or its machine, and not by what it met."""
+    return isinstance(error, RayError) and raised_by_worker(error) is None
 
 
 def settings_ended(sweep: SweepConfig, place: Place) -> list[Setting]:

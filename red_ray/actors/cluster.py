@@ -11,6 +11,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from red_ray.errors import RedRayError, RunError, last_line
 
@@ -52,6 +53,7 @@ def _join() -> object:
 def _start(num_cpus: int | None, dashboard: bool) -> object:
     try:
         return ray.init(
+            address="local",  # else a head that somebody started here would be joined
             num_cpus=num_cpus,
             include_dashboard=dashboard,
             log_to_driver=False,
@@ -80,6 +82,16 @@ def room() -> Room:
         n_cpus=api.cluster_resources().get("CPU", 1.0),
         free_bytes=api.available_resources().get("memory", 0.0),
     )
+
+
+def on_this_node(*, must: bool) -> object:
+    """Where an actor is placed: on the machine of this process, which lives as long as the run.
+
+    Args:
+        must: whether no other machine will do, should this one be lost.
+    """
+    node = str(ray.get_runtime_context().get_node_id())
+    return NodeAffinitySchedulingStrategy(node, soft=not must)
 
 
 def start_actor(kind: type, *args: Any, **options: Any) -> Any:

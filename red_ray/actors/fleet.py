@@ -15,7 +15,7 @@ from red_ray.actors.cluster import cause_of, fetch, room, start_actor
 from red_ray.actors.encoder import EncoderActor
 from red_ray.actors.expert import ExpertActor
 from red_ray.actors.packing import experts_per_actor
-from red_ray.actors.remote import Remote, RestartedExpert
+from red_ray.actors.remote import Remote, RestartedEncoder, RestartedExpert, RestartedRouter
 from red_ray.actors.router import RouterActor
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
@@ -30,6 +30,9 @@ EXPERT_CPUS = 0.05
 """A share that lets 16 experts, the router and an encoder start on two processors."""
 
 ENCODER_CPUS = 0.5
+PARTITIONS = 3
+"""So many a run opens at most, those that `auto` tries among them."""
+
 ENCODERS_PER_CPU = 0.25
 """One encoder for four processors: each runs its own threads, and loading one takes seconds."""
 
@@ -70,6 +73,7 @@ class RayFleet:
                 n_threads,
                 name=f"encoder-{number:02d}",
                 num_cpus=ENCODER_CPUS,
+                scheduling_strategy="SPREAD",
                 max_restarts=-1,
                 max_task_retries=-1,  # an encoder holds no state
             )
@@ -77,11 +81,16 @@ class RayFleet:
         ]
         self._placed: list[Any] = []
         self._generation = 0
+        self._held: tuple[Floats, Any] | None = None
 
     @property
     def encoder(self) -> RayEncoder:
         """The encoder actors for code that is not asynchronous."""
         return RayEncoder(self._encoders)
+
+    def begin_again(self) -> None:
+        """Forget a coordinator that was lost, and its workers with it."""
+        self._generation += PARTITIONS
 
     def end(self) -> None:
         """End the encoder actors of a run that failed."""
@@ -92,7 +101,9 @@ class RayFleet:
         """See `Fleet.encode`."""
         shares = _shares(texts, len(self._encoders))
         pairs = zip(self._encoders, shares, strict=False)
-        return _joined(await asyncio.gather(*(Remote(a).encode(share) for a, share in pairs)))
+        parts = await asyncio.gather(*(RestartedEncoder(a).encode(share) for a, share in pairs))
+        # Copied even where there is one: the object store keeps a part as long as it is used.
+        return np.concatenate(parts)
 
     async def encoder_spec(self) -> EncoderSpec | None:
         """See `Fleet.encoder_spec`."""
@@ -120,21 +131,31 @@ class RayFleet:
             ray.kill(actor)
         self._placed = []
         self._generation += 1
-        shared = ray.put(np.ascontiguousarray(vectors))
+        shared = self._shared(vectors)
         gates = self._place([gate], 1, shared) if gate else []
         per_actor = _per_actor(config, len(specs))
         experts = self._place(specs, per_actor, shared)
         n_labels = sum(len(subset) for subset in subsets)
         router = start_actor(
-            RouterActor, config, n_labels, name=self._unique("router"), num_cpus=EXPERT_CPUS
+            RouterActor,
+            config,
+            n_labels,
+            name=self._unique("router"),
+            num_cpus=EXPERT_CPUS,
+            max_restarts=-1,
         )
         self._placed.append(router)
-        await router.load.remote(shared, list(texts), subsets)
         return Crew(
             experts=tuple(cast("list[ExpertHandle]", experts)),
             gate=cast("ExpertHandle", gates[0]) if gates else None,
-            router=cast("RouterHandle", Remote(router)),
+            router=cast("RouterHandle", RestartedRouter(router, shared, texts, subsets)),
         )
+
+    def _shared(self, vectors: Floats) -> Any:
+        """Reference to the vectors in the object store, which holds them once."""
+        if self._held is None or self._held[0] is not vectors:
+            self._held = vectors, ray.put(np.ascontiguousarray(vectors))
+        return self._held[1]
 
     def _place(
         self, specs: Sequence[ExpertSpec], per_actor: int, shared: Any

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import ray
 from numpy.typing import NDArray
-from ray.exceptions import RayActorError
+from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 
+from red_ray.core.partition import Subsets
 from red_ray.errors import ForgottenError
 from red_ray.experts import Expert, FitRows
+from red_ray.training.job import Estimate
+from red_ray.training.router_host import CandidateView, Contradiction, PoolView, RouterParts
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -20,8 +23,13 @@ Ints = NDArray[np.int64]
 RESTARTS = 10
 """Of one actor for one call: a process that dies so often will not live."""
 
-RESTART_S = 1.0
-"""Between two looks whether an actor is back; Ray takes a second or two to start it again."""
+RESTART_S, MAX_RESTART_S = 1.0, 30.0
+"""Before the first and the last look whether an actor is back, each twice the one before: a process
+is started again in a second or two, a lost machine is noticed after fifteen seconds, and another
+one may take minutes to come."""
+
+LOST = (RayActorError, ObjectLostError)
+"""What a call ends with whose process or machine is gone, or what it gave back with it."""
 
 
 class Remote:
@@ -56,8 +64,66 @@ class Remote:
         self._actor, self._first = state
 
 
-class RestartedExpert:
-    """An expert actor's handle that gives it its rows again where its process was lost.
+def waits_s() -> Iterator[float]:
+    """How long to wait after each failure of a call, in seconds, before it is made again."""
+    return (min(RESTART_S * 2**n, MAX_RESTART_S) for n in range(RESTARTS))
+
+
+class Restarted:
+    """An actor's handle that gives it what it must hold again where its process was lost.
+
+    Args:
+        actor: to be called.
+        first: arguments that stand before those of each call.
+    """
+
+    def __init__(self, actor: Any, *first: Any) -> None:
+        self._host = Remote(actor)
+        self._target = Remote(actor, *first)
+        self._is_in_doubt = False
+
+    async def give_again(self) -> None:
+        """Give the actor what it must hold; what it held before is replaced."""
+        raise NotImplementedError
+
+    async def _call(self, name: str, *args: Any) -> Any:
+        for wait_s in waits_s():
+            try:
+                return await self._tried(name, *args)
+            except ActorDiedError:  # Ray will not start it again
+                raise
+            except LOST:
+                await asyncio.sleep(wait_s)
+            except ForgottenError:
+                continue
+        return await self._tried(name, *args)
+
+    async def _tried(self, name: str, *args: Any) -> Any:
+        try:
+            if self._is_in_doubt:
+                await self.give_again()
+                self._is_in_doubt = False
+            return await getattr(self._target, name)(*args)
+        except (ForgottenError, *LOST):
+            # Where only the answer was lost, the call was made, and must not be made on top of it.
+            self._is_in_doubt = True
+            raise
+
+
+class RestartedEncoder(Restarted):
+    """An encoder actor's handle."""
+
+    async def give_again(self) -> None:
+        """Nothing: it has its store."""
+
+    async def encode(self, texts: Sequence[str]) -> Floats:
+        """See `EncoderActor.encode`."""
+        vectors: Floats = await self._call("encode", texts)
+        return vectors
+
+
+class RestartedExpert(Restarted):
+    """An expert actor's handle.
 
     Args:
         actor: of one or several experts.
@@ -66,15 +132,20 @@ class RestartedExpert:
     """
 
     def __init__(self, actor: Any, position: int, shared: Any) -> None:
-        self._host = Remote(actor)
-        self._expert = Remote(actor, position)
+        super().__init__(actor, position)
         self._shared = shared
         self._fitted: FitRows | None = None
 
+    async def give_again(self) -> None:
+        """The vectors, and the rows of the last fit."""
+        await self._host.load(self._shared)
+        if self._fitted is not None:
+            await self._target.fit(self._fitted)
+
     async def fit(self, data: FitRows) -> None:
         """See `ExpertHost.fit`."""
-        self._fitted = data
         await self._call("fit", data)
+        self._fitted = data
 
     async def crossfit(self, data: FitRows) -> Floats:
         """See `ExpertHost.crossfit`."""
@@ -91,20 +162,64 @@ class RestartedExpert:
         expert: Expert = await self._call("export")
         return expert
 
-    async def _call(self, name: str, *args: Any) -> Any:
-        for _ in range(RESTARTS):
-            try:
-                return await getattr(self._expert, name)(*args)
-            except ForgottenError:
-                await self._give_again()
-            except RayActorError:
-                await asyncio.sleep(RESTART_S)
-        return await getattr(self._expert, name)(*args)
 
-    async def _give_again(self) -> None:
-        try:
-            await self._host.load(self._shared)
-            if self._fitted is not None:
-                await self._expert.fit(self._fitted)
-        except RayActorError:
-            await asyncio.sleep(RESTART_S)
+class RestartedRouter(Restarted):
+    """The router actor's handle; what it learned is told again in the same order, for equal bits.
+
+    Args:
+        actor: the router.
+        shared: reference to the vectors.
+        texts: all of them.
+        subsets: of the partition.
+    """
+
+    def __init__(self, actor: Any, shared: Any, texts: Sequence[str], subsets: Subsets) -> None:
+        super().__init__(actor)
+        self._loaded = (shared, list(texts), subsets)
+        self._calibrated: tuple[Any, ...] | None = None
+        self._learned: list[tuple[str, tuple[Ints, ...]]] = []
+        self._is_in_doubt = True  # it holds nothing yet
+
+    async def give_again(self) -> None:
+        """The texts, the rows of the last calibration, the pool and what was labelled in it."""
+        await self._host.load(*self._loaded)
+        if self._calibrated is not None:
+            await self._host.calibrate(*self._calibrated)
+        for name, rows in self._learned:
+            await getattr(self._host, name)(*rows)
+
+    async def calibrate(self, *seen: Any) -> Estimate:
+        """See `RouterHost.calibrate`."""
+        estimate: Estimate = await self._call("calibrate", *seen)
+        self._calibrated = seen
+        return estimate
+
+    async def follow_pool(self, *rows: Ints) -> None:
+        """See `RouterHost.follow_pool`."""
+        await self._call("follow_pool", *rows)
+        self._learned = [("follow_pool", rows)]
+
+    async def learn(self, *rows: Ints) -> None:
+        """See `RouterHost.learn`."""
+        await self._call("learn", *rows)
+        self._learned.append(("learn", rows))
+
+    async def view_pool(self, *seen: Any) -> PoolView:
+        """See `RouterHost.view_pool`."""
+        view: PoolView = await self._call("view_pool", *seen)
+        return view
+
+    async def gold(self, rows: Ints) -> tuple[CandidateView, ...]:
+        """See `RouterHost.gold`."""
+        views: tuple[CandidateView, ...] = await self._call("gold", rows)
+        return views
+
+    async def contradicted(self) -> tuple[Contradiction, ...]:
+        """See `RouterHost.contradicted`."""
+        found: tuple[Contradiction, ...] = await self._call("contradicted")
+        return found
+
+    async def export(self) -> RouterParts:
+        """See `RouterHost.export`."""
+        parts: RouterParts = await self._call("export")
+        return parts

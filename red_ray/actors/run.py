@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
-from red_ray.actors.cluster import cause_of, fetch, start_actor
+from red_ray.actors.cluster import cause_of, fetch, on_this_node, start_actor
 from red_ray.actors.coordinator import CoordinatorActor
 from red_ray.actors.fleet import RayEncoder, RayFleet
 from red_ray.actors.validator import RayValidator
@@ -87,13 +86,8 @@ def train_on_cluster(
                 )
                 on_failure.callback(validator.end)
                 validator.open()
-            coordinator = start_actor(
-                CoordinatorActor, job, fleet, validator, name="coordinator", num_cpus=0
-            )
-            on_failure.callback(ray.kill, coordinator)
-            iterations = _follow(coordinator, job, hidden, on_progress)
-            result: Trained = fetch(coordinator.result.remote())
-            trained = replace(result, iterations=tuple(iterations))
+            led = _Led(job, fleet, validator, on_failure, hidden, on_progress)
+            trained = led.to_the_end()
             stats = validator.close() if validator is not None else None
             on_failure.pop_all()
     except RayError as error:
@@ -101,22 +95,78 @@ def train_on_cluster(
     return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
 
 
-def _follow(
-    coordinator: Any,
-    job: TrainingJob,
-    hidden: HiddenLabels | None,
-    on_progress: Callable[[Progress], None],
-) -> list[Iteration]:
-    iterations = []
-    for reference in coordinator.run.remote():
-        event: Progress = fetch(reference)
-        if event.iteration is not None:
-            precision = _precision(event, job, hidden)
-            iteration = replace(event.iteration, label_precision=precision)
+COORDINATORS = 4
+"""So many one after the other may lead a run: one that is lost so often will not live."""
+
+
+class _Led:
+    """A run as its coordinator leads it; one that is lost is replaced.
+
+    A new one finds the verdicts of the one before in the ledger, and comes to the same.
+    """
+
+    def __init__(
+        self,
+        job: TrainingJob,
+        fleet: RayFleet,
+        validator: RayValidator | None,
+        on_failure: ExitStack,
+        hidden: HiddenLabels | None,
+        on_progress: Callable[[Progress], None],
+    ) -> None:
+        self._job = job
+        self._fleet = fleet
+        self._validator = validator
+        self._on_failure = on_failure
+        self._hidden = hidden
+        self._on_progress = on_progress
+        self._iterations: list[Iteration] = []
+
+    def to_the_end(self) -> Trained:
+        """What the run came to, its history with the label precision where that is known."""
+        for number in range(1, COORDINATORS):
+            try:
+                return self._trained(number)
+            except RayActorError as error:
+                if isinstance(error, RayTaskError):  # another actor than the coordinator
+                    raise
+                self._begin_again()
+        return self._trained(COORDINATORS)
+
+    def _trained(self, number: int) -> Trained:
+        coordinator = start_actor(
+            CoordinatorActor,
+            self._job,
+            self._fleet,
+            self._validator,
+            name="coordinator" if number == 1 else f"coordinator ({number})",
+            num_cpus=0,
+            scheduling_strategy=on_this_node(must=False),
+        )
+        self._on_failure.callback(ray.kill, coordinator)
+        for reference in coordinator.run.remote():
+            self._tell(fetch(reference))
+        result: Trained = fetch(coordinator.result.remote())
+        return replace(result, iterations=tuple(self._iterations))
+
+    def _begin_again(self) -> None:
+        n_done, limit = len(self._iterations), self._job.config.loop.max_iterations
+        told = "the coordinator was lost; another one goes on from what is in the ledger"
+        self._on_progress(Progress("loop", n_done, limit, told))
+        self._fleet.begin_again()
+        if self._validator is not None:
+            self._validator.replay(n_done)
+
+    def _tell(self, event: Progress) -> None:
+        iteration = event.iteration
+        if iteration is not None and iteration.iteration <= len(self._iterations):
+            return  # told by the coordinator before
+        if iteration is not None:
+            precision = _precision(event, self._job, self._hidden)
+            iteration = replace(iteration, label_precision=precision)
             event = replace(event, iteration=iteration)
-            iterations.append(iteration)
-        on_progress(event)
-    return iterations
+            self._iterations.append(iteration)
+        self._on_progress(event)
 
 
 def _precision(event: Progress, job: TrainingJob, hidden: HiddenLabels | None) -> float | None:

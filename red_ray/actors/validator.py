@@ -11,10 +11,9 @@ from typing import Any
 
 import ray
 from ray.exceptions import ActorDiedError, RayActorError
-from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from red_ray.actors.cluster import fetch, start_actor
-from red_ray.actors.remote import RESTART_S, RESTARTS, Remote
+from red_ray.actors.cluster import fetch, on_this_node, start_actor
+from red_ray.actors.remote import Remote, waits_s
 from red_ray.actors.validator_pool import Account, ValidatorPoolActor
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import PoolStats
@@ -64,15 +63,19 @@ class RayValidator:
         self._options |= {"max_restarts": -1, "max_task_retries": 0}
         if not own:
             self._options |= {"namespace": NAMESPACE, "get_if_exists": True}
-        here = ""
-        if not is_url(account.ledger):
-            # The file is on this machine, and so must be who writes it.
-            here = str(ray.get_runtime_context().get_node_id())
-            self._options["scheduling_strategy"] = NodeAffinitySchedulingStrategy(here, soft=False)
+        # A file is on this machine, and so must be who writes it; over a database it comes back
+        # elsewhere.
+        is_file = not is_url(account.ledger)
+        here = str(ray.get_runtime_context().get_node_id()) if is_file else ""
+        self._options["scheduling_strategy"] = on_this_node(must=is_file)
         self._account = replace(account, user=uuid.uuid4().hex, node=here)
         # Not kept: a copy of this goes to the coordinator, which must not see hidden labels.
         self._actor = self._started(examples, hidden) if own else self._started()
         self.judge_name = ""
+
+    def replay(self, n_done: int) -> None:
+        """Another loop runs the first `n_done` rounds again, or more that it replayed before."""
+        self._n_done = max(self._n_done, n_done)
 
     def open(self) -> None:
         """Open the judge and the ledger, for code that is not asynchronous."""
@@ -117,25 +120,25 @@ class RayValidator:
 
     def _fetch(self, name: str) -> Any:
         """Have the pool do `name`, once more where it died meanwhile."""
-        for _ in range(RESTARTS):
+        for wait_s in waits_s():
             try:
                 return fetch(getattr(self._actor, name).remote(self._account))
             except ActorDiedError as error:
                 self._start_again(error)
             except RayActorError:
-                time.sleep(RESTART_S)
+                time.sleep(wait_s)
         return fetch(getattr(self._actor, name).remote(self._account))
 
     async def _call(self, places: asyncio.Semaphore, *call: Any) -> list[Verdict]:
         """Have the pool validate a share, once more where it died meanwhile."""
         async with places:
-            for _ in range(RESTARTS):
+            for wait_s in waits_s():
                 try:
                     return await self._validate(*call)
                 except ActorDiedError as error:
                     self._start_again(error)
                 except RayActorError:
-                    await asyncio.sleep(RESTART_S)
+                    await asyncio.sleep(wait_s)
             return await self._validate(*call)
 
     async def _validate(self, *call: Any) -> list[Verdict]:

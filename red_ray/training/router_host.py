@@ -39,7 +39,7 @@ from red_ray.core.router import (
     top_labels,
 )
 from red_ray.core.thresholds import CalibrationRows
-from red_ray.errors import DataError
+from red_ray.errors import DataError, ForgottenError
 from red_ray.training.job import Estimate
 
 Floats = NDArray[np.float32]
@@ -126,7 +126,11 @@ class RouterParts:
 
 
 class RouterHost:
-    """Similarity evidence, router weights and acquisition over the shared texts."""
+    """Similarity evidence, router weights and acquisition over the shared texts.
+
+    Raises:
+        ForgottenError: what a method needs was not given to this process.
+    """
 
     def __init__(self, config: RunConfig, n_labels: int) -> None:
         use_one_blas_thread()
@@ -138,7 +142,7 @@ class RouterHost:
         self._subsets: Subsets = ()
         self._router: Router | None = None
         self._crossfitted: _Crossfitted | None = None
-        self._texts = Texts(np.zeros((0, 0), np.float32), None)
+        self._loaded: Texts | None = None
         self._space: LexicalSpace | None = None
 
     def load(self, vectors: Floats, texts: Sequence[str], subsets: Subsets) -> None:
@@ -147,7 +151,7 @@ class RouterHost:
         if self._config.router.lexical and self._space is None:
             self._space = LexicalSpace.fit(texts)
         ngrams = self._space.transform(texts) if self._space else None
-        self._texts = Texts(vectors, ngrams)
+        self._loaded = Texts(vectors, ngrams)
 
     def calibrate(
         self, rows: Ints, labels: Ints, folds: Ints, n_seed: int, scores: Scores
@@ -277,15 +281,21 @@ class RouterHost:
         return fit_risk(features, wrong, config.recall_factor), learned
 
     @property
+    def _texts(self) -> Texts:
+        if self._loaded is None:
+            raise ForgottenError("load the shared texts before the router is used")
+        return self._loaded
+
+    @property
     def _the_router(self) -> Router:
         if self._router is None:
-            raise RuntimeError("calibrate the router before it is used")
+            raise ForgottenError("calibrate the router before it is used")
         return self._router
 
     @property
     def _the_crossfitted(self) -> _Crossfitted:
         if self._crossfitted is None:
-            raise RuntimeError("calibrate the router before its rows are asked about")
+            raise ForgottenError("calibrate the router before its rows are asked about")
         return self._crossfitted
 
     def _examples(self, rows: Ints, labels: Ints) -> Examples:
