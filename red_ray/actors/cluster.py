@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 
+from red_ray.actors.logs import job_config
 from red_ray.errors import RedRayError, RunError, last_line
 
 
@@ -41,7 +42,7 @@ def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
 
 def _join() -> object:
     try:
-        return ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        return ray.init(log_to_driver=False, logging_level=logging.WARNING, job_config=job_config())
     except (ConnectionError, RuntimeError, RayError) as error:
         raise RunError(
             f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({last_line(error)}); "
@@ -54,6 +55,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> object:
         return ray.init(
             num_cpus=num_cpus,
             include_dashboard=dashboard,
+            job_config=job_config(),
             log_to_driver=False,
             logging_level=logging.WARNING,
         )

@@ -57,6 +57,7 @@ def train_on_cluster(
     ledger: LedgerOfRun,
     hidden: HiddenLabels | None,
     on_progress: Callable[[Progress], None],
+    name: str = "",
 ) -> ClusterRun:
     """Train on the cluster that this process is connected to.
 
@@ -66,6 +67,7 @@ def train_on_cluster(
         hidden: the pool's hidden labels: they reach the simulated judge and, here in the driver,
             the history's label precision, and nothing else.
         on_progress: called with each step.
+        name: of the run, in metrics and logs.
 
     Raises:
         RedRayError: whatever stopped the run, as the worker raised it.
@@ -75,12 +77,12 @@ def train_on_cluster(
     try:
         # A failed run ends its actors: Ray keeps them while the error's traceback holds a handle.
         with ExitStack() as on_failure:
-            fleet = RayFleet(config)
+            fleet = RayFleet(config, name)
             on_failure.callback(fleet.end)
             validator = None
             if config.judge.spec is not None and job.pool:
                 examples = LabelledRows(job.texts, job.labels)
-                account = Account(config.judge, ledger.place, config.seed)
+                account = Account(config.judge, ledger.place, config.seed, run=name)
                 known = hidden.joined(examples) if hidden else None
                 validator = RayValidator(
                     account, ledger.run_id, ledger.n_done, examples=examples, hidden=known
@@ -88,7 +90,7 @@ def train_on_cluster(
                 on_failure.callback(validator.end)
                 validator.open()
             coordinator = start_actor(
-                CoordinatorActor, job, fleet, validator, name="coordinator", num_cpus=0
+                CoordinatorActor, job, fleet, validator, name, name="coordinator", num_cpus=0
             )
             on_failure.callback(ray.kill, coordinator)
             iterations = _follow(coordinator, job, hidden, on_progress)
