@@ -117,7 +117,7 @@ class Desk(desk.Desk):
 
     def __init__(self, settings: ServeSettings) -> None:
         _listen_here()
-        logs.begin(_name(settings.run), DESK)
+        logs.begin(_name(settings.run), actor=DESK)
         super().__init__(settings, open_actor)
         self._told_at = -math.inf
 
@@ -246,7 +246,7 @@ class Shard:
 
     def __init__(self, position: int, n_shards: int) -> None:
         _listen_here()
-        logs.begin("", f"{SHARD}-{position}")
+        logs.begin("", actor=f"{SHARD}-{position}")
         self._position = position
         self._n_shards = n_shards
         self._bundles: OrderedDict[str, tuple[Expert, ...]] = OrderedDict()
@@ -314,7 +314,7 @@ class Classifier:
         *shards: DeploymentHandle[Any],
     ) -> None:
         _listen_here()
-        logs.begin(_name(settings.run), CLASSIFIER)
+        logs.begin(_name(settings.run), actor=CLASSIFIER)
         self._tokens = tokens_of_environment()
         if not self._tokens:
             check_is_loopback(_http_host())

@@ -169,7 +169,7 @@ class ShardClassifier:
         self._folder = folder
         self._top_k = top_k
         self._load = load or with_own_encoder
-        logs.begin(folder.name, "classifier")
+        logs.begin(folder.name, actor="classifier")
         self._meter = Meter(output=folder.name)
 
     @cached_property

@@ -30,7 +30,7 @@ class CoordinatorActor(Trainer):
     def __init__(
         self, job: TrainingJob, fleet: Fleet, validator: Validator | None, run: str
     ) -> None:
-        logs.begin(run, "coordinator")
+        logs.begin(run)
         super().__init__(job, fleet, validator)
         self._run_name = run
 

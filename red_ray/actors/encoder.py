@@ -19,7 +19,7 @@ class EncoderActor:
     """Encodes texts through the store of its machine."""
 
     def __init__(self, config: EncoderConfig, n_threads: int, run: str = "") -> None:
-        logs.begin(run, "encoder")
+        logs.begin(run)
         self._config = config
         self._n_threads = n_threads
 

@@ -12,5 +12,5 @@ class ExpertActor(ExpertHost):
     """One or several experts; its actor name says which labels they serve."""
 
     def __init__(self, specs: Sequence[ExpertSpec], run: str = "") -> None:
-        logs.begin(run, "expert")
+        logs.begin(run)
         super().__init__(specs)

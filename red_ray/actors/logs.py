@@ -30,12 +30,12 @@ def job_config() -> JobConfig:
     return config
 
 
-def begin(run: str, kind: str) -> None:
+def begin(run: str, *, actor: str = "") -> None:
     """Have this worker's lines say whose they are; those of libraries only if they warn.
 
     Args:
         run: name of the run; empty for an actor that works for several.
-        kind: says what the actor is where it has no name.
+        actor: what it is called here, where that is not its name in Ray.
     """
     root = logging.getLogger()
     root.setLevel(logging.WARNING)
@@ -44,7 +44,7 @@ def begin(run: str, kind: str) -> None:
     for handler in root.handlers:
         for old in [one for one in handler.filters if isinstance(one, _Fields)]:
             handler.removeFilter(old)
-        handler.addFilter(_Fields(run, _name() or kind))
+        handler.addFilter(_Fields(run, actor or _name()))
 
 
 def tell(*, run: str | None = None, iteration: int | None = None) -> None:

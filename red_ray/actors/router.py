@@ -11,5 +11,5 @@ class RouterActor(RouterHost):
     """Evidence, router and acquisition of a run."""
 
     def __init__(self, config: RunConfig, n_labels: int, run: str = "") -> None:
-        logs.begin(run, "router")
+        logs.begin(run)
         super().__init__(config, n_labels)

@@ -100,7 +100,7 @@ class ValidatorPoolActor:
     def __init__(
         self, limits: JudgeConfig, examples: LabelledRows, hidden: HiddenLabels | None
     ) -> None:
-        logs.begin("", "validator-pool")
+        logs.begin("")
         self._limits_of = limits
         self._limits: Limits | None = None
         self._examples = examples
