@@ -5,19 +5,36 @@
 set -u
 
 has_chromium() { command -v chromium; }
+has_promtool() { command -v promtool; }
 has_postgresql() { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }
 
 updated=
+update() {  # SERVICE
+    command -v apt-get >/dev/null || { echo "no apt-get here: install $1 by hand"; return 1; }
+    echo "installing $1 ..."
+    [ -n "$updated" ] || apt-get update -qq >/dev/null 2>&1
+    updated=yes
+}
+
 install() {  # SERVICE PACKAGE...
     local service=$1; shift
     "has_$service" >/dev/null 2>&1 && return 0
-    command -v apt-get >/dev/null || { echo "no apt-get here: install $service by hand"; return 1; }
-    echo "installing $service ..."
-    [ -n "$updated" ] || apt-get update -qq >/dev/null 2>&1
-    updated=yes
+    update "$service" || return 1
     DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         -o Dpkg::Options::=--force-confold "$@" >/dev/null 2>&1
     "has_$service" >/dev/null 2>&1 || { echo "$service could not be installed"; return 1; }
+}
+
+# The program alone, 48 MB: its package brings the server and starts it.
+install_promtool() {
+    has_promtool >/dev/null 2>&1 && return 0
+    update promtool || return 1
+    local folder; folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -qq prometheus >/dev/null 2>&1 &&
+        dpkg-deb --fsys-tarfile prometheus_*.deb | tar -x ./usr/bin/promtool &&
+        command install -m 755 usr/bin/promtool /usr/local/bin/promtool) 2>/dev/null
+    rm -rf "$folder"
+    has_promtool >/dev/null 2>&1 || { echo "promtool could not be installed"; return 1; }
 }
 
 # The tests start servers of their own: no other one shall be made and started by the package.
@@ -30,4 +47,5 @@ failed=0
 install chromium chromium fonts-dejavu-core || failed=1
 has_postgresql >/dev/null 2>&1 || no_default_server
 install postgresql postgresql || failed=1
+install_promtool || failed=1
 exit "$failed"

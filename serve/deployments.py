@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import math
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -24,8 +25,10 @@ from ray.exceptions import RayError
 from ray.serve.exceptions import RayServeException
 from ray.serve.handle import DeploymentHandle
 
+from red_ray.actors import logs
 from red_ray.actors.cluster import cause_of, raised_by_worker
 from red_ray.actors.environment import CALLS_PER_REPLICA, LOCAL_PORTS
+from red_ray.actors.metrics import REFRESH_S, Meter
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.bundle import load_experts
@@ -39,6 +42,7 @@ from red_ray.types import Question, Verdict
 from serve import desk, rates
 from serve.app import make_app
 from serve.gate import check_is_loopback, tokens_of_environment
+from serve.metering import ReplicaMeter, tell_escalation
 from serve.schemas import Feedback, Queue, Stats
 from serve.scoring import PackedScorer, Scorer, ShardedScorer
 from serve.service import Service
@@ -113,7 +117,21 @@ class Desk(desk.Desk):
 
     def __init__(self, settings: ServeSettings) -> None:
         _listen_here()
+        logs.begin(_name(settings.run), actor=DESK)
         super().__init__(settings, open_actor)
+        self._told_at = -math.inf
+
+    async def report(
+        self, run: str, snapshot: rates.Snapshot, reviews: Sequence[Review]
+    ) -> desk.News:
+        """See `serve.desk.Desk.report`; tells Prometheus of the escalations, too."""
+        news = await super().report(run, snapshot, reviews)
+        if self._clock() - self._told_at >= REFRESH_S:
+            self._told_at = self._clock()
+            # On a thread: the band of a promise may take some milliseconds.
+            rate = await asyncio.to_thread(self._rates.escalation, snapshot.promised)
+            tell_escalation(Meter(run=_name(run)), rate)
+        return news
 
     async def __del__(self) -> None:
         """Serve awaits it when the replica ends."""
@@ -172,6 +190,7 @@ class RemoteDesk:
 
     def __init__(self, handle: DeploymentHandle[Any]) -> None:
         self._handle = handle
+        self._meter = ReplicaMeter()
 
     async def open(self, run: str) -> str:
         """See `Desk.open`."""
@@ -193,7 +212,8 @@ class RemoteDesk:
     async def report(
         self, run: str, snapshot: rates.Snapshot, reviews: Sequence[Review]
     ) -> desk.News:
-        """See `Desk.report`."""
+        """See `Desk.report`; tells Prometheus, too."""
+        self._meter.tell(_name(run), snapshot)
         found: desk.News = await self._soon("report", run, snapshot, reviews, wait_s=REPORT_S)
         return found
 
@@ -226,6 +246,7 @@ class Shard:
 
     def __init__(self, position: int, n_shards: int) -> None:
         _listen_here()
+        logs.begin("", actor=f"{SHARD}-{position}")
         self._position = position
         self._n_shards = n_shards
         self._bundles: OrderedDict[str, tuple[Expert, ...]] = OrderedDict()
@@ -293,6 +314,7 @@ class Classifier:
         *shards: DeploymentHandle[Any],
     ) -> None:
         _listen_here()
+        logs.begin(_name(settings.run), actor=CLASSIFIER)
         self._tokens = tokens_of_environment()
         if not self._tokens:
             check_is_loopback(_http_host())
@@ -317,6 +339,11 @@ class Classifier:
 
     async def check_health(self) -> None:
         """Serve starts a replica again that fails this."""
+
+
+def _name(run: str) -> str:
+    """A run's name in metrics and logs: of its folder, or the link to it."""
+    return Path(run).absolute().name
 
 
 def _listen_here() -> None:

@@ -97,6 +97,9 @@ class Snapshot:
         decisions, sources: texts by what became of them.
         spans: the last `N_SPANS`, by number; empty ones are left out.
         window: the last escalations, oldest first.
+        batches: batches that went through the model, by their texts.
+        steps: seconds by step, of batches (`encode`, `evidence`) and of calls (the others).
+        promised: what calibration expects of the bundle that answers; not counted here.
     """
 
     replica: str
@@ -110,6 +113,9 @@ class Snapshot:
     sources: Mapping[str, int]
     spans: Mapping[int, Span]
     window: tuple[Escalations, ...]
+    batches: Mapping[int, int] = field(default_factory=dict)
+    steps: Mapping[str, float] = field(default_factory=dict)
+    promised: Promised | None = None
 
 
 class Rates:
@@ -130,6 +136,8 @@ class Rates:
         self._spans: dict[int, Span] = {}
         self._window: deque[Escalations] = deque()
         self._n_in_window = 0
+        self._batches: Counter[int] = Counter()
+        self._steps: dict[str, float] = {}
 
     def add(
         self,
@@ -165,6 +173,16 @@ class Rates:
         """Count how long a call took that was answered."""
         self._span(self._now()).latencies[_bin(latency_ms)] += 1
 
+    def batch(self, n_texts: int, **steps_ms: float) -> None:
+        """Count texts that went through the model together, and how long each step took."""
+        self._batches[n_texts] += 1
+        self.steps(**steps_ms)
+
+    def steps(self, **steps_ms: float) -> None:
+        """Add to the time of steps."""
+        for name, ms in steps_ms.items():
+            self._steps[name] = self._steps.get(name, 0.0) + ms / 1e3
+
     def error(self) -> None:
         """Count a call that failed."""
         counts = self._refuse()
@@ -176,8 +194,8 @@ class Rates:
         self._refuse()
         self._refused += 1
 
-    def snapshot(self) -> Snapshot:
-        """All that was counted up to now."""
+    def snapshot(self, promised: Promised | None = None) -> Snapshot:
+        """All that was counted up to now, with what the bundle that answers promised."""
         return Snapshot(
             replica=self._replica,
             started_at=self._started_at,
@@ -193,6 +211,9 @@ class Rates:
                 for at, span in self._spans.items()
             },
             window=tuple(self._window),
+            batches=dict(self._batches),
+            steps=dict(self._steps),
+            promised=promised,
         )
 
     def _now(self) -> int:
@@ -252,6 +273,10 @@ class Board:
         for name, one in self._snapshots.items():
             if one.spans and now - one.taken_at > N_SPANS * RATE_SPAN_S:
                 self._snapshots[name] = replace(one, spans={}, window=())
+
+    def escalation(self, promised: Promised | None) -> EscalationRate:
+        """How many of the last texts were escalated, of all replicas together."""
+        return _escalation(self._snapshots.values(), promised)
 
     def stats(self, promised: Promised | None, judge: PoolStats | None) -> Stats:
         """All of it together; see `merged`."""

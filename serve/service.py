@@ -120,7 +120,7 @@ class Service:
         self._taking_over = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._batcher: Batcher[Loaded, Scored] = Batcher(
-            self._scorer.score,
+            self._score,
             Scored.cut,
             max_texts=settings.batch_texts,
             max_wait_s=settings.limits.wait_s,
@@ -178,6 +178,7 @@ class Service:
         settled = await self._judging.settle(
             call.loaded, texts, scored, decisions, escalate=asked.escalate
         )
+        judged = perf_counter()
         self._note(call, decisions, settled)
         told: Sequence[Explanation | None] = [None] * len(texts)
         if asked.explain:
@@ -185,8 +186,21 @@ class Service:
             times = (assessed, decided)
             told = await asyncio.to_thread(self._explained, call, scored, settled, times)
         results = [_result(one.decision, why) for one, why in zip(settled, told, strict=True)]
-        self._rates.latency(1e3 * (perf_counter() - call.start))
+        done = perf_counter()
+        self._rates.steps(
+            wait=_waited_ms(call, scored, assessed),
+            decide=1e3 * (decided - assessed),
+            judge=1e3 * (judged - decided),
+            explain=1e3 * (done - judged),
+        )
+        self._rates.latency(1e3 * (done - call.start))
         return ClassifyAnswer(bundle=call.loaded.model.bundle_id, results=results)
+
+    async def _score(self, loaded: Loaded, texts: Sequence[str]) -> Scored:
+        """Assess a batch, and count it."""
+        scored = await self._scorer.score(loaded, texts)
+        self._rates.batch(len(texts), encode=scored.encode_ms, evidence=scored.evidence_ms)
+        return scored
 
     async def feedback(self, answers: Sequence[Feedback]) -> FeedbackAnswer:
         """Keep what people said of texts.
@@ -315,9 +329,8 @@ class Service:
             top_k=call.asked.top_k,
         )
         done = perf_counter()
-        waited = 1e3 * (assessed - call.start) - scored.encode_ms - scored.evidence_ms
         steps = [
-            Step(step="wait", ms=max(0.0, waited)),
+            Step(step="wait", ms=_waited_ms(call, scored, assessed)),
             Step(step="encode", ms=scored.encode_ms),
             Step(step="evidence", ms=scored.evidence_ms),
             Step(step="decide", ms=1e3 * (decided - assessed)),
@@ -372,7 +385,8 @@ class Service:
         is_told = False
         try:
             run = str(self._answering.run.path)
-            news = await self._desk.report(run, self._rates.snapshot(), reviews)
+            snapshot = self._rates.snapshot(promised(self._answering.model))
+            news = await self._desk.report(run, snapshot, reviews)
             is_told = True
         except RedRayError as error:
             _log.warning("report_failed", extra={"reason": str(error)})
@@ -389,6 +403,12 @@ class Service:
                 await step()
             except Exception:  # noqa: BLE001 - one bad look must not end the looking
                 _log.exception("background_step_failed")
+
+
+def _waited_ms(call: _Call, scored: Scored, assessed: float) -> float:
+    """How long a call waited for those before it."""
+    waited_ms = 1e3 * (assessed - call.start) - scored.encode_ms - scored.evidence_ms
+    return max(0.0, waited_ms)
 
 
 def _stamp(run: str) -> Stamp | None:

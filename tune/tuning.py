@@ -17,6 +17,7 @@ from typing import Any, cast
 from ray import tune
 from ray.exceptions import RayError
 
+from red_ray.actors import logs
 from red_ray.actors.cluster import cause_of, raised_by_worker
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
@@ -231,6 +232,7 @@ def _close_records(
 def trial(config: Mapping[str, Any], shared: Shared) -> None:
     """What Tune runs: one setting, in its process."""
     setting = setting_of(shared.sweep, dict(config["params"]))
+    logs.begin(shared.place.path.name, actor=f"trial {setting.id}")
 
     def tell(record: Record) -> None:
         tune.report({SCORE: _score(record, shared.sweep)})

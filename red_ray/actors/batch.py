@@ -24,6 +24,7 @@ from ray.data.block import BlockMetadata
 from ray.data.datasource import Datasource, ReadTask
 from ray.exceptions import RayError
 
+from red_ray.actors import logs
 from red_ray.actors.batch_rows import (
     failure,
     finished_shards,
@@ -33,7 +34,8 @@ from red_ray.actors.batch_rows import (
     unpack,
 )
 from red_ray.actors.cluster import fetch
-from red_ray.batch import Finished, classify_shard, read_shards
+from red_ray.actors.metrics import Meter
+from red_ray.batch import BatchCounts, Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
 from red_ray.errors import ConfigError, RedRayError, RunError, last_line
 from red_ray.model import RedModel
@@ -167,6 +169,8 @@ class ShardClassifier:
         self._folder = folder
         self._top_k = top_k
         self._load = load or with_own_encoder
+        logs.begin(folder.name, actor="classifier")
+        self._meter = Meter(output=folder.name)
 
     @cached_property
     def _model(self) -> RedModel:
@@ -182,7 +186,21 @@ class ShardClassifier:
             done = classify_shard(self._model, shard, self._folder, top_k=self._top_k)
         except RedRayError as error:
             return failure(error, is_unread=False)
+        tell_classified(self._meter, done.counts)
         return outcome(done)
+
+
+def tell_classified(meter: Meter, counts: BatchCounts) -> None:
+    """Count a shard's rows."""
+    decisions = {
+        "accept": counts.accepted,
+        "none": counts.none,
+        "escalate": counts.escalated,
+        "abstain": counts.abstained,
+        "error": counts.errors,
+    }
+    for decision, n_rows in decisions.items():
+        meter.add("red_ray_classify_rows", n_rows, decision=decision)
 
 
 def with_own_encoder(model: RedModel) -> RedModel:

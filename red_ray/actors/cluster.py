@@ -13,6 +13,7 @@ import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from red_ray.actors.logs import job_config
 from red_ray.errors import RedRayError, RunError, last_line
 
 
@@ -42,7 +43,7 @@ def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
 
 def _join() -> object:
     try:
-        return ray.init(log_to_driver=False, logging_level=logging.WARNING)
+        return ray.init(log_to_driver=False, logging_level=logging.WARNING, job_config=job_config())
     except (ConnectionError, RuntimeError, RayError) as error:
         raise RunError(
             f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({last_line(error)}); "
@@ -56,6 +57,7 @@ def _start(num_cpus: int | None, dashboard: bool) -> object:
             address="local",  # else a head that somebody started here would be joined
             num_cpus=num_cpus,
             include_dashboard=dashboard,
+            job_config=job_config(),
             log_to_driver=False,
             logging_level=logging.WARNING,
         )

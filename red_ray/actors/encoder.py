@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from red_ray.actors import logs
 from red_ray.config import EncoderConfig
 from red_ray.encoding import CachedEncoder, EncoderSpec, open_encoder
 
@@ -17,7 +18,8 @@ Floats = NDArray[np.float32]
 class EncoderActor:
     """Encodes texts through the store of its machine."""
 
-    def __init__(self, config: EncoderConfig, n_threads: int) -> None:
+    def __init__(self, config: EncoderConfig, n_threads: int, run: str = "") -> None:
+        logs.begin(run)
         self._config = config
         self._n_threads = n_threads
 

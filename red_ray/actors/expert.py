@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
-from red_ray.experts import ExpertHost
+from collections.abc import Sequence
+
+from red_ray.actors import logs
+from red_ray.experts import ExpertHost, ExpertSpec
 
 
 class ExpertActor(ExpertHost):
     """One or several experts; its actor name says which labels they serve."""
+
+    def __init__(self, specs: Sequence[ExpertSpec], run: str = "") -> None:
+        logs.begin(run)
+        super().__init__(specs)

@@ -61,8 +61,14 @@ class RayEncoder:
 class RayFleet:
     """Places the workers of a run on the cluster that this process is connected to."""
 
-    def __init__(self, config: RunConfig) -> None:
-        """Start the encoder actors; the others follow when the partition is known."""
+    def __init__(self, config: RunConfig, run: str = "") -> None:
+        """Start the encoder actors; the others follow when the partition is known.
+
+        Args:
+            config: of the run.
+            run: its name, for the logs.
+        """
+        self._run = run
         n_cpus = room().n_cpus
         n_encoders = max(1, int(n_cpus * ENCODERS_PER_CPU))
         n_threads = max(1, int(n_cpus / n_encoders))
@@ -71,6 +77,7 @@ class RayFleet:
                 EncoderActor,
                 config.encoder,
                 n_threads,
+                run,
                 name=f"encoder-{number:02d}",
                 num_cpus=ENCODER_CPUS,
                 scheduling_strategy="SPREAD",
@@ -112,9 +119,9 @@ class RayFleet:
     async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
         """See `Fleet.reduce`."""
         task: Any = ray.remote(umap_reduce)
-        reduced: Floats = await task.options(num_cpus=0, name="umap").remote(
-            embeddings, n_dims, seed
-        )
+        reduced: Floats = await task.options(
+            num_cpus=0, name=f"umap: {len(embeddings)} labels"
+        ).remote(embeddings, n_dims, seed)
         return reduced
 
     async def open(
@@ -140,6 +147,7 @@ class RayFleet:
             RouterActor,
             config,
             n_labels,
+            self._run,
             name=self._unique("router"),
             num_cpus=EXPERT_CPUS,
             max_restarts=-1,
@@ -166,6 +174,7 @@ class RayFleet:
             placed = start_actor(
                 ExpertActor,
                 group,
+                self._run,
                 name=self._unique(" + ".join(spec.name for spec in group)),
                 num_cpus=EXPERT_CPUS,
                 scheduling_strategy="SPREAD",

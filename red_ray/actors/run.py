@@ -56,6 +56,7 @@ def train_on_cluster(
     ledger: LedgerOfRun,
     hidden: HiddenLabels | None,
     on_progress: Callable[[Progress], None],
+    name: str = "",
 ) -> ClusterRun:
     """Train on the cluster that this process is connected to.
 
@@ -65,6 +66,7 @@ def train_on_cluster(
         hidden: the pool's hidden labels: they reach the simulated judge and, here in the driver,
             the history's label precision, and nothing else.
         on_progress: called with each step.
+        name: of the run, in metrics and logs.
 
     Raises:
         RedRayError: whatever stopped the run, as the worker raised it.
@@ -74,19 +76,19 @@ def train_on_cluster(
     try:
         # A failed run ends its actors: Ray keeps them while the error's traceback holds a handle.
         with ExitStack() as on_failure:
-            fleet = RayFleet(config)
+            fleet = RayFleet(config, name)
             on_failure.callback(fleet.end)
             validator = None
             if config.judge.spec is not None and job.pool:
                 examples = LabelledRows(job.texts, job.labels)
-                account = Account(config.judge, ledger.place, config.seed)
+                account = Account(config.judge, ledger.place, config.seed, run=name)
                 known = hidden.joined(examples) if hidden else None
                 validator = RayValidator(
                     account, ledger.run_id, ledger.n_done, examples=examples, hidden=known
                 )
                 on_failure.callback(validator.end)
                 validator.open()
-            led = _Led(job, fleet, validator, on_failure, hidden, on_progress)
+            led = _Led(job, fleet, validator, name, on_failure, hidden, on_progress)
             trained = led.to_the_end()
             stats = validator.close() if validator is not None else None
             on_failure.pop_all()
@@ -110,6 +112,7 @@ class _Led:
         job: TrainingJob,
         fleet: RayFleet,
         validator: RayValidator | None,
+        name: str,
         on_failure: ExitStack,
         hidden: HiddenLabels | None,
         on_progress: Callable[[Progress], None],
@@ -117,6 +120,7 @@ class _Led:
         self._job = job
         self._fleet = fleet
         self._validator = validator
+        self._name = name
         self._on_failure = on_failure
         self._hidden = hidden
         self._on_progress = on_progress
@@ -139,6 +143,7 @@ class _Led:
             self._job,
             self._fleet,
             self._validator,
+            self._name,
             name="coordinator" if number == 1 else f"coordinator ({number})",
             num_cpus=0,
             scheduling_strategy=on_this_node(must=False),

@@ -10,6 +10,8 @@ from typing import Any
 
 import ray
 
+from red_ray.actors import logs
+from red_ray.actors.metrics import REFRESH_S, PoolMeter
 from red_ray.config import JudgeConfig
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import ConfigError
@@ -53,8 +55,9 @@ class Account:
         config: of the judge.
         ledger: file or URL.
         seed: orders the candidates of each question.
-        user: names the run; whoever has the same ledger shares its budget.
+        user: who asks; whoever has the same ledger shares its budget.
         node: machine of a ledger that is a file; empty for a database.
+        run: name of the run, for the logs.
     """
 
     config: JudgeConfig
@@ -62,6 +65,7 @@ class Account:
     seed: int
     user: str = ""
     node: str = ""
+    run: str = ""
 
 
 @dataclass(slots=True)
@@ -74,6 +78,11 @@ class _Desk:
     pool: ValidatorPool
     config: JudgeConfig
     users: dict[str, set[asyncio.Task[Any]]]
+    meter: PoolMeter
+
+    def tell(self) -> None:
+        """Tell Prometheus what is new."""
+        self.meter.tell(self.pool.stats(), self.pool.budget_spent)
 
 
 class ValidatorPoolActor:
@@ -91,12 +100,14 @@ class ValidatorPoolActor:
     def __init__(
         self, limits: JudgeConfig, examples: LabelledRows, hidden: HiddenLabels | None
     ) -> None:
+        logs.begin("")
         self._limits_of = limits
         self._limits: Limits | None = None
         self._examples = examples
         self._hidden = hidden
         self._desks: dict[str, _Desk] = {}
         self._opening: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._telling: asyncio.Task[None] | None = None
 
     async def open(self, account: Account) -> str:
         """Open the judge and the ledger; the judge's name, part of every question's key."""
@@ -108,6 +119,8 @@ class ValidatorPoolActor:
     ) -> list[Verdict]:
         """See `ValidatorPool.validate`."""
         desk = await self._desk(account)
+        _, _, number = asked_in.rpartition("/")
+        logs.tell(run=account.run, iteration=int(number) if number.isdigit() else None)
         asking = asyncio.ensure_future(
             desk.pool.validate(questions, asked_in=asked_in, replay=replay, seed=account.seed)
         )
@@ -133,8 +146,12 @@ class ValidatorPoolActor:
         await asyncio.gather(*asking, return_exceptions=True)
         if not desk.users and self._desks.pop(account.ledger, None) is not None:
             await desk.pool.close()
+            desk.tell()
             desk.lease.release()
             desk.ledger.close()
+        if not self._desks and self._telling is not None:
+            self._telling.cancel()
+            self._telling = None
 
     async def _desk(self, account: Account) -> _Desk:
         self._check_same(self._limits_of, account.config, SHARED)
@@ -167,7 +184,17 @@ class ValidatorPoolActor:
         except BaseException:
             ledger.close()
             raise
-        return _Desk(judge, ledger, lease, pool, account.config, {})
+        if self._telling is None:
+            self._telling = asyncio.create_task(self._tell())
+        return _Desk(
+            judge, ledger, lease, pool, account.config, {}, PoolMeter(str(account.config.spec))
+        )
+
+    async def _tell(self) -> None:
+        while True:
+            for desk in self._desks.values():
+                desk.tell()
+            await asyncio.sleep(REFRESH_S)
 
     def _judges_limits(self, config: JudgeConfig) -> Limits:
         if self._limits is None:

@@ -169,7 +169,11 @@ def _deployed(
         try:
             ray_serve.start(
                 http_options={"host": host, "port": port, "request_timeout_s": ANSWER_S + waits_s},
-                logging_config={"log_level": "WARNING", "enable_access_log": False},
+                logging_config={
+                    "encoding": "JSON",
+                    "log_level": "WARNING",
+                    "enable_access_log": False,
+                },
             )
             deployments = application(settings, replicas=replicas, starts=1)
             ray_serve.run(deployments, name=APP, route_prefix="/")

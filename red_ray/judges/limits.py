@@ -182,6 +182,21 @@ class Budget:
             and _below(spent.cost_usd + _ROUNDING_USD, config.budget_usd)
         )
 
+    @property
+    def spent(self) -> dict[str, float]:
+        """Share of each limit that is spent or reserved, from 0 to 1; a limit of 0 is spent."""
+        config, spent = self._config, self._spent
+        limits = {
+            "calls": (spent.requests, config.budget_calls),
+            "tokens": (spent.tokens, config.budget_tokens),
+            "usd": (spent.cost_usd, config.budget_usd),
+        }
+        return {
+            name: min(1.0, used / limit) if limit else 1.0
+            for name, (used, limit) in limits.items()
+            if limit is not None
+        }
+
     async def alone(self, is_known: Callable[[], bool]) -> None:
         """Let one request go at a time until it is known what one takes."""
         while self._n_open and not is_known():

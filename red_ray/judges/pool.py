@@ -214,6 +214,11 @@ class ValidatorPool:
         """Whether the budget is used up: questions that the ledger does not know stay unasked."""
         return self._budget.is_used_up
 
+    @property
+    def budget_spent(self) -> dict[str, float]:
+        """Share of each limit of the budget that is spent or reserved; see `Budget.spent`."""
+        return self._budget.spent
+
     def key(self, question: Question) -> str:
         """The key under which a verdict answers `question`."""
         return question_key(question, self._judge.name)

@@ -364,3 +364,12 @@ def test_a_text_that_is_escaped_is_estimated_as_it_is_sent() -> None:
     estimate = Estimate(None, max_answer_tokens=None)
     plain, escaped = question("a" * 600), question("<" * 100)
     assert estimate.tokens(plain) == estimate.tokens(escaped)
+
+
+# --- what is spent -------------------------------------------------------------------------------
+
+
+def test_the_share_of_each_limit_that_is_spent() -> None:
+    config = JudgeConfig(budget_calls=10, budget_usd=2.0)
+    budget = Budget(config, Spent(requests=4, tokens=1000, cost_usd=3.0))
+    assert budget.spent == {"calls": 0.4, "usd": 1.0}
