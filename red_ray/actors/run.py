@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import ray
 from ray.exceptions import RayActorError, RayError, RayTaskError
@@ -18,6 +18,10 @@ from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import PoolStats
 from red_ray.training import Trained, TrainingJob
 from red_ray.types import Iteration, Progress
+
+
+COORDINATORS = 4
+"""So many one after the other may lead a run: one that is lost so often will not live."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,34 +101,21 @@ def train_on_cluster(
     return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
 
 
-COORDINATORS = 4
-"""So many one after the other may lead a run: one that is lost so often will not live."""
-
-
+@dataclass
 class _Led:
     """A run as its coordinator leads it; one that is lost is replaced.
 
     A new one finds the verdicts of the one before in the ledger, and comes to the same.
     """
 
-    def __init__(
-        self,
-        job: TrainingJob,
-        fleet: RayFleet,
-        validator: RayValidator | None,
-        name: str,
-        on_failure: ExitStack,
-        hidden: HiddenLabels | None,
-        on_progress: Callable[[Progress], None],
-    ) -> None:
-        self._job = job
-        self._fleet = fleet
-        self._validator = validator
-        self._name = name
-        self._on_failure = on_failure
-        self._hidden = hidden
-        self._on_progress = on_progress
-        self._iterations: list[Iteration] = []
+    job: TrainingJob
+    fleet: RayFleet
+    validator: RayValidator | None
+    name: str
+    on_failure: ExitStack
+    hidden: HiddenLabels | None
+    on_progress: Callable[[Progress], None]
+    iterations: list[Iteration] = field(default_factory=list)
 
     def to_the_end(self) -> Trained:
         """What the run came to, its history with the label precision where that is known."""
@@ -140,38 +131,38 @@ class _Led:
     def _trained(self, number: int) -> Trained:
         coordinator = start_actor(
             CoordinatorActor,
-            self._job,
-            self._fleet,
-            self._validator,
-            self._name,
+            self.job,
+            self.fleet,
+            self.validator,
+            self.name,
             name="coordinator" if number == 1 else f"coordinator ({number})",
             num_cpus=0,
             scheduling_strategy=on_this_node(must=False),
         )
-        self._on_failure.callback(ray.kill, coordinator)
+        self.on_failure.callback(ray.kill, coordinator)
         for reference in coordinator.run.remote():
             self._tell(fetch(reference))
         result: Trained = fetch(coordinator.result.remote())
-        return replace(result, iterations=tuple(self._iterations))
+        return replace(result, iterations=tuple(self.iterations))
 
     def _begin_again(self) -> None:
-        n_done, limit = len(self._iterations), self._job.config.loop.max_iterations
+        n_done, limit = len(self.iterations), self.job.config.loop.max_iterations
         told = "the coordinator was lost; another one goes on from what is in the ledger"
-        self._on_progress(Progress("loop", n_done, limit, told))
-        self._fleet.begin_again()
-        if self._validator is not None:
-            self._validator.replay(n_done)
+        self.on_progress(Progress("loop", n_done, limit, told))
+        self.fleet.begin_again()
+        if self.validator is not None:
+            self.validator.replay(n_done)
 
     def _tell(self, event: Progress) -> None:
         iteration = event.iteration
-        if iteration is not None and iteration.iteration <= len(self._iterations):
+        if iteration is not None and iteration.iteration <= len(self.iterations):
             return  # told by the coordinator before
         if iteration is not None:
-            precision = _precision(event, self._job, self._hidden)
+            precision = _precision(event, self.job, self.hidden)
             iteration = replace(iteration, label_precision=precision)
             event = replace(event, iteration=iteration)
-            self._iterations.append(iteration)
-        self._on_progress(event)
+            self.iterations.append(iteration)
+        self.on_progress(event)
 
 
 def _precision(event: Progress, job: TrainingJob, hidden: HiddenLabels | None) -> float | None:
