@@ -103,7 +103,7 @@ def test_it_is_our_own_configuration_but_for_what_a_cluster_changes(serve_config
 
 def test_the_endpoint_takes_its_settings(serve_config: Document) -> None:
     settings = parse_settings(serve_config["applications"][0]["args"])
-    assert str(settings.run) == "s3://my-bucket/runs/current"
+    assert str(settings.run) == "s3://my-bucket/runs/tickets"
 
 
 def test_the_build_in_its_environment_is_this_one(
