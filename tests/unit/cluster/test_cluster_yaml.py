@@ -120,6 +120,8 @@ def test_what_the_machines_read_is_made_by_the_script_and_in_no_commit(
     assert folder == ("~/cluster", "build/cluster")
     ignored = subprocess.run(["git", "check-ignore", "-q", folder[1]], cwd=root, check=False)
     assert ignored.returncode == 0
+    # Nor in what `ray job submit --working-dir .` sends.
+    assert "build/" in (root / ".rayignore").read_text("utf-8").splitlines()
     assert folder[1] in (root / "Makefile").read_text("utf-8")
     script = (root / "scripts" / "cluster_folder.sh").read_text("utf-8")
     names = {name for line in commands for name in re.findall(r"~/cluster/([\w.*]+)", line)}
