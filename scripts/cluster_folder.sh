@@ -9,6 +9,7 @@ python=$1 folder=$2
 umask 077
 mkdir -p "$folder"
 rm -f "$folder"/*.whl
+rm -rf build/lib build/bdist.*   # else the wheel would hold modules that are gone
 "$python" -m pip wheel --quiet --disable-pip-version-check --no-deps --wheel-dir "$folder" .
 cp constraints.txt "$folder/constraints.txt"
 [ -s "$folder/auth_token" ] ||
