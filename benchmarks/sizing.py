@@ -58,7 +58,8 @@ class Units:
         refit_cpu_s_per_label_by_labels: what an iteration refits, per label.
         score_texts_per_cpu_s_by_labels: the whole model on given embeddings.
         score_serial_share_by_labels: of that, what one process does.
-        select_s_per_row: acquisition from given scores, in one process.
+        select_s_per_row: acquisition from given scores, in one process; at the most labels that
+            pools were measured with.
         encode_texts_per_cpu_s: the encoder.
         text_words: mean words of the texts that were encoded.
         pool_bytes_per_row_by_labels: peak memory that grows with the pool.
@@ -226,14 +227,15 @@ def work_of(case: Case, units: Units, assumed: Assumptions) -> Work:
     alone = min(1.0, at(units.score_serial_share_by_labels, n_labels))
     fit_s = FULL_FITS * n_labels * at(units.fit_cpu_s_per_label_by_labels, n_labels)
     fit_s += n_asked * n_labels * at(units.refit_cpu_s_per_label_by_labels, n_labels)
-    one_process_s = at(units.fit_serial_s_by_labels, n_labels)
-    one_process_s += at(units.gate_cpu_s_by_labels, n_labels)
+    # Scores are read for every label of a row.
+    select_s = n_pool * units.select_s_per_row * n_labels / max(units.pool_bytes_per_row_by_labels)
     return Work(
         serial_s={
             "start": units.start_s,
-            "partition, gate, router": FULL_FITS * one_process_s,
+            "partition, router": FULL_FITS * at(units.fit_serial_s_by_labels, n_labels),
+            "gate": FULL_FITS * at(units.gate_cpu_s_by_labels, n_labels),
             "the router's part of scoring": alone * score_s,
-            "selection": n_asked * n_pool * units.select_s_per_row,
+            "selection": n_asked * select_s,
             "judge": case.n_calls * assumed.judge_latency_s / assumed.judge_concurrency,
         },
         spread_cpu_s={

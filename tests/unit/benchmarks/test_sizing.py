@@ -21,7 +21,7 @@ UNITS = Units(
     refit_cpu_s_per_label_by_labels={100: 0.1, 1000: 0.1},
     score_texts_per_cpu_s_by_labels={100: 1000.0, 1000: 100.0},
     score_serial_share_by_labels={100: 0.5, 1000: 0.5},
-    select_s_per_row=1e-5,
+    select_s_per_row=1e-4,  # at 1,000 labels
     encode_texts_per_cpu_s=100.0,
     text_words=10.0,
     pool_bytes_per_row_by_labels={100: 1000.0, 1000: 1000.0},
@@ -71,7 +71,8 @@ def test_work_is_the_sum_of_its_parts() -> None:
     assert work.serial_s == pytest.approx(
         {
             "start": 20.0,
-            "partition, gate, router": 20.0,
+            "partition, router": 20.0,
+            "gate": 0.0,
             "the router's part of scoring": 55.0,
             "selection": 1.0,
             "judge": 100.0,
