@@ -120,14 +120,26 @@ def test_what_the_machines_read_is_made_by_the_script_and_in_no_commit(
     assert folder == ("~/cluster", "build/cluster")
     ignored = subprocess.run(["git", "check-ignore", "-q", folder[1]], cwd=root, check=False)
     assert ignored.returncode == 0
-    # Nor in what `ray job submit --working-dir .` sends.
-    assert "build/" in (root / ".rayignore").read_text("utf-8").splitlines()
     assert folder[1] in (root / "Makefile").read_text("utf-8")
     script = (root / "scripts" / "cluster_folder.sh").read_text("utf-8")
     names = {name for line in commands for name in re.findall(r"~/cluster/([\w.*]+)", line)}
     assert names == {"*.whl", "constraints.txt", "secrets.env"}
     for name in (*names, "auth_token"):
         assert f"/{name}" in script or f'"/{name}' in script
+
+
+def test_no_job_takes_the_secrets_along(config: dict[str, Any], root: Path) -> None:
+    from ray._private.runtime_env.packaging import get_excludes_from_ignore_files
+
+    left_out = get_excludes_from_ignore_files(root, include_gitignore=False)
+    assert len(left_out) == 1  # .rayignore alone: Ray heeds .gitignore only where it is told to
+    (folder,) = config["file_mounts"].values()
+    secrets = root / folder / "secrets.env"
+    places = [
+        one for one in (secrets, *secrets.parents) if one.is_relative_to(root) and one != root
+    ]
+    assert any(left_out[0](one) for one in places)
+    assert not left_out[0](root / "red_ray" / "cli" / "app.py")
 
 
 def test_each_command_is_one_that_bash_can_read(commands: list[str]) -> None:
