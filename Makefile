@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-services check bench soak constraints clean
+.PHONY: help setup demo test test-services check bench soak cluster-folder constraints clean
 
 help:
 	@echo "make demo           train on the shipped corpus with a simulated judge (about a minute)"
@@ -15,6 +15,7 @@ help:
 	@echo "make check          lint, types, import contract"
 	@echo "make bench          the benchmarks of the README; resumable, hours on two cores"
 	@echo "make soak           long fuzz and load runs, by hand"
+	@echo "make cluster-folder what a cluster's machines get: wheel, pins, token, secrets (cluster.yaml)"
 
 setup: $(STAMP)
 
@@ -51,10 +52,14 @@ bench: setup
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup
 	$(BIN)/python -m pytest tests/soak
+
+cluster-folder: setup
+	@bash scripts/cluster_folder.sh $(BIN)/python build/cluster
 
 constraints:
 	rm -rf build/constraints && $(PYTHON) -m venv build/constraints

@@ -12,10 +12,14 @@ def main() -> None:
     path = ROOT / "README.md"
     text = path.read_text()
     for table in sorted(RESULTS.glob("*.md")):
-        name = table.stem
-        block = f"<!-- {name} -->\n{table.read_text().strip()}\n<!-- /{name} -->"
-        text = re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: block, text, flags=re.S)  # noqa: B023
+        text = with_block(text, table.stem, table.read_text().strip())
     path.write_text(text)
+
+
+def with_block(text: str, name: str, table: str) -> str:
+    """The text, with the table between its marks; as it is where it has none."""
+    block = f"<!-- {name} -->\n{table}\n<!-- /{name} -->"
+    return re.sub(rf"<!-- {name} -->.*?<!-- /{name} -->", lambda _: block, text, flags=re.S)
 
 
 if __name__ == "__main__":

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
 from importlib.resources import files
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -15,6 +14,7 @@ from red_ray.actors.environment import CALLS_PER_REPLICA
 from red_ray.cli.serve import ANSWER_S
 from red_ray.errors import ConfigError
 from serve.settings import ServeSettings, parse_settings
+from tests.unit.serve.schema_keys import unknown_keys
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:Using extra keyword arguments on `Field`"  # Ray's own, when its schema is imported
@@ -37,27 +37,6 @@ def schema() -> type[BaseModel]:
 @pytest.fixture(scope="module")
 def settings(config: dict[str, Any]) -> ServeSettings:
     return parse_settings(config["applications"][0]["args"])
-
-
-def unknown_keys(model: type[BaseModel], data: dict[str, Any], path: str = "") -> Iterator[str]:
-    """Keys of the data that the model does not know, however deep."""
-    for key, value in data.items():
-        field = model.model_fields.get(key)
-        if field is None:
-            yield f"{path}{key}"
-            continue
-        found = next(_models(field.annotation), None)
-        for part in value if isinstance(value, list) else [value]:
-            if found is not None and isinstance(part, dict):
-                yield from unknown_keys(found, part, f"{path}{key}.")
-
-
-def _models(annotation: Any) -> Iterator[type[BaseModel]]:
-    """The models among what a field may be."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        yield annotation
-    for part in get_args(annotation):
-        yield from _models(part)
 
 
 def test_ray_takes_it(config: dict[str, Any], schema: type[BaseModel]) -> None:
