@@ -1,7 +1,7 @@
 # Head, workers and endpoint alike: Ray, red_ray, the weights of MiniLM.
 #
 #   docker build -t registry.example.com/red-ray:0.1.0 .
-#   docker build --build-arg TORCH_INDEX=https://pypi.org/simple …    # torch with CUDA
+#   docker build --build-arg TORCH_INDEX= …    # torch with CUDA
 #   docker run --rm registry.example.com/red-ray:0.1.0 demo
 
 FROM python:3.11-slim-bookworm AS wheel
@@ -26,7 +26,7 @@ ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 COPY constraints.txt /opt/red_ray/
 COPY --from=wheel /wheel/needs.txt /opt/red_ray/
 RUN pip install --no-cache-dir --constraint /opt/red_ray/constraints.txt \
-    --extra-index-url "$TORCH_INDEX" --requirement /opt/red_ray/needs.txt
+    ${TORCH_INDEX:+--extra-index-url "$TORCH_INDEX"} --requirement /opt/red_ray/needs.txt
 COPY --from=wheel /wheel/*.whl /opt/red_ray/
 RUN pip install --no-cache-dir --no-deps /opt/red_ray/*.whl \
     && useradd --uid 1000 --create-home ray

@@ -247,7 +247,7 @@ class RedModel:
         Raises:
             EncoderError: other weights or settings made the model's embeddings.
         """
-        if self.encoder_spec is not None and encoder.spec.key != self.encoder_spec.key:
+        if self.encoder_spec is not None and not self.encoder_spec.agrees_with(encoder.spec):
             raise EncoderError(
                 f"the encoder {self.config.encoder.model!r} on this machine is not the one that "
                 "the model was trained with (other weights or settings); train again or restore it"

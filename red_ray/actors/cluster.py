@@ -69,10 +69,11 @@ def _start(num_cpus: int | None, dashboard: bool) -> object:
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """What a cluster has: machines, logical processors, and free memory in bytes."""
+    """What a cluster has: machines, logical processors, cards, and free memory in bytes."""
 
     n_nodes: int
     n_cpus: float
+    n_gpus: int
     free_bytes: float
 
 
@@ -82,6 +83,7 @@ def room() -> Room:
     return Room(
         n_nodes=sum(bool(node["Alive"]) for node in api.nodes()),
         n_cpus=api.cluster_resources().get("CPU", 1.0),
+        n_gpus=int(api.cluster_resources().get("GPU", 0.0)),
         free_bytes=api.available_resources().get("memory", 0.0),
     )
 

@@ -14,7 +14,7 @@ from ray.exceptions import RayError
 from red_ray.actors.cluster import cause_of, fetch, room, start_actor
 from red_ray.actors.encoder import EncoderActor
 from red_ray.actors.expert import ExpertActor
-from red_ray.actors.packing import experts_per_actor
+from red_ray.actors.packing import encoder_places, experts_per_actor
 from red_ray.actors.remote import Remote, RestartedEncoder, RestartedExpert, RestartedRouter
 from red_ray.actors.router import RouterActor
 from red_ray.config import RunConfig
@@ -30,11 +30,9 @@ EXPERT_CPUS = 0.05
 """A share that lets 16 experts, the router and an encoder start on two processors."""
 
 ENCODER_CPUS = 0.5
+
 PARTITIONS = 3
 """So many a run opens at most, those that `auto` tries among them."""
-
-ENCODERS_PER_CPU = 0.25
-"""One encoder for four processors: each runs its own threads, and loading one takes seconds."""
 
 
 class RayEncoder:
@@ -69,22 +67,22 @@ class RayFleet:
             run: its name, for the logs.
         """
         self._run = run
-        n_cpus = room().n_cpus
-        n_encoders = max(1, int(n_cpus * ENCODERS_PER_CPU))
-        n_threads = max(1, int(n_cpus / n_encoders))
+        has = room()
+        places = encoder_places(n_cpus=has.n_cpus, n_gpus=has.n_gpus)
         self._encoders = [
             start_actor(
                 EncoderActor,
                 config.encoder,
-                n_threads,
+                places.n_threads,
                 run,
                 name=f"encoder-{number:02d}",
                 num_cpus=ENCODER_CPUS,
+                num_gpus=places.gpus,
                 scheduling_strategy="SPREAD",
                 max_restarts=-1,
                 max_task_retries=-1,  # an encoder holds no state
             )
-            for number in range(n_encoders)
+            for number in range(places.n_encoders)
         ]
         self._placed: list[Any] = []
         self._generation = 0

@@ -1,8 +1,9 @@
-"""How many experts share an actor."""
+"""How many encoders there are, and how many experts share an actor."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 logger = logging.getLogger(__name__)
 
@@ -14,6 +15,31 @@ MEMORY_SHARE = 0.6
 
 ACTOR_BYTES = 160 * 2**20
 """Memory of one expert actor with scikit-learn: 141 MB measured, and some room."""
+
+ENCODERS_PER_CPU = 0.25
+"""One encoder for four processors: each runs its own threads, and loading one takes seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderPlaces:
+    """How many encoders a cluster holds, and the threads and cards of each."""
+
+    n_encoders: int
+    n_threads: int
+    gpus: int
+
+
+def encoder_places(*, n_cpus: float, n_gpus: int) -> EncoderPlaces:
+    """An encoder for each card where there are any, else one for some processors.
+
+    Never some of both: what unlike devices round would differ from text to text.
+
+    Args:
+        n_cpus: logical processors of the cluster.
+        n_gpus: its cards.
+    """
+    n_encoders = n_gpus or max(1, int(n_cpus * ENCODERS_PER_CPU))
+    return EncoderPlaces(n_encoders, max(1, int(n_cpus / n_encoders)), gpus=1 if n_gpus else 0)
 
 
 def experts_per_actor(

@@ -19,7 +19,6 @@ from red_ray.judges import PoolStats
 from red_ray.training import Trained, TrainingJob
 from red_ray.types import Iteration, Progress
 
-
 COORDINATORS = 4
 """So many one after the other may lead a run: one that is lost so often will not live."""
 

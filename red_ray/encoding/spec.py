@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from red_ray.errors import EncoderError
@@ -56,6 +56,10 @@ class EncoderSpec:
         deciding = {k: v for k, v in self.to_dict().items() if k not in _NOT_IN_KEY}
         text = json.dumps({"numerics": _NUMERICS, **deciding}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def agrees_with(self, other: EncoderSpec) -> bool:
+        """Whether vectors of both are the same but for what a device rounds."""
+        return replace(self, device=other.device).key == other.key
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as plain values, as a bundle's manifest holds them."""

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from red_ray.actors.packing import ACTOR_BYTES, ACTORS_PER_NODE, MEMORY_SHARE, experts_per_actor
+from red_ray.actors.packing import (
+    ACTOR_BYTES,
+    ACTORS_PER_NODE,
+    MEMORY_SHARE,
+    EncoderPlaces,
+    encoder_places,
+    experts_per_actor,
+)
 
 PLENTY = 1e12
 
@@ -46,3 +53,17 @@ def test_packing_is_told_in_one_log_line(caplog):
 def test_a_stated_number_wins():
     assert experts_per_actor(100, n_nodes=1, free_bytes=0, wanted=1) == 1
     assert experts_per_actor(2, n_nodes=9, free_bytes=PLENTY, wanted=4) == 4
+
+
+@pytest.mark.parametrize(
+    ("n_cpus", "n_gpus", "places"),
+    [
+        (0, 0, EncoderPlaces(1, 1, gpus=0)),
+        (2, 0, EncoderPlaces(1, 2, gpus=0)),
+        (16, 0, EncoderPlaces(4, 4, gpus=0)),
+        (16, 2, EncoderPlaces(2, 8, gpus=1)),
+        (2, 4, EncoderPlaces(4, 1, gpus=1)),
+    ],
+)
+def test_encoders_are_on_cards_where_there_are_any_and_never_on_both(n_cpus, n_gpus, places):
+    assert encoder_places(n_cpus=n_cpus, n_gpus=n_gpus) == places
