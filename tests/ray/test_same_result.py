@@ -7,9 +7,11 @@ import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from red_ray.encoding import EmbeddingStore, open_encoder, resolve_spec
+from red_ray.experts import ExpertSpec, FitRows
 from red_ray.types import Progress
 from tests.ray.runs import (
     N_LABELS,
@@ -77,7 +79,7 @@ def test_threads_of_one_process_give_the_same_bundle(seen, tmp_path):
 
 def test_other_workers_and_a_half_filled_store_give_the_same_bundle(seen, tmp_path, monkeypatch):
     """Defects 13 and 22: experts share an actor, two encoders of one thread share the texts."""
-    monkeypatch.setattr("red_ray.actors.fleet.ENCODERS_PER_CPU", 1.0)
+    monkeypatch.setattr("red_ray.actors.packing.ENCODERS_PER_CPU", 1.0)
     store = tmp_path / "store"
     fill_half(store)
     job = sample().job(encoder={"store": store}, expert={"per_actor": 3})
@@ -136,3 +138,25 @@ def test_only_the_owner_can_read_the_token():
     token = Path(os.environ["RAY_AUTH_TOKEN_PATH"])
     assert stat.S_IMODE(token.stat().st_mode) == 0o600
     assert len(token.read_text()) == 64
+
+
+async def test_the_object_store_holds_the_vectors_once(cluster, monkeypatch):
+    """However many partitions are tried over them."""
+    import ray
+
+    from red_ray.actors.fleet import RayFleet
+
+    stored, put = [], ray.put
+    monkeypatch.setattr(ray, "put", lambda value: stored.append(value) or put(value))
+    fleet, vectors = RayFleet(config()), np.eye(12, 384, dtype=np.float32)
+    subsets = ((0, 1), (2, 3))
+    none, never = np.zeros(0, np.int64), np.full(4, -1)
+    rows = FitRows(np.arange(4), np.arange(4), noise=none, refused=none, folds=never)
+    specs = [ExpertSpec(f"expert: {one}", one, "logistic_regression", 0) for one in subsets]
+    for _ in range(2):
+        crew = await fleet.open(config(), vectors, ["a text"] * 12, subsets, specs, None)
+        await crew.experts[0].fit(rows)
+    scores = await crew.experts[0].score(np.arange(12))
+    fleet.end()
+    assert scores.shape == (12, 3)
+    assert len(stored) == 1
