@@ -52,6 +52,7 @@ def _join() -> object:
 def _start(num_cpus: int | None, dashboard: bool) -> object:
     try:
         return ray.init(
+            "local",  # else any head on this machine that Ray finds would be joined
             num_cpus=num_cpus,
             include_dashboard=dashboard,
             log_to_driver=False,
