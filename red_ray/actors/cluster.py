@@ -54,7 +54,7 @@ def _join() -> object:
 def _start(num_cpus: int | None, dashboard: bool) -> object:
     try:
         return ray.init(
-            address="local",  # else a head that somebody started here would be joined
+            "local",  # else any head on this machine that Ray finds would be joined
             num_cpus=num_cpus,
             include_dashboard=dashboard,
             job_config=job_config(),

@@ -7,10 +7,11 @@ import os
 import secrets
 import shlex
 import sys
+from collections.abc import MutableMapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from red_ray.errors import OutputError
+from red_ray.errors import ConfigError, OutputError
 
 TOKEN_FILE = "auth_token"
 
@@ -26,6 +27,23 @@ _LOCAL_SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+HEAD_MARK = "RED_RAY_HEAD"
+"""Environment variable of all that a head of `red-ray up` started."""
+
+JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""Environment variable that Ray sets for the driver of a submitted job."""
+
+_HEAD_SETTINGS = {
+    # How long an endpoint on it has to finish what is under way when it ends; 30 s would be for a
+    # load balancer.
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "3",
+    # What `ray job stop` grants a run to cancel its requests and to close its ledger; 3 s is short
+    # of that where the machine is busy.
+    "RAY_JOB_STOP_WAIT_TIME_S": "30",
+}
+
+_OF_CLUSTERS = ("RAY_ADDRESS", "RAY_API_SERVER_ADDRESS", JOB_VARIABLE)
+"""Environment variables that name a cluster to join: a head is one of its own."""
 
 _HAPROXY = """\
 #!/bin/sh
@@ -71,12 +89,43 @@ def prepare_environment() -> None:
     """
     # Where it has ended, a thread that asks Ray once more would start it anew.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
-    if os.environ.get("RAY_ADDRESS"):
-        return
+    if not os.environ.get("RAY_ADDRESS"):
+        _set_up(os.environ)
+
+
+def environment_of_head(mark: str) -> dict[str, str]:
+    """The environment of a head that outlives this command: `red-ray up` starts one in it.
+
+    Its jobs find `python` and `red-ray` first where this one's are. A key of a judge that is set
+    here is set for them too.
+
+    Args:
+        mark: of the head; whatever it starts inherits it, and is known by it.
+
+    Raises:
+        ConfigError: the user wants no token to be asked for.
+        OutputError: the token file cannot be written.
+    """
+    if os.environ.get("RAY_AUTH_MODE", "token") != "token":
+        raise ConfigError(
+            f"RAY_AUTH_MODE={os.environ['RAY_AUTH_MODE']!r}: a head runs what anybody sends who "
+            "reaches it, so this one asks for a token; unset RAY_AUTH_MODE"
+        )
+    environment = {name: value for name, value in os.environ.items() if name not in _OF_CLUSTERS}
+    _set_up(environment)
+    for name, value in _HEAD_SETTINGS.items():
+        environment.setdefault(name, value)
+    environment["PATH"] = os.pathsep.join(
+        (str(Path(sys.executable).parent), environment.get("PATH", os.defpath))
+    )
+    return environment | {HEAD_MARK: mark}
+
+
+def _set_up(environment: MutableMapping[str, str]) -> None:
     for name, value in _LOCAL_SETTINGS.items():
-        os.environ.setdefault(name, value)
-    if "RAY_AUTH_TOKEN" not in os.environ:
-        os.environ.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file()))
+        environment.setdefault(name, value)
+    if "RAY_AUTH_TOKEN" not in environment:
+        environment.setdefault("RAY_AUTH_TOKEN_PATH", str(_token_file()))
 
 
 def prepare_serving(folder: Path, ports: tuple[int, int], *, plain: bool) -> bool:
