@@ -9,15 +9,18 @@ import typer
 
 from red_ray.cli.classify import classify
 from red_ray.cli.demo import demo
+from red_ray.cli.down import down
 from red_ray.cli.evaluate import evaluate
 from red_ray.cli.judge import judge
 from red_ray.cli.ledger import ledger
 from red_ray.cli.report import report
 from red_ray.cli.resume import resume
 from red_ray.cli.serve import serve
+from red_ray.cli.status import status
 from red_ray.cli.thresholds import thresholds
 from red_ray.cli.train import train
 from red_ray.cli.tune import tune
+from red_ray.cli.up import up
 
 app = typer.Typer(
     name="red-ray",
@@ -43,7 +46,10 @@ def main(
     """Many labels, few examples: a classifier that asks a language model only where it pays."""
 
 
-for verb in (demo, train, resume, evaluate, classify, thresholds, report, tune, serve):
+_LEARNING = (demo, train, resume, evaluate, classify, thresholds, report, tune)
+_RUNNING = (serve, up, status, down)
+
+for verb in (*_LEARNING, *_RUNNING):
     app.command()(verb)
 app.add_typer(judge, name="judge")
 app.add_typer(ledger, name="ledger")

@@ -1,0 +1,84 @@
+"""`red-ray down`: ends the head that `red-ray up` started."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from red_ray.cli.console import Output, guarded
+from red_ray.cli.options import Json
+from red_ray.errors import ConfigError, RunError
+
+if TYPE_CHECKING:
+    from red_ray.actors.head import Head, HeadFolder
+
+
+def down(
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Also where jobs run or an endpoint answers: they are stopped first."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """End the head that `red-ray up` started, and nothing else.
+
+    Refused while jobs run on it or an endpoint answers there. Other Rays of this machine go on.
+    """
+    output = Output(as_json=as_json)
+    with guarded(output, stopped="stopped; `red-ray down` again makes sure that nothing is left"):
+        from red_ray.actors.head import HeadFolder
+
+        folder = HeadFolder()
+        with folder.alone():
+            head = folder.read()
+            n_killed = _end(output, folder, head, force=force) if head else 0
+        output.result({"ended": head is not None, "killed": n_killed, "logs": str(folder.jobs)})
+        if head is None:
+            output.note("no head is up on this machine")
+        elif not as_json:
+            output.out.print(
+                f"the head with pid {head.pid} has ended; logs of its jobs are in {folder.jobs}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+
+def _end(output: Output, folder: HeadFolder, head: Head, *, force: bool) -> int:
+    from red_ray.actors.head import end_head
+
+    if head.is_alive:
+        _make_idle(output, head, force=force)
+    else:
+        output.note(f"the head with pid {head.pid} had died; what it left is cleaned up")
+    with output.err.status("ending Ray"):
+        return end_head(folder, head)
+
+
+def _make_idle(output: Output, head: Head, *, force: bool) -> None:
+    """See that nothing runs there.
+
+    Raises:
+        ConfigError: something does, and may not be stopped.
+    """
+    os.environ.update(head.variables())
+    from red_ray.actors.watch import Cluster
+
+    try:
+        cluster = Cluster()
+        busy = cluster.busy()
+        if busy and not force:
+            raise ConfigError(
+                f"{', '.join(busy)} on it: wait, stop it by `ray job stop ID`, or add --force, "
+                "which stops it first (what was paid for is kept)"
+            )
+        with output.err.status("stopping what runs there"):
+            cluster.stop_jobs()
+    except RunError as error:
+        if not force:
+            raise RunError(
+                f"cannot see whether jobs run on it ({error}); --force ends it all the same"
+            ) from error
