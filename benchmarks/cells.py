@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +15,10 @@ from typing import Any
 
 import numpy as np
 
+from red_ray.actors.environment import JOB_VARIABLE
+
 ROOT = Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+RESULTS = Path(os.environ.get("RED_RAY_RESULTS", ROOT / "benchmarks" / "results"))
 ALGORITHM: tuple[str, ...] = (
     "core",
     "encoding",
@@ -54,6 +58,8 @@ def main(benchmark: Benchmark) -> None:
     parser.add_argument("--only", metavar="CELL", help="cells whose name contains this")
     parser.add_argument("--table", action="store_true", help="print the kept results, run nothing")
     arguments = parser.parse_args()
+    if os.environ.get(JOB_VARIABLE) and RESULTS.is_relative_to(ROOT):
+        sys.exit(f"Ray removes {RESULTS} with the job: set RED_RAY_RESULTS to a folder elsewhere")
     done = []
     for cell in benchmark.cells:
         path = _path(benchmark, cell)

@@ -13,6 +13,7 @@ from rich.console import Console
 from red_ray.cli.classifying import Batch, Engine, classify_batch, opened
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
+from red_ray.cli.lasting import check_lasting
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.errors import ConfigError, OutputError
 from red_ray.run_folder import RunFolder
@@ -64,6 +65,7 @@ def classify(
     """Classify every row of a table; a row without a usable text gets an `error`."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_lasting(target, "--output")
         folder = RunFolder.open(run)
         _refuse_to_replace(source, target)
         if (judge or assignments) and not escalate:
@@ -129,10 +131,10 @@ def _with_judge(output: Output, run: RunFolder, batch: Batch, config: RunConfig)
     model = batch.model
     judge = judge_of(config, model, truth_of(batch.source, config, model))
     with (
-        telling(output, "classifying") as (status, tell),
+        telling(output, "classifying") as (say, tell),
         asking(config, run, model, judge, tell) as asked,
     ):
-        batch.classify_here(status.update, asked)
+        batch.classify_here(say, asked)
         counts = batch.parts.counts
         if counts.escalated and asked.pool.exhausted:
             output.note(

@@ -13,6 +13,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 from red_ray.cli.console import Output, catch_sigterm
+from red_ray.cli.running import beginning
 from red_ray.errors import DataError, JudgeError, RedRayError
 
 if TYPE_CHECKING:
@@ -145,12 +146,12 @@ def classify_batch(output: Output, batch: Batch, engine: Engine) -> None:
         batch, is_large = _looked_at(batch)
         engine = "ray" if is_large else "local"
     if engine == "local":
-        with output.err.status("classifying") as status:
-            batch.classify_here(status.update)
+        with output.doing("classifying") as tell:
+            batch.classify_here(tell)
     else:
-        with _quiet_core(), output.err.status("starting Ray") as status, _ray():
-            status.update("starting the classifiers")
-            batch.classify_on_ray(status.update)
+        with _quiet_core(), output.doing(beginning()) as tell, _ray():
+            tell("starting the classifiers")
+            batch.classify_on_ray(tell)
 
 
 def _looked_at(batch: Batch) -> tuple[Batch, bool]:

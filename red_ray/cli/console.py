@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 
 from red_ray.errors import RedRayError, UserError
 from red_ray.types import Progress as Step
+
+WIDTH = 132
+"""Columns of what a file or a pipe gets, a job's log among them: nothing need be folded there."""
 
 EXIT_FAILURE, EXIT_MISTAKE = 1, 2
 EXIT_INTERRUPTED, EXIT_TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
@@ -32,12 +37,18 @@ STAGES = {
 }
 
 
+LINE_S = 30.0
+"""Between two lines of what a terminal would show on one."""
+
+
 class Output:
     """Where a command's words go."""
 
     def __init__(self, *, as_json: bool) -> None:
         self.as_json = as_json
-        self.out = Console()
+        out = Console()
+        is_folded = out.is_terminal or "COLUMNS" in os.environ
+        self.out = out if is_folded else Console(width=WIDTH)
         self.err = Console(stderr=True, highlight=False)
 
     def note(self, line: str) -> None:
@@ -49,6 +60,22 @@ class Output:
         if self.as_json:
             typer.echo(json.dumps(content, ensure_ascii=False, indent=2))
             sys.stdout.flush()  # `serve` goes on after it
+
+    @contextmanager
+    def doing(self, words: str) -> Iterator[Callable[[str], None]]:
+        """Say what goes on: a line that is renewed on a terminal, one now and then elsewhere.
+
+        Args:
+            words: to begin with.
+
+        Returns:
+            A function that takes what is to be said now.
+        """
+        if self.err.is_terminal:
+            with self.err.status(words) as status:
+                yield status.update
+            return
+        yield _NowAndThen(self.note)
 
     @contextmanager
     def steps(self) -> Iterator[StepView]:
@@ -66,6 +93,22 @@ class Output:
         )
         with Progress(*columns, console=self.err, transient=False) as bars:
             yield StepView(self, bars)
+
+
+class _NowAndThen:
+    """Passes on a line where the last one is long enough ago."""
+
+    def __init__(
+        self, note: Callable[[str], None], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._note = note
+        self._clock = clock
+        self._last_s = clock()
+
+    def __call__(self, line: str) -> None:
+        if self._clock() - self._last_s >= LINE_S:
+            self._last_s = self._clock()
+            self._note(line)
 
 
 class StepView:

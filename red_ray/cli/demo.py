@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from red_ray.cli.console import Output, guarded
+from red_ray.cli.lasting import check_lasting
 from red_ray.cli.options import ConfigFile, Dashboard, Json, Judge, Overwrite, Seed, Set, resolve
 from red_ray.cli.running import run_training
 from red_ray.cli.show import show_run
@@ -33,6 +34,7 @@ def demo(
     """Train on the shipped corpus with a simulated judge, and show the scorecard."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_lasting(out, "--out")
         given = {
             "seed": seed,
             "judge.spec": judge or DEMO_JUDGE,

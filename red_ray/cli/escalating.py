@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from rich.status import Status
 from rich.table import Table
 
 from red_ray.cli.console import Output
@@ -151,20 +150,22 @@ async def _tell(pool: ValidatorPool, on_progress: Callable[[PoolStats], None]) -
 
 
 @contextmanager
-def telling(output: Output, doing: str) -> Iterator[tuple[Status, Callable[[PoolStats], None]]]:
+def telling(
+    output: Output, doing: str
+) -> Iterator[tuple[Callable[[str], None], Callable[[PoolStats], None]]]:
     """Shows how far the judge is, and on a line of its own what holds it up."""
     told: set[str] = set()
 
     def show(stats: PoolStats) -> None:
         n_open = stats.waiting + stats.in_flight
         if n_open:
-            status.update(f"{doing}: {stats.requests:,} requests, {n_open:,} questions open")
+            tell(f"{doing}: {stats.requests:,} requests, {n_open:,} questions open")
         if stats.notice and stats.notice not in told:
             told.add(stats.notice)
             output.note(stats.notice)
 
-    with output.err.status(doing) as status:
-        yield status, show
+    with output.doing(doing) as tell:
+        yield tell, show
 
 
 def told_of(facts: Mapping[str, Any]) -> str:

@@ -131,7 +131,7 @@ def _train_and_score(
         steps.show(step)
 
     start = perf_counter()
-    output.note("starting Ray")
+    output.note(beginning())
     # Ray tells of a worker's death on stdout, where the result stands alone.
     with (
         redirect_stdout(sys.stderr),
@@ -162,6 +162,12 @@ def _train_and_score(
     else:
         result = card
     return {"run": str(run.path), "bundle": bundle_id, **result}, fault
+
+
+def beginning() -> str:
+    """What to say before Ray is there: that takes some seconds."""
+    address = os.environ.get("RAY_ADDRESS")
+    return f"joining the Ray cluster at {address}" if address else "starting Ray"
 
 
 def _with_thresholds(

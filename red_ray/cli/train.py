@@ -9,6 +9,7 @@ import typer
 
 from red_ray.calibration import check_goal
 from red_ray.cli.console import Output, guarded
+from red_ray.cli.lasting import check_lasting
 from red_ray.cli.options import (
     Calibration,
     CalibrationOos,
@@ -69,6 +70,7 @@ def train(
     """Train a classifier; with a pool and a judge, let the judge label what is unsure."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_lasting(out, "--out")
         given = {
             "mode": mode,
             "seed": seed,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -11,15 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from red_ray.cli.console import Output, guarded, notes
+from red_ray.cli.lasting import check_lasting
 from red_ray.cli.options import Dashboard, Json
-from red_ray.cli.running import check_parts, run_training
+from red_ray.cli.running import beginning, check_parts, run_training
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs, TestRows, draw_samples
-from red_ray.errors import ConfigError, GoalError
+from red_ray.errors import GoalError
 from red_ray.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -29,10 +28,7 @@ if TYPE_CHECKING:
     from tune.space import SweepConfig
     from tune.sweep import SweepStep
 
-N_SHOWN, WIDTH = 10, 132
-
-JOB_VARIABLE = "RAY_JOB_CONFIG_JSON_ENV_VAR"
-"""Ray sets it for the driver of a submitted job."""
+N_SHOWN = 10
 
 
 def tune(
@@ -55,11 +51,7 @@ def tune(
         from tune.rows import marks_of, read_rows
         from tune.space import load_sweep
 
-        if os.environ.get(JOB_VARIABLE) and not out.is_absolute():
-            raise ConfigError(
-                f"--out {str(out)!r} lies in the job's own folder, which Ray removes: give an "
-                "absolute path"
-            )
+        check_lasting(out, "--out")
         sweep = load_sweep(file)
         inputs, test = read_rows(sweep)
         _check(sweep, inputs)
@@ -121,7 +113,7 @@ def _swept(
     from tune.results import chosen_config
     from tune.sweep import run_sweep
 
-    output.note("starting Ray")
+    output.note(beginning())
     with redirect_stdout(sys.stderr), ray_session(dashboard=dashboard) as url:
         if url:
             output.note(f"Ray's dashboard: {url}")
@@ -215,9 +207,7 @@ def _show(
             }
         )
         return
-    # A file or a pipe has no width: nothing need be folded there.
-    wide = output.out if output.out.is_terminal else Console(width=WIDTH)
-    wide.print(_table(sweep, rows))
+    output.out.print(_table(sweep, rows))
     output.out.print(
         "estimates from cross-fitted training rows; * escalated texts are answered by a judge that "
         f"is assumed right {sweep.assumed_judge_accuracy:.0%} of the time",

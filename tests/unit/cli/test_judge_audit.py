@@ -43,7 +43,8 @@ def test_the_tables_rank_the_judges_and_call_simulated_ones_so(audit, tmp_path):
         assert (tmp_path / "audit" / name).stat().st_size > 0
 
 
-def test_no_table_is_wider_than_a_terminal(audit):
+def test_no_table_is_wider_than_a_terminal(audit, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
     result = audit("--judge", "simulated:0.6", "--judge", "simulated:0.95")
     lines = result.stdout.splitlines()[:-1]  # the last names paths
     assert max(map(len, lines)) <= 80

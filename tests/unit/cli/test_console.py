@@ -1,0 +1,30 @@
+"""Where a command's words go: what a terminal would show on one line, a log gets now and then."""
+
+from __future__ import annotations
+
+import pytest
+
+from red_ray.cli.console import LINE_S, WIDTH, Output, _NowAndThen
+
+
+def test_a_log_gets_a_line_where_the_last_one_is_long_enough_ago() -> None:
+    told, now_s = [], [0.0]
+    tell = _NowAndThen(told.append, lambda: now_s[0])
+    for line, at_s in (("a", 1.0), ("b", LINE_S), ("c", LINE_S + 1), ("d", 2.5 * LINE_S)):
+        now_s[0] = at_s
+        tell(line)
+    assert told == ["b", "d"]
+
+
+def test_what_is_no_terminal_gets_whole_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    output = Output(as_json=False)
+    with output.doing("classifying") as tell:
+        tell("1 row")
+    output.out.print("x " * (WIDTH // 2 - 1) + "end", highlight=False)
+    told = capsys.readouterr()
+    assert told.err == ""
+    assert told.out.count("\n") == 2
+    assert output.out.width == WIDTH
