@@ -154,12 +154,16 @@ class Place:
 
     def train(self, run: Path, address: str, *options: str, **settings: object) -> Command:
         """Start a training; `settings` have two underscores for the dot of a key."""
+        return self.command(*self.training(run, address, "--json", *options, **settings))
+
+    def training(self, run: Path, address: str, *options: str, **settings: object) -> list[str]:
+        """The arguments of a training, see `train`."""
         chosen = SETTINGS | {key.replace("__", "."): value for key, value in settings.items()}
         parts = [f"{key}={value}" for key, value in chosen.items()]
         inputs = [(f"--{name}", f"{self.folder / name}.csv") for name in ("train", "pool", "test")]
         arguments = ["train", *(part for pair in inputs for part in pair)]
-        arguments += ["--judge", f"openai:m@{address}", "--out", str(run), "--json", *options]
-        return self.command(*arguments, *(part for one in parts for part in ("--set", one)))
+        arguments += ["--judge", f"openai:m@{address}", "--out", str(run), *options]
+        return [*arguments, *(part for one in parts for part in ("--set", one))]
 
     def resume(self, run: Path) -> Command:
         return self.command("resume", str(run), "--json")
