@@ -38,9 +38,10 @@ def up(
 ) -> None:
     """Start a Ray head that only this machine reaches; one that is up already stays.
 
-    Jobs sent to it by `ray job submit` find red-ray. Any other command runs on it only where
-    RAY_ADDRESS names it, as in a shell after eval "$(red-ray up --export)"; else it starts a Ray
-    of its own, as ever. A judge's key, as OPENAI_API_KEY, must be set here for jobs to have it.
+    Jobs sent to it by `ray job submit` find red-ray. Any other command runs on it
+    only where RAY_ADDRESS names it, as after eval "$(red-ray up --export)"; else
+    it starts a Ray of its own. A judge's key, as OPENAI_API_KEY, must be set here
+    for jobs to have it.
     """
     output = Output(as_json=as_json)
     with guarded(output, stopped="stopped; no head was started"):
