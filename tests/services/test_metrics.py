@@ -32,7 +32,15 @@ N_TEXTS = 48
 N_SERVED = N_TEXTS + 8
 BUDGET = 200
 
-RULES_TEST = Path(__file__).with_name("prometheus_rules_test.yaml")
+
+PORTS = (
+    "port",
+    "dashboard-port",
+    "dashboard-agent-listen-port",
+    "metrics-export-port",
+    "ray-client-server-port",
+)
+"""Of a head: another one on this machine may have those that Ray takes by itself."""
 
 Tags = frozenset[tuple[str, str]]
 
@@ -71,7 +79,7 @@ class Scraped:
 @contextmanager
 def head(place: Place) -> Iterator[Path]:
     """A head on loopback with a dashboard, which tells Prometheus where to look; that file."""
-    ports = {name: free_port() for name in ("port", "dashboard-port", "metrics-export-port")}
+    ports = {name: free_port() for name in PORTS}
     token = place.folder / "token"
     token.write_text("0" * 64, "ascii")
     local = {LOCAL_PORTS: "0", "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
