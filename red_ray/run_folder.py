@@ -15,6 +15,9 @@ details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
 thresholds.svg    the curve behind thresholds that were derived after the training
+
+A run at an address (see `red_ray.working_copy`) has no ledger.sqlite: its verdicts are in
+PostgreSQL.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from red_ray.config import RunConfig, dump_config
 from red_ray.errors import ConfigError, DataError, OutputError
 from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
+from red_ray.working_copy import Place, WorkingCopy
 
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
@@ -64,12 +68,16 @@ class RunFolder:
     """Reads and writes a run's folder; what it writes is whole or not there.
 
     Attributes:
+        path: the folder; of a run at an address the local copy of it.
+        name: the folder, or the address, for messages and commands.
         was_put_back: whether a run failed, and the finished one that stood here before is back.
         kept_answers: the table of a person's answers that was kept from the run before, if any.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | WorkingCopy) -> None:
+        self._copy = place if isinstance(place, WorkingCopy) else None
+        self.name = place.name if isinstance(place, WorkingCopy) else str(place)
+        self.path = path = place.path if isinstance(place, WorkingCopy) else place
         self.bundle = path / "bundle"
         self.ledger = path / "ledger.sqlite"
         self.was_put_back = False
@@ -79,7 +87,7 @@ class RunFolder:
     @classmethod
     def create(
         cls,
-        path: Path,
+        place: Place,
         config: RunConfig,
         *,
         overwrite: bool = False,
@@ -88,7 +96,7 @@ class RunFolder:
         """Begin a run; the ledger of one that was here before still answers.
 
         Args:
-            path: the folder; its parents are made.
+            place: the folder; its parents are made.
             config: resolved; written at once.
             overwrite: whether a run may be replaced: a finished one is set aside until the new one
                 is there (see `replacing`); its ledger stays.
@@ -97,9 +105,9 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written, holds something else, or a run.
         """
-        run = cls(path)
-        if path.exists() and (not path.is_dir() or run._is_foreign()):
-            raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
+        run = cls(place)
+        if run.path.exists() and (not run.path.is_dir() or run._is_foreign()):
+            raise OutputError(f"{run.name!r} exists and is no run folder; choose another --out")
         with run._holding():
             run._begin(config, overwrite=overwrite, keep_answers=keep_answers)
         return run
@@ -119,7 +127,7 @@ class RunFolder:
         self._write_state(_State(uuid.uuid4().hex))
 
     def _refuse_run(self) -> None:
-        where = str(self.path)
+        where = self.name
         if self.is_resumable:
             raise OutputError(
                 f"{where!r} holds an unfinished run: `red-ray resume {where}` goes on with it; "
@@ -135,11 +143,11 @@ class RunFolder:
             self.kept_answers = set_aside(self.path / DISPUTED)
 
     @classmethod
-    def resume(cls, path: Path, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
+    def resume(cls, place: Place, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
         """Go on with a run that was cut short.
 
         Args:
-            path: the folder.
+            place: the folder.
             keep_answers: whether `disputed.csv` must not be lost.
 
         Returns:
@@ -150,11 +158,9 @@ class RunFolder:
             DataError: there is none.
             ConfigError: it is finished.
         """
-        run = cls(path)
+        run = cls(place)
         if run._state() is None:
-            raise DataError(
-                f"{str(path)!r} is no run: it has no {STATE}; `red-ray train` makes one"
-            )
+            raise DataError(f"{run.name!r} is no run: it has no {STATE}; `red-ray train` makes one")
         with run._holding():
             return run, run._go_on(keep_answers=keep_answers)
 
@@ -162,7 +168,7 @@ class RunFolder:
         state = self._state()
         if state is None or state.finished:
             raise ConfigError(
-                f"{str(self.path)!r} is finished, nothing is left to do; to train anew "
+                f"{self.name!r} is finished, nothing is left to do; to train anew "
                 "run `red-ray train` with --overwrite"
             )
         # A line without an end is of an iteration that was not finished. What an earlier resumed
@@ -227,8 +233,10 @@ class RunFolder:
             except (BlockingIOError, PermissionError) as error:
                 self._release()
                 raise OutputError(
-                    f"another process is training in {str(self.path)!r}; wait for it, or stop it"
+                    f"another process is training in {self.name!r}; wait for it, or stop it"
                 ) from error
+        if self._copy is not None:
+            self._copy.claim()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -274,16 +282,37 @@ class RunFolder:
         return self.path / ".previous"
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, place: Place) -> RunFolder:
         """Open a finished run.
 
         Raises:
             DataError: it is none.
         """
-        run = cls(path)
+        run = cls(place)
         if not (run.bundle / MANIFEST).exists():
-            raise DataError(f"{str(path)!r} is no finished run: it has no bundle/{MANIFEST}")
+            raise DataError(f"{run.name!r} is no finished run: it has no bundle/{MANIFEST}")
         return run
+
+    def shown(self, path: Path) -> str:
+        """One of the run's files, for messages: as it is found at the run's address."""
+        if self._copy is None:
+            return str(path)
+        return f"{self.name}/{path.relative_to(self.path).as_posix()}"
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the run is at an address, and this a copy of it."""
+        return self._copy is not None
+
+    def save(self) -> None:
+        """Copy what changed to the run's address, where it has one.
+
+        Raises:
+            OutputError: another process writes there, or it is denied.
+            StorageError: it cannot be reached.
+        """
+        if self._copy is not None:
+            self._copy.push()
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration."""
@@ -294,6 +323,7 @@ class RunFolder:
         path = self.path / "iterations.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(iteration)) + "\n")
+        self.save()
 
     def iterations(self) -> list[Iteration]:
         """The loop's history; empty without a judge."""

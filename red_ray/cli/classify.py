@@ -16,6 +16,7 @@ from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.errors import ConfigError, OutputError
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
     from red_ray.batch import BatchCounts
@@ -63,8 +64,8 @@ def classify(
 ) -> None:
     """Classify every row of a table; a row without a usable text gets an `error`."""
     output = Output(as_json=as_json)
-    with guarded(output):
-        folder = RunFolder.open(run)
+    with guarded(output), at_place(run) as place:
+        folder = RunFolder.open(place)
         _refuse_to_replace(source, target)
         if (judge or assignments) and not escalate:
             raise ConfigError("--judge and --set are about the judge: add --escalate to ask it")
@@ -113,9 +114,9 @@ def _asking(
     if model.thresholds.escalate is None:
         raise ConfigError(
             "the model has no goal, so it escalates nothing: set one first, as `red-ray "
-            f"thresholds {run.path} --goal catch_errors=0.95`"
+            f"thresholds {run.name} --goal catch_errors=0.95`"
         )
-    return settings_of(run, judge, assignments, f"red-ray classify {run.path} --escalate")
+    return settings_of(run, judge, assignments, f"red-ray classify {run.name} --escalate")
 
 
 def _with_judge(output: Output, run: RunFolder, batch: Batch, config: RunConfig) -> dict[str, Any]:

@@ -50,7 +50,13 @@ Calibration = Annotated[
 CalibrationOos = Annotated[
     Path | None, typer.Option(help="Texts that fit no label, for the goal none_recall.")
 ]
-RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RunPath = Annotated[
+    str, typer.Argument(help="A run folder, or its address: s3://…, gs://….", metavar="RUN")
+]
+OutPath = Annotated[
+    str,
+    typer.Option("--out", help="The run's folder, or its address: s3://…, gs://….", metavar="RUN"),
+]
 
 
 def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, Any]) -> RunConfig:
