@@ -103,6 +103,11 @@ class Remote:
         parts = urlsplit(self.address)
         return Remote(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
 
+    def beside(self, ending: str) -> Remote:
+        """The folder beside it whose name ends in `ending`."""
+        parts = urlsplit(self.address)
+        return Remote(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}{ending}")))
+
     def list(self) -> dict[str, Seen]:
         """All files in it and below it, by their path from here; empty where there is none.
 
@@ -135,6 +140,49 @@ class Remote:
                     return bytes(stream.read())
             except FileNotFoundError:
                 return None
+
+    def size(self, name: str) -> int | None:
+        """Bytes of a file; None where there is none.
+
+        Raises:
+            OutputError: it is denied.
+            StorageError: the server cannot be reached.
+        """
+        return self._size(self._at(name))
+
+    def is_file(self) -> bool:
+        """Whether the address is that of a file.
+
+        Raises:
+            As `size`.
+        """
+        return self._size(self._path) is not None
+
+    def _size(self, path: str) -> int | None:
+        from pyarrow.fs import FileType
+
+        with self._telling("read"):
+            found = self._files.get_file_info(path)
+        return int(found.size) if found.type == FileType.File else None
+
+    def put(self, file: Path) -> None:
+        """Make the address that of a file with this content.
+
+        Raises:
+            As `write`.
+        """
+        self._send((None, file))
+
+    def copy(self, name: str, to: Remote) -> None:
+        """Copy a file of this folder into another one on the same server.
+
+        Raises:
+            As `write`.
+        """
+        with self._telling("copy"):
+            if self._is_local:
+                self._files.create_dir(to._path)
+            self._files.copy_file(self._at(name), to._at(name))
 
     def write(self, name: str, content: bytes) -> None:
         """Write a small file.
@@ -197,14 +245,14 @@ class Remote:
         finally:
             new.unlink(missing_ok=True)
 
-    def _send(self, named: tuple[str, Path]) -> None:
+    def _send(self, named: tuple[str | None, Path]) -> None:
         name, path = named
         with self._telling("write"), path.open("rb") as file, self._sink(name) as stream:
             while part := file.read(_PART_BYTES):
                 stream.write(part)
 
     @contextmanager
-    def _sink(self, name: str) -> Iterator[Any]:
+    def _sink(self, name: str | None) -> Iterator[Any]:
         """A file to write, which is there once the block ends well and not at all where not."""
         path = self._at(name)
         if not self._is_local:
@@ -231,8 +279,8 @@ class Remote:
     def _is_local(self) -> bool:
         return str(self._files.type_name) == "local"
 
-    def _at(self, name: str) -> str:
-        return f"{self._path}/{name}"
+    def _at(self, name: str | None) -> str:
+        return self._path if name is None else f"{self._path}/{name}"
 
     @contextmanager
     def _telling(self, doing: str) -> Iterator[None]:

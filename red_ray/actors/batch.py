@@ -2,7 +2,8 @@
 
 One task reads the table, on the driver's machine; a pool of actors classifies. Each writes the
 parts of its shards, and gives back their lines for the manifest. What must be shared: the folder of
-the output, between the driver and every machine of the cluster, under the same path. The input and
+the output, between the driver and every machine of the cluster, under the same path, or else an
+address (`red_ray.address`). The input and
 the run's folder need not be: the shards and the model travel through the object store. The encoder
 is found on each machine as in training.
 """
@@ -74,7 +75,7 @@ def n_classifiers(n_cpus: float) -> int:
 def classify_on_ray(
     model: RedModel,
     source: Path,
-    folder: Path,
+    folder: Path | str,
     *,
     top_k: int,
     done: Collection[int] = (),
@@ -87,7 +88,7 @@ def classify_on_ray(
     Args:
         model: decides.
         source: the table, as this machine sees it.
-        folder: where the parts go, as every machine sees it.
+        folder: where the parts go, as every machine sees it, or an address.
         top_k: a decision carries the `top_k - 1` next labels.
         done: shards that are finished already.
         load: makes a model ready in its actor; by default its encoder is loaded.
@@ -162,7 +163,7 @@ def _packed_shards(source: Path, text_column: str, done: frozenset[int]) -> Iter
 class ShardClassifier:
     """Classifies shards and writes their parts; an actor of Ray Data's pool."""
 
-    def __init__(self, model: Any, folder: Path, top_k: int, load: LoadModel | None) -> None:
+    def __init__(self, model: Any, folder: Path | str, top_k: int, load: LoadModel | None) -> None:
         self._reference = model
         self._folder = folder
         self._top_k = top_k

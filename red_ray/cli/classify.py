@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from red_ray.address import is_address, shown
 from red_ray.cli.classifying import Batch, Engine, classify_batch, opened
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
@@ -31,8 +32,11 @@ def classify(
         typer.Option("--input", help="csv, tsv, jsonl, parquet, xlsx or a folder of parquet."),
     ],
     target: Annotated[
-        Path,
-        typer.Option("--output", help="The same formats, by its ending; without one a folder."),
+        str,
+        typer.Option(
+            "--output",
+            help="The same formats, by its ending; without one a folder. Or its address: s3://….",
+        ),
     ],
     top_k: Annotated[
         int, typer.Option(min=1, help="Labels to name: the decision's and its alternatives.")
@@ -66,7 +70,8 @@ def classify(
     output = Output(as_json=as_json)
     with guarded(output), at_place(run) as place:
         folder = RunFolder.open(place)
-        _refuse_to_replace(source, target)
+        if not is_address(target):
+            _refuse_to_replace(source, Path(target))
         if (judge or assignments) and not escalate:
             raise ConfigError("--judge and --set are about the judge: add --escalate to ask it")
         if escalate and engine == "ray":
@@ -90,7 +95,11 @@ def classify(
         output.result(asdict(counts) | {"resumed_rows": n_before} | found)
         if not as_json:
             _print(output.out, counts, n_before, seconds, facts)
-            output.out.print(f"written to {target}", soft_wrap=True, markup=False)
+            output.out.print(
+                f"written to {shown(target) if is_address(target) else Path(target)}",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def _refuse_to_replace(source: Path, target: Path) -> None:

@@ -12,11 +12,12 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from red_ray.address import is_address
 from red_ray.cli.console import Output, catch_sigterm
 from red_ray.errors import DataError, JudgeError, RedRayError
 
 if TYPE_CHECKING:
-    from red_ray.batch import PartsFolder, Shard
+    from red_ray.batch import PartsFolder, RemoteParts, Shard
     from red_ray.cli.escalating import Asking
     from red_ray.config import RunConfig
     from red_ray.model import RedModel
@@ -44,7 +45,7 @@ class Batch:
     model: RedModel
     source: Path
     top_k: int
-    parts: PartsFolder
+    parts: PartsFolder | RemoteParts
     shards: Iterator[Shard]
 
     def classify_here(self, tell: Tell, asked: Asking | None = None) -> None:
@@ -82,7 +83,7 @@ def opened(
     output: Output,
     model: RedModel,
     source: Path,
-    target: Path,
+    target: str,
     *,
     top_k: int,
     config: RunConfig | None,
@@ -94,7 +95,7 @@ def opened(
         output: told what is left where it does not.
         model: decides.
         source: the input.
-        target: the output.
+        target: the output, or its address.
         top_k: labels that a decision names.
         config: under which a judge is asked, None where nobody is.
         keep: whether to go on with what is unfinished, and whether to replace what is finished.
@@ -104,12 +105,17 @@ def opened(
         OutputError: the output cannot be written, or must not be replaced.
         StorageError: the disk is full.
     """
-    from red_ray.batch import Job, PartsFolder, read_shards
+    from red_ray.batch import Job, PartsFolder, RemoteParts, read_shards
 
     resume, overwrite = keep
     shards = read_shards(source, model.config.text_column)
     job = Job.of(source, model.bundle_id, top_k=top_k, asking=config)
-    with PartsFolder.open(target, job, resume=resume, overwrite=overwrite) as parts:
+    begun: PartsFolder | RemoteParts
+    if is_address(target):
+        begun = RemoteParts.open(target, job, resume=resume, overwrite=overwrite)
+    else:
+        begun = PartsFolder.open(Path(target), job, resume=resume, overwrite=overwrite)
+    with begun as parts:
         pending = (shard for shard in shards if shard.number not in parts.done)
         with _telling_what_is_left(output, parts):
             yield Batch(model, source, top_k, parts, pending)
@@ -118,7 +124,7 @@ def opened(
 
 
 @contextmanager
-def _telling_what_is_left(output: Output, parts: PartsFolder) -> Iterator[None]:
+def _telling_what_is_left(output: Output, parts: PartsFolder | RemoteParts) -> Iterator[None]:
     try:
         yield
     except (RedRayError, KeyboardInterrupt) as error:
