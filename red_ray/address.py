@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from urllib.parse import parse_qs, urlsplit
 
 from red_ray.errors import ConfigError, DataError, OutputError, RedRayError, StorageError
 from red_ray.storage import writing
@@ -59,7 +59,8 @@ def is_folder(place: str) -> bool:
 def shown(address: str) -> str:
     """An address as it may be printed: without a name, a password or anything behind the `?`."""
     parts = urlsplit(address)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    # Not `urlunsplit`, which leaves the slashes away where no host is named.
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def holds_secret(address: str) -> bool:
@@ -100,13 +101,12 @@ class Remote:
 
     def below(self, name: str) -> Remote:
         """The folder `name` in it."""
-        parts = urlsplit(self.address)
-        return Remote(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}")))
+        return self.beside(f"/{name}")
 
     def beside(self, ending: str) -> Remote:
         """The folder beside it whose name ends in `ending`."""
-        parts = urlsplit(self.address)
-        return Remote(urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}{ending}")))
+        path, mark, more = self.address.partition("?")
+        return Remote(f"{path.rstrip('/')}{ending}{mark}{more}")
 
     def list(self) -> dict[str, Seen]:
         """All files in it and below it, by their path from here; empty where there is none.
@@ -313,7 +313,7 @@ def _opened(address: str) -> tuple[Any, str]:
     uri = address
     parts = urlsplit(address)
     if parts.scheme in ("gs", "gcs") and "retry_limit_seconds" not in parts.query:
-        uri = urlunsplit(parts._replace(query="&".join(filter(None, (parts.query, _GCS_LIMIT)))))
+        uri += f"{'&' if parts.query else '?'}{_GCS_LIMIT}"
     try:
         files, path = FileSystem.from_uri(uri)
         return files, str(path)

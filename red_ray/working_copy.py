@@ -39,6 +39,9 @@ _OWN = (".lock", "ledger.sqlite")
 _UNFINISHED = (".new", ".old")
 """Ends of names of what is being written, or replaced."""
 
+N_SNAPSHOTS = 4
+"""Kept of an address: what answers, what is loaded meanwhile, and what others still read."""
+
 _TRIES = 3
 
 
@@ -205,7 +208,8 @@ def local_folder(place: str | Path) -> Iterator[Path]:
 def snapshot(run: str, cache: Path) -> Path:
     """A finished run as it is now, in a folder of the cache that never changes.
 
-    All processes of a machine share it; one that stands there already is not copied again.
+    All processes of a machine share it; one that stands there already is not copied again. The
+    cache is of this address alone, and keeps the newest few.
 
     Args:
         run: an address.
@@ -231,9 +235,16 @@ def snapshot(run: str, cache: Path) -> Path:
             except OSError:
                 if not folder.is_dir():  # else another process was faster
                     raise
+        _keep_newest(cache)
         return folder
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def _keep_newest(cache: Path) -> None:
+    by_age = sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
+    for path in by_age[:-N_SNAPSHOTS]:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def look_of(remote: Remote, files: Mapping[str, Seen]) -> str:

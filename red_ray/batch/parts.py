@@ -181,7 +181,8 @@ class PartsFolder:
         if not self._has(finished):
             raise OutputError(
                 f"{part_name(finished.shard)!r} was written and is not in {str(self.path)!r}: "
-                "the output must be in a folder that all machines of the cluster share"
+                "the output must be in a folder that all machines of the cluster share, or at an "
+                "address, as s3://bucket/decided.parquet"
             )
         with writing(self.path):
             os.write(self._manifest, finished.line().encode() + b"\n")

@@ -180,7 +180,8 @@ def _place_of_address(named: str) -> str:
         configured = load_config(path).judge.ledger
     if configured is None:
         raise DataError(
-            f"the run at {shown(named)!r} has no ledger: it was trained without a judge"
+            f"the run at {shown(named)!r} names no ledger; one that has verdicts has judge.ledger "
+            "in its config.yaml"
         )
     return configured
 

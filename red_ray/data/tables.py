@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from red_ray.errors import DataError
 
 __all__ = ["EXTENSIONS", "Table", "TableWriter", "iter_tables", "read_table", "texts_of"]
 
+_WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|file|https?):/")  # a path has one slash less
 _SHOWN_COLUMNS = 12  # names quoted in a message, each cut to _SHOWN_CHARS
 _SHOWN_CHARS = 40  # a file without a header has whole texts for names
 
@@ -142,6 +144,8 @@ def _stat(path: Path) -> stat_result:
 
 
 def _suggest(path: Path) -> str:
+    if _WAS_ADDRESS.match(str(path)):
+        return "tables are read from a disk: copy it to one first, as with `aws s3 cp`"
     try:
         siblings = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:

@@ -203,8 +203,8 @@ class EmbeddingStore:
 
     def _refresh(self) -> bool:
         """Open shards that appeared in the folder or at the address; True if there were any."""
-        self._copy_new()
         try:
+            self._copy_new()
             names = {name for name in os.listdir(self.folder) if name.endswith(_SUFFIX)}
         except FileNotFoundError:  # somebody emptied the cache; the next `put` makes it again
             names = set()

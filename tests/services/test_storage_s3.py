@@ -52,10 +52,16 @@ def in_flight(ledger: str) -> Counter[str]:
 
 
 def test_a_run_killed_with_its_machine_goes_on_from_storage_elsewhere(
-    bucket: str, s3_server: str, postgres_server: str, tmp_path: Path
+    bucket: str,
+    s3_server: str,
+    postgres_server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(killing, "LIMIT_S", LIMIT_S)
     whole, cut = f"{bucket}/runs/whole", f"{bucket}/runs/cut"
     variables = s3.variables(s3_server) | {"RED_RAY_CACHE": f"{bucket}/embeddings"}
+    variables |= {"RAY_raylet_start_wait_time_s": "180"}  # other tests may keep the machine busy
     with ExitStack() as stack:
         ledgers = [stack.enter_context(postgres.place(postgres_server)) for _ in range(2)]
         for name in ("here", "elsewhere"):

@@ -6,7 +6,6 @@ import datetime
 import itertools
 import math
 import os
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,6 @@ from red_ray.errors import DataError
 Row = TypeVar("Row")
 
 _BATCH_ROWS = 4096  # rows held as Python objects at a time
-_WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|file|https?):/")  # a path has one slash less
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,11 +76,6 @@ def translated(path: Path, kind: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:  # damage: Arrow and zipfile use an OSError without a number
             raise damaged(path, kind) from error
-        if _WAS_ADDRESS.match(str(path)):
-            raise DataError(
-                f"cannot read {str(path)!r}: tables are read from a disk; copy it to one first, "
-                "as with `aws s3 cp` or `gcloud storage cp`"
-            ) from error
         raise DataError(
             f"cannot read {str(path)!r}: {os.strerror(error.errno)}; check the path and its "
             "permissions"
