@@ -26,6 +26,7 @@ from red_ray.errors import ConfigError, DataError, OutputError, RedRayError, Sto
 from red_ray.storage import writing
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_AS_PATH = re.compile(r"(s3|gs|gcs|abfss?|hdfs|file|https?):/")
 _FOLDERS = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file", "memory")
 _SECRETS = ("access_key", "secret_key", "session_token", "account_key", "token", "sas")
 """Parts of names behind the `?` whose values nobody else may read."""
@@ -49,6 +50,11 @@ _PLACE_IS_WRONG = (
 def is_address(place: object) -> bool:
     """Whether a place is an address and no path."""
     return isinstance(place, str) and _ADDRESS.match(place) is not None
+
+
+def was_address(path: object) -> bool:
+    """Whether a path was an address: as a path it has one slash less."""
+    return _AS_PATH.match(str(path)) is not None
 
 
 def is_folder(place: str) -> bool:

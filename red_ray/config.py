@@ -54,7 +54,7 @@ class EncoderConfig(_Frozen):
     prompt: str = ""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     max_tokens: int = Field(default=256, gt=0)
-    store: Annotated[str | None, BeforeValidator(_place)] = None
+    store: Annotated[str | Path | None, BeforeValidator(_place)] = None
 
 
 class PartitionConfig(_Frozen):

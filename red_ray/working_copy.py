@@ -29,6 +29,8 @@ from red_ray.errors import DataError, OutputError, RedRayError, StorageError
 from red_ray.storage import writing
 
 OWNER = ".owner"
+ROWS = "inputs.parquet"
+"""A run's rows, which may be many, and which only training and thresholds look at."""
 
 _LAST = ("bundle/manifest.json", "run.json")
 """Files that say that others are there; what they speak of is copied before them."""
@@ -70,8 +72,11 @@ class WorkingCopy:
         self._copied: dict[str, _Mark] = {}
         self._word = ""
 
-    def pull(self) -> dict[str, Seen]:
-        """Copy all that is there into the local folder, which must be empty; what that was.
+    def pull(self, but: str = "") -> dict[str, Seen]:
+        """Copy what is there into the local folder, which must be empty; what that was.
+
+        Args:
+            but: a file that is left there.
 
         Raises:
             OutputError: it is denied.
@@ -81,7 +86,8 @@ class WorkingCopy:
         for _ in range(_TRIES):
             before = self.remote.list()
             try:
-                self.remote.download(filter(_is_shared, before), self.path)
+                names = [name for name in before if _is_shared(name) and name != but]
+                self.remote.download(names, self.path)
             except DataError:
                 if self.remote.list() == before:
                     raise
@@ -156,10 +162,14 @@ Place = Path | WorkingCopy
 
 
 @contextmanager
-def at_place(run: str) -> Iterator[Place]:
+def at_place(run: str, *, but: str = "") -> Iterator[Place]:
     """The folder that RUN names; one at an address is copied here, and gone when the block ends.
 
     Where the block fails, what it left is copied back all the same, as far as that is possible.
+
+    Args:
+        run: a folder or an address.
+        but: a file that is not needed, and so not copied.
 
     Raises:
         ConfigError: the address cannot be understood.
@@ -175,7 +185,7 @@ def at_place(run: str) -> Iterator[Place]:
     is_kept = False
     try:
         copy = WorkingCopy(remote, folder)
-        copy.pull()
+        copy.pull(but)
         try:
             yield copy
         except BaseException:
@@ -196,12 +206,14 @@ def at_place(run: str) -> Iterator[Place]:
 
 @contextmanager
 def local_folder(place: str | Path) -> Iterator[Path]:
-    """A folder to read; one at an address is copied here, and gone when the block ends.
+    """A run's folder or a bundle's to read; of one at an address a copy, as `at_place` makes it.
+
+    Its rows are not copied: there may be many.
 
     Raises:
         As `at_place`.
     """
-    with at_place(str(place)) as found:
+    with at_place(str(place), but=ROWS) as found:
         yield found.path if isinstance(found, WorkingCopy) else found
 
 
@@ -228,7 +240,7 @@ def snapshot(run: str, cache: Path) -> Path:
     with writing(new):
         new.mkdir(parents=True)
     try:
-        folder = cache / look_of(remote, WorkingCopy(remote, new).pull())
+        folder = cache / look_of(remote, WorkingCopy(remote, new).pull(ROWS))
         with writing(folder):
             try:
                 new.rename(folder)

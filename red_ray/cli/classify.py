@@ -17,7 +17,7 @@ from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.errors import ConfigError, OutputError
 from red_ray.run_folder import RunFolder
-from red_ray.working_copy import at_place
+from red_ray.working_copy import ROWS, at_place
 
 if TYPE_CHECKING:
     from red_ray.batch import BatchCounts
@@ -68,7 +68,7 @@ def classify(
 ) -> None:
     """Classify every row of a table; a row without a usable text gets an `error`."""
     output = Output(as_json=as_json)
-    with guarded(output), at_place(run) as place:
+    with guarded(output), at_place(run, but=ROWS) as place:
         folder = RunFolder.open(place)
         if not is_address(target):
             _refuse_to_replace(source, Path(target))

@@ -18,7 +18,7 @@ from red_ray.data.inputs import TestRows, read_test
 from red_ray.data.prepare import HiddenLabels
 from red_ray.errors import ConfigError, JudgeError
 from red_ray.run_folder import RunFolder
-from red_ray.working_copy import at_place
+from red_ray.working_copy import ROWS, at_place
 
 if TYPE_CHECKING:
     from red_ray.evaluation.escalation import EscalatedRows
@@ -50,7 +50,7 @@ def evaluate(
     """Score a run on test rows, and renew its report."""
     output = Output(as_json=as_json)
     with guarded(output):
-        with at_place(run) as place:
+        with at_place(run, but=ROWS) as place:
             card = _evaluate(
                 output,
                 RunFolder.open(place),

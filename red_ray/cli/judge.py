@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from red_ray.cli.console import Output, guarded, kept_note, notes
-from red_ray.cli.options import ConfigFile, Json, Seed, Set, resolve
+from red_ray.cli.options import ConfigFile, Json, Seed, Set, check_is_local, resolve
 from red_ray.cli.show_audit import asking, show_audit
 from red_ray.data.inputs import read_inputs
 
@@ -51,6 +51,7 @@ def audit(
     """
     output = Output(as_json=as_json)
     with guarded(output):
+        check_is_local(out, "--out")
         settings = resolve(config, assignments, {"seed": seed})
         inputs = read_inputs(settings, train, None, descriptions)
         from red_ray.encoding import open_encoder

@@ -16,7 +16,7 @@ import typer
 from red_ray.address import is_folder, shown
 from red_ray.bundle import MANIFEST, load_bundle
 from red_ray.cli.console import Output, guarded
-from red_ray.cli.options import Json
+from red_ray.cli.options import Json, check_is_local
 from red_ray.cli.show_ledger import ledger_stats, stats_table
 from red_ray.config import load_config
 from red_ray.data.formats.source import translated
@@ -85,6 +85,7 @@ def export_verdicts(
     """Write the verdicts to a file."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_is_local(target, "--output")
         kind = _kind(target, "--output")
         if kind == ".jsonl" and only is not Only.ALL:
             raise OutputError(f"--only {only} is for a .csv; a .jsonl holds every verdict")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import Json, RunPath
 from red_ray.run_folder import RunFolder
-from red_ray.working_copy import at_place
+from red_ray.working_copy import ROWS, at_place
 
 
 def report(run: RunPath, as_json: Json = False) -> None:
@@ -14,7 +14,7 @@ def report(run: RunPath, as_json: Json = False) -> None:
     with guarded(output):
         from red_ray.evaluation.report import write_report
 
-        with at_place(run) as place:
+        with at_place(run, but=ROWS) as place:
             folder = RunFolder.open(place)
             path = folder.shown(write_report(folder.path))
         output.result({"report": path})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import re
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from red_ray.address import was_address
 from red_ray.data.formats.delimited import open_delimited
 from red_ray.data.formats.jsonl import open_jsonl
 from red_ray.data.formats.parquet import open_parquet, parquet_parts
@@ -22,7 +22,6 @@ from red_ray.errors import DataError
 
 __all__ = ["EXTENSIONS", "Table", "TableWriter", "iter_tables", "read_table", "texts_of"]
 
-_WAS_ADDRESS = re.compile(r"(s3|gs|gcs|abfss?|file|https?):/")  # a path has one slash less
 _SHOWN_COLUMNS = 12  # names quoted in a message, each cut to _SHOWN_CHARS
 _SHOWN_CHARS = 40  # a file without a header has whole texts for names
 
@@ -144,7 +143,7 @@ def _stat(path: Path) -> stat_result:
 
 
 def _suggest(path: Path) -> str:
-    if _WAS_ADDRESS.match(str(path)):
+    if was_address(path):
         return "tables are read from a disk: copy it to one first, as with `aws s3 cp`"
     try:
         siblings = sorted(entry.name for entry in path.parent.iterdir())

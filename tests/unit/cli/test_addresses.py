@@ -139,3 +139,13 @@ def test_a_store_with_a_password_is_refused_and_not_quoted(red_ray, train_file, 
 def test_a_run_that_is_not_there_is_told_by_its_address(red_ray, tmp_path, verb):
     address = f"file://{tmp_path}/nowhere"
     said(red_ray(verb, address), 2, f"'{address}' is no ")
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("tune", "sweep.yaml", "--out"), ("ledger", "export", "run", "--output")],
+)
+def test_where_only_a_path_will_do_an_address_is_refused(red_ray, tmp_path, monkeypatch, verb):
+    monkeypatch.chdir(tmp_path)
+    said(red_ray(*verb, "s3://bucket/x"), 2, f"{verb[-1]} takes a path of this machine")
+    assert not (tmp_path / "s3:").exists()
