@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -35,10 +36,12 @@ from typing import Any
 
 from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config
-from red_ray.errors import ConfigError, DataError, OutputError
+from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
 from red_ray.working_copy import Place, WorkingCopy
+
+logger = logging.getLogger(__name__)
 
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
@@ -319,11 +322,19 @@ class RunFolder:
         self._write("config.yaml", dump_config(config))
 
     def append(self, iteration: Iteration) -> None:
-        """Add an iteration to the history."""
+        """Add an iteration to the history; where its address is away, that is copied later.
+
+        Raises:
+            OutputError: it cannot be written, or another process writes at its address.
+            StorageError: the disk is full.
+        """
         path = self.path / "iterations.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(iteration)) + "\n")
-        self.save()
+        try:
+            self.save()
+        except StorageError as error:  # the next one takes it along; verdicts are elsewhere
+            logger.warning("run not copied: %s", error)
 
     def iterations(self) -> list[Iteration]:
         """The loop's history; empty without a judge."""

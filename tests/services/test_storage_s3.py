@@ -112,16 +112,22 @@ def test_a_run_killed_with_its_machine_goes_on_from_storage_elsewhere(
 
 def check_it_is_used(place: killing.Place, run: str, bundle: str, folder: Path) -> None:
     """Evaluate, thresholds, classify, stats and load, from storage alone."""
-    test = str(place.folder / "test.csv")
+    test, decided = str(place.folder / "test.csv"), f"{run}-decided.csv"
     verbs = (
         ("evaluate", run, "--test", test, "--json"),
-        ("classify", run, "--input", test, "--output", str(folder / "out.csv"), "--json"),
+        ("classify", run, "--input", test, "--output", decided, "--json"),
         ("report", run),
         ("ledger", "stats", run, "--json"),
     )
-    commands = [place.command(*verb) for verb in verbs]
-    for command in commands:
-        assert command.wait(LIMIT_S) == 0, command.stderr
+    commands = []
+    for verb in verbs:
+        commands.append(place.command(*verb))
+        assert commands[-1].wait(LIMIT_S) == 0, commands[-1].stderr
+    Remote(run.rpartition("/")[0]).download(["cut-decided.csv"], folder)
+    assert (
+        len((folder / "cut-decided.csv").read_text().splitlines())
+        == json.loads(commands[1].stdout)["rows"] + 1
+    )
     evaluated, classified, report, stats = (command.stdout for command in commands)
     assert json.loads(evaluated)["bundle"] == json.loads(classified)["bundle"] == bundle
     assert report.strip() == f"{run}/report.html"

@@ -246,3 +246,19 @@ def test_old_snapshots_go(address, remote, tmp_path):
         os.utime(made[-1], ns=(n, n))
     left = {path.name for path in (tmp_path / "cache").iterdir()}
     assert left == {path.name for path in made[-N_SNAPSHOTS:]}
+
+
+def test_a_server_that_is_away_for_a_while_does_not_stop_a_run(
+    address, remote, monkeypatch, caplog
+):
+    def away(*_):
+        raise StorageError("cannot write: the server is away")
+
+    with at_place(address) as place:
+        run = RunFolder.create(place, RunConfig())
+        with monkeypatch.context() as patch:
+            patch.setattr(Remote, "upload", away)
+            run.append(ITERATION)
+        assert "run not copied: cannot write: the server is away" in caplog.text
+        run.append(ITERATION)
+        assert remote.read("iterations.jsonl").count(b"\n") == 2
