@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import psycopg
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import red_ray
 from red_ray.address import Remote
+from red_ray.batch import BatchCounts, Finished, Job, RemoteParts, read_shards
+from red_ray.batch.parts import write_part
 from red_ray.encoding import CachedEncoder, EmbeddingStore, EncoderSpec
 from red_ray.errors import OutputError, StorageError
 from tests import killing
@@ -187,3 +191,30 @@ def test_google_that_cannot_be_reached_ends_in_a_failure(
     address = "gs://anonymous@bucket/runs?endpoint_override=127.0.0.1:9&scheme=http"
     with pytest.raises(StorageError, match="cannot list 'gs://bucket/runs': "):
         Remote(f"{address}&retry_limit_seconds=2").list()
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out"])
+def test_a_table_is_put_together_in_a_bucket(bucket: str, tmp_path: Path, name: str) -> None:
+    table = pa.table({"id": list(range(10_000)), "text": ["hello"] * 10_000})
+    pq.write_table(table, tmp_path / "in.parquet")
+    job = Job.of(tmp_path / "in.parquet", "b" * 64, top_k=3)
+    target = f"{bucket}/{name}"
+    for kept in (1, 2):  # cut short after so many shards, the second time gone on with
+        with RemoteParts.open(target, job, resume=True) as parts:
+            assert len(parts.done) == kept - 1
+            for shard in list(read_shards(tmp_path / "in.parquet", "text", parts.done))[:1]:
+                n_bytes = write_part(parts.path, shard.number, shard.table)
+                counts = BatchCounts(shard.table.num_rows)
+                parts.add(Finished(shard.number, n_bytes, shard.is_last, counts))
+    with RemoteParts.open(target, job, resume=True) as parts:
+        for shard in read_shards(tmp_path / "in.parquet", "text", parts.done):
+            n_bytes = write_part(parts.path, shard.number, shard.table)
+            parts.add(Finished(shard.number, n_bytes, shard.is_last, BatchCounts(1)))
+        parts.finish()
+    assert not Remote(f"{target}.parts").list()
+    if name == "out":
+        Remote(target).download(Remote(target).list(), tmp_path / name)
+        assert pq.read_table(tmp_path / name).num_rows == 10_000
+    else:
+        Remote(bucket).download([name], tmp_path)
+        assert len((tmp_path / name).read_text().splitlines()) == 10_001
