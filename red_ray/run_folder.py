@@ -121,6 +121,7 @@ class RunFolder:
                 self._put_back()  # what a killed run had set aside
             if not overwrite:
                 self._refuse_run()
+            self._claim()
             self._keep_answers(keep_answers)
             self._set_aside()
         self.write_config(config)
@@ -174,6 +175,7 @@ class RunFolder:
                 f"{self.name!r} is finished, nothing is left to do; to train anew "
                 "run `red-ray train` with --overwrite"
             )
+        self._claim()
         # A line without an end is of an iteration that was not finished. What an earlier resumed
         # run had finished stays so, even where this one is cut short before it.
         n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))
@@ -238,6 +240,9 @@ class RunFolder:
                 raise OutputError(
                     f"another process is training in {self.name!r}; wait for it, or stop it"
                 ) from error
+
+    def _claim(self) -> None:
+        """Take over the run's address, once it is known that this one may."""
         if self._copy is not None:
             self._copy.claim()
 

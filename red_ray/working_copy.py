@@ -108,6 +108,11 @@ class WorkingCopy:
         self._word = uuid.uuid4().hex
         self.remote.write(OWNER, self._word.encode())
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this copy claimed the place; another one may have done so since."""
+        return bool(self._word)
+
     def push(self) -> None:
         """Copy back what changed, and remove what is gone.
 
@@ -165,7 +170,7 @@ Place = Path | WorkingCopy
 def at_place(run: str, *, but: str = "") -> Iterator[Place]:
     """The folder that RUN names; one at an address is copied here, and gone when the block ends.
 
-    Where the block fails, what it left is copied back all the same, as far as that is possible.
+    Where the block fails, what it left is copied back all the same if it had claimed the place.
 
     Args:
         run: a folder or an address.
@@ -189,8 +194,9 @@ def at_place(run: str, *, but: str = "") -> Iterator[Place]:
         try:
             yield copy
         except BaseException:
-            with suppress(RedRayError):  # what went wrong first is what is told
-                copy.push()
+            if copy.is_ours:
+                with suppress(RedRayError):  # what went wrong first is what is told
+                    copy.push()
             raise
         try:
             copy.push()

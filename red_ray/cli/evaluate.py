@@ -96,6 +96,7 @@ def _evaluate(
     folder.save()
     card = score_rows(folder, model, rows, encoder)
     write_report(folder.path)
+    folder.save()  # whatever becomes of the judge
     if asked is not None and share is not None:
         # After the plain figures are fixed: they know nothing of a judge.
         found = _escalated(output, folder, model, rows, encoder, asked, share)

@@ -144,14 +144,21 @@ def test_a_copy_is_gone_afterwards_and_its_changes_are_there(address, remote, te
     assert not list(temporary.iterdir())
 
 
-def test_what_a_failed_command_left_is_copied_back_too(address, remote, temporary):
-    def fail():
+def test_what_a_failed_command_left_is_copied_back_by_who_claimed_the_place(
+    address, remote, temporary
+):
+    def fail(claims):
         with at_place(address) as place:
+            if claims:
+                place.claim()
             write(place.path, a="1")
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        fail()
+        fail(claims=False)
+    assert remote.read("a") is None
+    with pytest.raises(KeyboardInterrupt):
+        fail(claims=True)
     assert remote.read("a") == b"1"
     assert not list(temporary.iterdir())
 
@@ -262,3 +269,13 @@ def test_a_server_that_is_away_for_a_while_does_not_stop_a_run(
         assert "run not copied: cannot write: the server is away" in caplog.text
         run.append(ITERATION)
         assert remote.read("iterations.jsonl").count(b"\n") == 2
+
+
+def test_a_training_that_is_refused_takes_nothing_over(address, remote, tmp_path):
+    run = RunFolder.create(copy_of(remote, tmp_path / "one"), RunConfig())
+    write_snapshot(run.path, Snapshot(INPUTS, None))
+    run.save()
+    with at_place(address) as place, pytest.raises(OutputError, match="holds an unfinished run"):
+        RunFolder.create(place, RunConfig())
+    run.append(ITERATION)
+    assert remote.read("iterations.jsonl").count(b"\n") == 1
