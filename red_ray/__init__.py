@@ -20,15 +20,19 @@ __all__ = ["AsyncClient", "Client", "load"]
 
 
 def load(place: str | Path) -> RedModel:
-    """Load a trained model from a run's folder or a bundle's; needs no Ray.
+    """Load a trained model from a run's folder or a bundle's, or their address; needs no Ray.
 
     Raises:
         BundleError: there is no bundle, or it is damaged or of another version.
+        ConfigError: the address cannot be understood.
+        OutputError: the address is denied.
+        StorageError: the address cannot be reached.
     """
     from red_ray.bundle import MANIFEST, load_bundle  # late: importing red_ray stays cheap
+    from red_ray.working_copy import local_folder
 
-    folder = Path(place)
-    return load_bundle(folder if (folder / MANIFEST).exists() else folder / "bundle")
+    with local_folder(place) as folder:
+        return load_bundle(folder if (folder / MANIFEST).exists() else folder / "bundle")
 
 
 def __getattr__(name: str) -> Any:

@@ -262,6 +262,7 @@ def _identity_config(model: RedModel) -> dict[str, Any]:
     data["expert"].pop("per_actor")
     for key in ("concurrency", "timeout_s", "total_time_s", "max_attempts", "key_variable"):
         data["judge"].pop(key)
+    data["judge"]["ledger"] = None  # kept as a key: without it every bundle had another id
     return data
 
 

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from red_ray.address import holds_secret, is_address
+from red_ray.address import shown as shown_address
 from red_ray.errors import ConfigError
 
 Mode = Literal["speed", "balanced"]
@@ -27,8 +29,24 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _place(given: object) -> object:
+    """A path as it is written elsewhere, or an address as it is given."""
+    if isinstance(given, Path) or (isinstance(given, str) and not is_address(given)):
+        return str(Path(given))
+    if isinstance(given, str) and holds_secret(given):
+        raise ValueError(
+            f"{shown_address(given)!r} was given with a password or a key, and config.yaml would "
+            "keep it; leave it out and set the variables or the file that its file system reads"
+        )
+    return given
+
+
 class EncoderConfig(_Frozen):
-    """How texts become vectors."""
+    """How texts become vectors.
+
+    `store` is a folder or an address (see `red_ray.address`); None: RED_RAY_CACHE, else the user's
+    cache folder.
+    """
 
     model: str = "all-MiniLM-L6-v2"
     revision: str | None = None
@@ -36,7 +54,7 @@ class EncoderConfig(_Frozen):
     prompt: str = ""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     max_tokens: int = Field(default=256, gt=0)
-    store: Path | None = None  # None: RED_RAY_CACHE, else the user's cache folder
+    store: Annotated[str | Path | None, BeforeValidator(_place)] = None
 
 
 class PartitionConfig(_Frozen):
@@ -382,7 +400,9 @@ def faults_of(error: ValidationError, keys: Sequence[str]) -> str:
             parts.append(f"the key {where!r} is missing")
         else:
             message = fault["msg"].removeprefix("Value error, ")
-            shown = "" if isinstance(fault["input"], Mapping) else f", got {fault['input']!r}"
+            given = fault["input"]
+            given = shown_address(given) if is_address(given) else given  # it may hold a secret
+            shown = "" if isinstance(given, Mapping) else f", got {given!r}"
             parts.append(f"{where}: {message}{shown}" if where else message)
     return "; ".join(parts)
 

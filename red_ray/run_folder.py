@@ -15,12 +15,16 @@ details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
 thresholds.svg    the curve behind thresholds that were derived after the training
+
+A run at an address (see `red_ray.working_copy`) has no ledger.sqlite: its verdicts are in
+PostgreSQL.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import os
 import shutil
 import uuid
@@ -32,9 +36,12 @@ from typing import Any
 
 from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config
-from red_ray.errors import ConfigError, DataError, OutputError
+from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
+from red_ray.working_copy import Place, WorkingCopy
+
+logger = logging.getLogger(__name__)
 
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
@@ -64,12 +71,16 @@ class RunFolder:
     """Reads and writes a run's folder; what it writes is whole or not there.
 
     Attributes:
+        path: the folder; of a run at an address the local copy of it.
+        name: the folder, or the address, for messages and commands.
         was_put_back: whether a run failed, and the finished one that stood here before is back.
         kept_answers: the table of a person's answers that was kept from the run before, if any.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, place: Path | WorkingCopy) -> None:
+        self._copy = place if isinstance(place, WorkingCopy) else None
+        self.name = place.name if isinstance(place, WorkingCopy) else str(place)
+        self.path = path = place.path if isinstance(place, WorkingCopy) else place
         self.bundle = path / "bundle"
         self.ledger = path / "ledger.sqlite"
         self.was_put_back = False
@@ -79,7 +90,7 @@ class RunFolder:
     @classmethod
     def create(
         cls,
-        path: Path,
+        place: Place,
         config: RunConfig,
         *,
         overwrite: bool = False,
@@ -88,7 +99,7 @@ class RunFolder:
         """Begin a run; the ledger of one that was here before still answers.
 
         Args:
-            path: the folder; its parents are made.
+            place: the folder; its parents are made.
             config: resolved; written at once.
             overwrite: whether a run may be replaced: a finished one is set aside until the new one
                 is there (see `replacing`); its ledger stays.
@@ -97,9 +108,9 @@ class RunFolder:
         Raises:
             OutputError: it cannot be written, holds something else, or a run.
         """
-        run = cls(path)
-        if path.exists() and (not path.is_dir() or run._is_foreign()):
-            raise OutputError(f"{str(path)!r} exists and is no run folder; choose another --out")
+        run = cls(place)
+        if run.path.exists() and (not run.path.is_dir() or run._is_foreign()):
+            raise OutputError(f"{run.name!r} exists and is no run folder; choose another --out")
         with run._holding():
             run._begin(config, overwrite=overwrite, keep_answers=keep_answers)
         return run
@@ -110,6 +121,7 @@ class RunFolder:
                 self._put_back()  # what a killed run had set aside
             if not overwrite:
                 self._refuse_run()
+            self._claim()
             self._keep_answers(keep_answers)
             self._set_aside()
         self.write_config(config)
@@ -119,7 +131,7 @@ class RunFolder:
         self._write_state(_State(uuid.uuid4().hex))
 
     def _refuse_run(self) -> None:
-        where = str(self.path)
+        where = self.name
         if self.is_resumable:
             raise OutputError(
                 f"{where!r} holds an unfinished run: `red-ray resume {where}` goes on with it; "
@@ -135,11 +147,11 @@ class RunFolder:
             self.kept_answers = set_aside(self.path / DISPUTED)
 
     @classmethod
-    def resume(cls, path: Path, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
+    def resume(cls, place: Place, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
         """Go on with a run that was cut short.
 
         Args:
-            path: the folder.
+            place: the folder.
             keep_answers: whether `disputed.csv` must not be lost.
 
         Returns:
@@ -150,11 +162,9 @@ class RunFolder:
             DataError: there is none.
             ConfigError: it is finished.
         """
-        run = cls(path)
+        run = cls(place)
         if run._state() is None:
-            raise DataError(
-                f"{str(path)!r} is no run: it has no {STATE}; `red-ray train` makes one"
-            )
+            raise DataError(f"{run.name!r} is no run: it has no {STATE}; `red-ray train` makes one")
         with run._holding():
             return run, run._go_on(keep_answers=keep_answers)
 
@@ -162,9 +172,10 @@ class RunFolder:
         state = self._state()
         if state is None or state.finished:
             raise ConfigError(
-                f"{str(self.path)!r} is finished, nothing is left to do; to train anew "
+                f"{self.name!r} is finished, nothing is left to do; to train anew "
                 "run `red-ray train` with --overwrite"
             )
+        self._claim()
         # A line without an end is of an iteration that was not finished. What an earlier resumed
         # run had finished stays so, even where this one is cut short before it.
         n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))
@@ -227,8 +238,13 @@ class RunFolder:
             except (BlockingIOError, PermissionError) as error:
                 self._release()
                 raise OutputError(
-                    f"another process is training in {str(self.path)!r}; wait for it, or stop it"
+                    f"another process is training in {self.name!r}; wait for it, or stop it"
                 ) from error
+
+    def _claim(self) -> None:
+        """Take over the run's address, once it is known that this one may."""
+        if self._copy is not None:
+            self._copy.claim()
 
     def _release(self) -> None:
         if self._lock is not None:
@@ -274,26 +290,56 @@ class RunFolder:
         return self.path / ".previous"
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, place: Place) -> RunFolder:
         """Open a finished run.
 
         Raises:
             DataError: it is none.
         """
-        run = cls(path)
+        run = cls(place)
         if not (run.bundle / MANIFEST).exists():
-            raise DataError(f"{str(path)!r} is no finished run: it has no bundle/{MANIFEST}")
+            raise DataError(f"{run.name!r} is no finished run: it has no bundle/{MANIFEST}")
         return run
+
+    def shown(self, path: Path) -> str:
+        """One of the run's files, for messages: as it is found at the run's address."""
+        if self._copy is None:
+            return str(path)
+        return f"{self.name}/{path.relative_to(self.path).as_posix()}"
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the run is at an address, and this a copy of it."""
+        return self._copy is not None
+
+    def save(self) -> None:
+        """Copy what changed to the run's address, where it has one.
+
+        Raises:
+            OutputError: another process writes there, or it is denied.
+            StorageError: it cannot be reached.
+        """
+        if self._copy is not None:
+            self._copy.push()
 
     def write_config(self, config: RunConfig) -> None:
         """Write the resolved configuration."""
         self._write("config.yaml", dump_config(config))
 
     def append(self, iteration: Iteration) -> None:
-        """Add an iteration to the history."""
+        """Add an iteration to the history; where its address is away, that is copied later.
+
+        Raises:
+            OutputError: it cannot be written, or another process writes at its address.
+            StorageError: the disk is full.
+        """
         path = self.path / "iterations.jsonl"
         with writing(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(asdict(iteration)) + "\n")
+        try:
+            self.save()
+        except StorageError as error:  # the next one takes it along; verdicts are elsewhere
+            logger.warning("run not copied: %s", error)
 
     def iterations(self) -> list[Iteration]:
         """The loop's history; empty without a judge."""

@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Installs what `make test-services` talks to, from Debian's packages; each service by itself, so
-# that one which cannot be had stops no other. Where one is missing its tests skip with the reason,
+# Installs what `make test-services` talks to, from Debian's packages (moto from PyPI); each service
+# by itself, so that one which cannot be had stops no other. Where one is missing its tests skip with the reason,
 # and fail where RED_RAY_REQUIRE_SERVICES=1 is set.
 set -u
 
 has_chromium() { command -v chromium; }
 has_promtool() { command -v promtool; }
+has_moto() { command -v moto_server || [ -x .venv/moto/bin/moto_server ]; }
 has_postgresql() { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }
 
 updated=
@@ -43,9 +44,20 @@ no_default_server() {
     [ -e "$conf" ] || { mkdir -p "${conf%/*}" && echo "create_main_cluster = false" >"$conf"; } 2>/dev/null
 }
 
+# An environment of its own: botocore takes no python-dateutil as new as ours.
+install_moto() {
+    has_moto >/dev/null 2>&1 && return 0
+    echo "installing moto, an S3 server ..."
+    "${PYTHON:-python3.11}" -m venv .venv/moto >/dev/null 2>&1 \
+        && .venv/moto/bin/python -m pip install --quiet --disable-pip-version-check \
+            'moto[s3]>=5.1,<6' 'flask>=3' 'flask-cors>=5' >/dev/null 2>&1
+    [ -x .venv/moto/bin/moto_server ] || { echo "moto could not be installed"; return 1; }
+}
+
 failed=0
 install chromium chromium fonts-dejavu-core || failed=1
 has_postgresql >/dev/null 2>&1 || no_default_server
 install postgresql postgresql || failed=1
 install_promtool || failed=1
+install_moto || failed=1
 exit "$failed"

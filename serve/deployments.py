@@ -31,6 +31,7 @@ from red_ray.actors.environment import CALLS_PER_REPLICA, LOCAL_PORTS
 from red_ray.actors.metrics import REFRESH_S, Meter
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
+from red_ray.address import is_address
 from red_ray.bundle import load_experts
 from red_ray.data.prepare import LabelledRows
 from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError, RunError, last_line
@@ -42,6 +43,7 @@ from red_ray.types import Question, Verdict
 from serve import desk, rates
 from serve.app import make_app
 from serve.gate import check_is_loopback, tokens_of_environment
+from serve.loaded import run_at
 from serve.metering import ReplicaMeter, tell_escalation
 from serve.schemas import Feedback, Queue, Stats
 from serve.scoring import PackedScorer, Scorer, ShardedScorer
@@ -267,7 +269,8 @@ class Shard:
 
     def _experts(self, bundle_id: str, folder: str) -> tuple[Expert, ...]:
         if bundle_id not in self._bundles:
-            experts = load_experts(Path(folder), bundle_id, self._position, self._n_shards)
+            path = run_at(folder).bundle if is_address(folder) else Path(folder)
+            experts = load_experts(path, bundle_id, self._position, self._n_shards)
             self._bundles[bundle_id] = experts
             while len(self._bundles) > BUNDLES_KEPT:
                 self._bundles.popitem(last=False)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from red_ray.address import is_address
 from red_ray.bundle import load_bundle
 from red_ray.config import JudgeConfig, RunConfig
 from red_ray.data.prepare import HiddenLabels
@@ -26,7 +27,7 @@ from red_ray.run_folder import RunFolder
 from red_ray.training import PoolValidator
 from red_ray.types import Question, Verdict
 from serve import rates, review
-from serve.loaded import judged
+from serve.loaded import judged, run_at
 from serve.schemas import Feedback, Queue, Stats
 from serve.settings import ServeSettings
 
@@ -113,7 +114,8 @@ class Desk:
             RedRayError: it cannot be asked.
         """
         self._heard_of[run] = self._clock()
-        config = await asyncio.to_thread(judged, RunFolder(Path(run)), self._settings)
+        folder = await asyncio.to_thread(_folder_of, run)
+        config = await asyncio.to_thread(judged, folder, self._settings)
         async with self._opening_judge:
             if run in self._judges and self._judges[run] != config.judge:
                 await self._close_judge(run)
@@ -147,7 +149,8 @@ class Desk:
     async def queue(self, run: str, limit: int) -> Queue:
         """The texts that wait for a person."""
         ledger = await self._ledger(run)
-        return await asyncio.to_thread(review.queue, ledger, RunFolder(Path(run)), limit=limit)
+        folder = await asyncio.to_thread(_folder_of, run)
+        return await asyncio.to_thread(review.queue, ledger, folder, limit=limit)
 
     async def report(self, run: str, snapshot: rates.Snapshot, reviews: Sequence[Review]) -> News:
         """Take what a replica did since it was started, and texts that a person should look at."""
@@ -203,7 +206,7 @@ class Desk:
             return self._validators[run]
 
     def _opening(self, run: str) -> Opening:
-        folder = RunFolder.open(Path(run))
+        folder = RunFolder.open(_folder_of(run).path)
         config = judged(folder, self._settings)
         if config.judge.spec is None:
             raise ConfigError("the endpoint has no judge")
@@ -212,10 +215,10 @@ class Desk:
 
     async def _ledger(self, run: str) -> Ledger:
         """The ledger of a run, which may have another by now than it had."""
-        folder = RunFolder(Path(run))
         async with self._opening_ledger:
             held = self._ledgers.get(run)
             try:
+                folder = await asyncio.to_thread(_folder_of, run)
                 config = await asyncio.to_thread(judged, folder, self._settings)
             except RedRayError:
                 if held is None:
@@ -227,6 +230,10 @@ class Desk:
                 self._close_ledger(run)
                 self._ledgers[run] = place, opened
             return self._ledgers[run][1]
+
+
+def _folder_of(run: str) -> RunFolder:
+    return run_at(run) if is_address(run) else RunFolder(Path(run))
 
 
 def truth_for(config: RunConfig, model: RedModel, settings: ServeSettings) -> HiddenLabels | None:

@@ -167,7 +167,7 @@ class Judging:
 
     def _escalator(self, loaded: Loaded) -> tuple[Escalator, _Through]:
         if self._of is None or self._of[0] is not loaded:
-            config, through = loaded.config, _Through(self._desk, str(loaded.run.path))
+            config, through = loaded.config, _Through(self._desk, loaded.place)
             escalator = Escalator(loaded.model, through, config.judge, config.router.on_failure)
             self._of = loaded, escalator, through
         return self._of[1], self._of[2]

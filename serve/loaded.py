@@ -11,12 +11,15 @@ from time import perf_counter
 
 import numpy as np
 
+from red_ray.address import Remote, is_address, shown
 from red_ray.bundle import MANIFEST, PROVENANCE, load_bundle
 from red_ray.config import RunConfig, load_config, merge
 from red_ray.encoding import SentenceEncoder
-from red_ray.errors import BundleError, DataError
+from red_ray.encoding.store import copies_of
+from red_ray.errors import BundleError, ConfigError, DataError
 from red_ray.model import RedModel
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import look_of, snapshot
 from serve.settings import ServeSettings
 
 OFF = "off"
@@ -37,11 +40,12 @@ class Loaded:
 
     Attributes:
         model: with its encoder.
-        run: its folder, links resolved.
+        run: its folder, links resolved; of a run at an address a copy of it.
         config: the run's as it stands now, perhaps with another judge.
         stamp: by which a newer one is noticed.
         at: when it was loaded, UTC.
         texts_per_s: throughput of one full batch, as the test of it found.
+        address: of the run, empty where it is a folder.
     """
 
     model: RedModel
@@ -50,6 +54,12 @@ class Loaded:
     stamp: Stamp
     at: datetime
     texts_per_s: float
+    address: str = ""
+
+    @property
+    def place(self) -> str:
+        """By which other processes find the run: its address, else its folder, links resolved."""
+        return self.address or str(self.run.path)
 
     @property
     def folder(self) -> Path:
@@ -67,7 +77,11 @@ def stamp_of(run: str) -> Stamp:
 
     Raises:
         DataError: there is no finished run.
+        OutputError: its address is denied.
+        StorageError: its address cannot be reached.
     """
+    if is_address(run):
+        return _stamp_at(Remote(run))
     folder = _run_of(run)
     if not (folder.bundle / MANIFEST).is_file():
         raise DataError(f"{run!r} is no finished run: it has no bundle/{MANIFEST}")
@@ -79,11 +93,19 @@ def stamp_of(run: str) -> Stamp:
     return str(folder.path), hash(tuple(looks))
 
 
+def _stamp_at(remote: Remote) -> Stamp:
+    files = remote.below("bundle").list()
+    if MANIFEST not in files:
+        raise DataError(f"{remote.name!r} is no finished run: it has no bundle/{MANIFEST}")
+    files.pop(PROVENANCE, None)
+    return remote.name, hash(look_of(remote, files))
+
+
 def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loaded:
     """Load the run's bundle with its encoder, and test it; blocks for seconds.
 
     Args:
-        run: its folder, or a link to it.
+        run: its folder, a link to it, or its address.
         settings: the endpoint's.
         before: what answers now; its encoder is taken over where it is the same.
 
@@ -91,7 +113,7 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
         RedRayError: there is none, it is damaged, its encoder is not here, or it fails the test.
     """
     stamp = stamp_of(run)
-    folder = _run_of(run)
+    folder = run_at(run)
     with _reading(folder):
         model = load_bundle(folder.bundle)
     if before is not None and _is_same_encoder(before.model, model):
@@ -103,7 +125,8 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
         _warm_up(encoder, model.example_texts)
     config = judged(folder, settings)
     speed = _tested(model, settings.batch_texts)
-    return Loaded(model, folder, config, stamp, datetime.now(UTC), speed)
+    address = run if is_address(run) else ""
+    return Loaded(model, folder, config, stamp, datetime.now(UTC), speed, address)
 
 
 def judged(run: RunFolder, settings: ServeSettings) -> RunConfig:
@@ -134,6 +157,30 @@ def _reading(run: RunFolder) -> Iterator[None]:
         raise BundleError(
             f"cannot read the bundle {str(run.bundle)!r}: {error.strerror}"
         ) from error
+
+
+def check_can_keep(run: str, config: RunConfig) -> None:
+    """Refuse a run at an address that has no place for what judge and people will say.
+
+    Raises:
+        ConfigError: its configuration names no database.
+    """
+    if is_address(run) and not config.judge.ledger:
+        raise ConfigError(
+            f"what judge and people say of {shown(run)!r} needs a database: train it with --set "
+            "judge.ledger=postgresql://user@host/database, or serve a copy in a local folder"
+        )
+
+
+def run_at(run: str) -> RunFolder:
+    """The run's folder as it is now; one at an address is copied to this machine once.
+
+    Raises:
+        DataError: it is being written.
+        OutputError: its address is denied.
+        StorageError: its address cannot be reached, or the local disk is full.
+    """
+    return RunFolder(snapshot(run, copies_of(run))) if is_address(run) else _run_of(run)
 
 
 def _run_of(run: str) -> RunFolder:

@@ -139,7 +139,7 @@ class ShardedScorer:
         await self._experts(loaded, model.example_texts[:1], model.example_vectors[:1])
 
     async def _experts(self, loaded: Loaded, texts: Sequence[str], vectors: Floats) -> list[Floats]:
-        bundle = (loaded.model.bundle_id, str(loaded.folder))
+        bundle = (loaded.model.bundle_id, loaded.address or str(loaded.folder))
         given = await asyncio.gather(
             *(shard.score(bundle, texts, vectors) for shard in self._shards)
         )

@@ -212,18 +212,18 @@ class Service:
         loaded = self._answering
         for at, one in enumerate(answers):
             self._check_length(f"answers[{at}].text", one.text, loaded)
-        kept = await self._desk.feedback(str(loaded.run.path), answers, loaded.model.labels)
+        kept = await self._desk.feedback(loaded.place, answers, loaded.model.labels)
         return FeedbackAnswer(kept=kept, bundle=loaded.model.bundle_id)
 
     async def queue(self, limit: int) -> Queue:
         """The texts that wait for a person."""
-        return await self._desk.queue(str(self._answering.run.path), limit)
+        return await self._desk.queue(self._answering.place, limit)
 
     async def stats(self) -> Stats:
         """What all replicas did, this one up to now."""
         await self._report()
         loaded = self._answering
-        return await self._desk.stats(str(loaded.run.path), promised(loaded.model))
+        return await self._desk.stats(loaded.place, promised(loaded.model))
 
     def about(self) -> ModelInfo:
         """The model that answers."""
@@ -384,7 +384,7 @@ class Service:
         reviews, self._reviews = self._reviews, []
         is_told = False
         try:
-            run = str(self._answering.run.path)
+            run = self._answering.place
             snapshot = self._rates.snapshot(promised(self._answering.model))
             news = await self._desk.report(run, snapshot, reviews)
             is_told = True

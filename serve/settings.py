@@ -46,7 +46,8 @@ class ServeSettings(_Frozen):
     """An endpoint.
 
     Attributes:
-        run: folder of a finished run, or a link to one; it is watched, and a new bundle taken over.
+        run: folder of a finished run, a link to one, or its address; it is watched, and a new
+            bundle taken over.
         layout: `packed`: one replica holds encoder and experts; `sharded`: the experts are spread
             over `shards` deployments.
         threads: of the encoder in a replica; give the replica as many processors.

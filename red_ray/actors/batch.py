@@ -2,7 +2,8 @@
 
 One task reads the table, on the driver's machine; a pool of actors classifies. Each writes the
 parts of its shards, and gives back their lines for the manifest. What must be shared: the folder of
-the output, between the driver and every machine of the cluster, under the same path. The input and
+the output, between the driver and every machine of the cluster, under the same path, or else an
+address (`red_ray.address`). The input and
 the run's folder need not be: the shards and the model travel through the object store. The encoder
 is found on each machine as in training.
 """
@@ -35,6 +36,7 @@ from red_ray.actors.batch_rows import (
 )
 from red_ray.actors.cluster import fetch
 from red_ray.actors.metrics import Meter
+from red_ray.address import Remote
 from red_ray.batch import BatchCounts, Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
 from red_ray.errors import ConfigError, RedRayError, RunError, last_line
@@ -76,7 +78,7 @@ def n_classifiers(n_cpus: float) -> int:
 def classify_on_ray(
     model: RedModel,
     source: Path,
-    folder: Path,
+    folder: Path | str,
     *,
     top_k: int,
     done: Collection[int] = (),
@@ -89,7 +91,7 @@ def classify_on_ray(
     Args:
         model: decides.
         source: the table, as this machine sees it.
-        folder: where the parts go, as every machine sees it.
+        folder: where the parts go, as every machine sees it, or an address.
         top_k: a decision carries the `top_k - 1` next labels.
         done: shards that are finished already.
         load: makes a model ready in its actor; by default its encoder is loaded.
@@ -164,13 +166,14 @@ def _packed_shards(source: Path, text_column: str, done: frozenset[int]) -> Iter
 class ShardClassifier:
     """Classifies shards and writes their parts; an actor of Ray Data's pool."""
 
-    def __init__(self, model: Any, folder: Path, top_k: int, load: LoadModel | None) -> None:
+    def __init__(self, model: Any, folder: Path | str, top_k: int, load: LoadModel | None) -> None:
         self._reference = model
         self._folder = folder
         self._top_k = top_k
         self._load = load or with_own_encoder
-        logs.begin(folder.name, actor="classifier")
-        self._meter = Meter(output=folder.name)
+        name = folder.name if isinstance(folder, Path) else Remote(folder).name.rpartition("/")[2]
+        logs.begin(name, actor="classifier")
+        self._meter = Meter(output=name)
 
     @cached_property
     def _model(self) -> RedModel:

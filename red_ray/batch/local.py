@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from red_ray.batch.counts import BatchCounts
 from red_ray.batch.parts import Finished, PartsFolder, write_part
+from red_ray.batch.remote_parts import RemoteParts
 from red_ray.batch.rows import with_decisions
 from red_ray.batch.shards import Chunk, Shard, cut_chunks
 from red_ray.model import Assessment, RedModel
@@ -29,7 +30,7 @@ Escalate = Callable[[Sequence[str], Floats, Assessment, Sequence[Decision]], Fut
 def classify_here(
     model: RedModel,
     shards: Iterable[Shard],
-    parts: PartsFolder,
+    parts: PartsFolder | RemoteParts,
     *,
     top_k: int = 3,
     escalate: Escalate | None = None,
@@ -64,7 +65,7 @@ def classify_here(
             parts.add(finished)
 
 
-def classify_shard(model: RedModel, shard: Shard, folder: Path, *, top_k: int) -> Finished:
+def classify_shard(model: RedModel, shard: Shard, folder: Path | str, *, top_k: int) -> Finished:
     """Classify one shard and write its part, on one thread beside the encoder's.
 
     The chunks are those of `classify_here`, and so are the bits.
@@ -92,7 +93,7 @@ Settled = tuple[BatchCounts, Finished | None]
 class _Gathered:
     """The decided chunks of the shard that is under way."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path | str) -> None:
         self._folder = folder
         self._tables: list[pa.Table] = []
         self._counts = BatchCounts()

@@ -28,6 +28,7 @@ from typing import Any, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from red_ray.address import Remote
 from red_ray.batch.counts import BatchCounts, summed
 from red_ray.batch.job import Job
 from red_ray.data.tables import EXTENSIONS, TableWriter
@@ -35,7 +36,7 @@ from red_ray.errors import OutputError
 from red_ray.storage import writing
 
 JOB, MANIFEST, LOCK = "_job.json", "_manifest.jsonl", "_lock"
-_OF_AN_OUTPUT = re.compile(r"_job\.json|_manifest\.jsonl|part-\d+\.parquet")
+OF_AN_OUTPUT = re.compile(r"_job\.json|_manifest\.jsonl|part-\d+\.parquet")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,16 +64,27 @@ class Finished:
             return None
 
 
-def write_part(folder: Path, shard: int, table: pa.Table) -> int:
+def write_part(folder: Path | str, shard: int, table: pa.Table) -> int:
     """Write the part of a shard, whole or not at all; how many bytes it has.
 
     Whoever wrote it before is replaced: the same shard gives the same rows.
 
+    Args:
+        folder: of the parts, or its address.
+        shard: its number.
+        table: its rows.
+
     Raises:
         OutputError: the folder cannot be written.
-        StorageError: the disk is full.
+        StorageError: the disk is full, or the address cannot be reached.
     """
-    path = folder / _part_name(shard)
+    if isinstance(folder, str):
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink)
+        content = sink.getvalue().to_pybytes()
+        Remote(folder).write(part_name(shard), content)
+        return len(content)
+    path = folder / part_name(shard)
     hidden = folder / f".{path.name}.{uuid.uuid4().hex[:8]}"
     with writing(folder):
         try:
@@ -115,7 +127,7 @@ class PartsFolder:
         self.done: dict[int, Finished] = {}
         self._lock: int | None = None
         self._manifest: int | None = None
-        _check_kind(target)
+        check_kind(target)
 
     @classmethod
     def open(
@@ -168,8 +180,9 @@ class PartsFolder:
             raise ValueError("shards are added between `open` and `close` only")
         if not self._has(finished):
             raise OutputError(
-                f"{_part_name(finished.shard)!r} was written and is not in {str(self.path)!r}: "
-                "the output must be in a folder that all machines of the cluster share"
+                f"{part_name(finished.shard)!r} was written and is not in {str(self.path)!r}: "
+                "the output must be in a folder that all machines of the cluster share, or at an "
+                "address, as s3://bucket/decided.parquet"
             )
         with writing(self.path):
             os.write(self._manifest, finished.line().encode() + b"\n")
@@ -216,7 +229,7 @@ class PartsFolder:
                 f"{self._name!r} is unfinished: --resume goes on with it, --overwrite begins anew"
             )
         if begun is not None and resume:
-            _check_job(self.path, job, begun)
+            check_job(str(self.path), job, begun)
         if self._target.is_dir() and not _is_ours(self._target):
             raise OutputError(
                 f"cannot write {self._name!r}: it is a folder that holds something else; name "
@@ -256,12 +269,12 @@ class PartsFolder:
 
     def _has(self, finished: Finished) -> bool:
         with suppress(FileNotFoundError):
-            return (self.path / _part_name(finished.shard)).stat().st_size == finished.n_bytes
+            return (self.path / part_name(finished.shard)).stat().st_size == finished.n_bytes
         return False
 
     def _drop_others(self) -> None:
         """Remove what a killed process left half done, and parts that do not count."""
-        kept = {JOB, MANIFEST, LOCK} | {_part_name(shard) for shard in self.done}
+        kept = {JOB, MANIFEST, LOCK} | {part_name(shard) for shard in self.done}
         for entry in self.path.iterdir():
             if entry.name not in kept:
                 entry.unlink()
@@ -269,7 +282,7 @@ class PartsFolder:
     def _join(self, numbers: list[int]) -> None:
         with TableWriter(self._target) as writer:
             for number in numbers:
-                with pq.ParquetFile(self.path / _part_name(number)) as part:
+                with pq.ParquetFile(self.path / part_name(number)) as part:
                     writer.write(part.read())
         shutil.rmtree(self.path)
 
@@ -285,11 +298,16 @@ class PartsFolder:
         shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_job(path: Path, job: Job, begun: Mapping[str, Any]) -> None:
+def check_job(name: str, job: Job, begun: Mapping[str, Any]) -> None:
+    """Refuse to go on with the parts of another job.
+
+    Raises:
+        OutputError: they are.
+    """
     differences = job.differences(begun)
     if differences:
         raise OutputError(
-            f"{str(path)!r} is of another job ({', '.join(differences)}): give what it was begun "
+            f"{name!r} is of another job ({', '.join(differences)}): give what it was begun "
             "with, or --overwrite without --resume to begin anew"
         )
 
@@ -302,10 +320,15 @@ def _is_fresh(folder: Path) -> bool:
 def _is_ours(folder: Path) -> bool:
     """Whether a folder is an output of ours, or empty: what else is in it must not be lost."""
     names = [entry.name for entry in folder.iterdir()]
-    return not names or (JOB in names and all(map(_OF_AN_OUTPUT.fullmatch, names)))
+    return not names or (JOB in names and all(map(OF_AN_OUTPUT.fullmatch, names)))
 
 
-def _check_kind(target: Path) -> None:
+def check_kind(target: Path) -> None:
+    """Refuse an output of a format that is not written.
+
+    Raises:
+        OutputError: its ending is unknown, or it is a folder.
+    """
     if target.suffix and target.suffix.lower() not in EXTENSIONS:
         raise OutputError(
             f"cannot write {str(target)!r}: the extension {target.suffix!r} is not one of "
@@ -315,7 +338,8 @@ def _check_kind(target: Path) -> None:
         raise OutputError(f"cannot write {str(target)!r}: it is a folder; name a file")
 
 
-def _part_name(shard: int) -> str:
+def part_name(shard: int) -> str:
+    """The file of a shard's part."""
     return f"part-{shard:06d}.parquet"
 
 

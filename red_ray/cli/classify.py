@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
+from red_ray.address import is_address, shown
 from red_ray.cli.classifying import Batch, Engine, classify_batch, opened
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
@@ -17,6 +18,7 @@ from red_ray.cli.lasting import check_lasting
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.errors import ConfigError, OutputError
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import ROWS, at_place
 
 if TYPE_CHECKING:
     from red_ray.batch import BatchCounts
@@ -31,8 +33,11 @@ def classify(
         typer.Option("--input", help="csv, tsv, jsonl, parquet, xlsx or a folder of parquet."),
     ],
     target: Annotated[
-        Path,
-        typer.Option("--output", help="The same formats, by its ending; without one a folder."),
+        str,
+        typer.Option(
+            "--output",
+            help="The same formats, by its ending; without one a folder. Or its address: s3://….",
+        ),
     ],
     top_k: Annotated[
         int, typer.Option(min=1, help="Labels to name: the decision's and its alternatives.")
@@ -64,10 +69,11 @@ def classify(
 ) -> None:
     """Classify every row of a table; a row without a usable text gets an `error`."""
     output = Output(as_json=as_json)
-    with guarded(output):
+    with guarded(output), at_place(run, but=ROWS) as place:
         check_lasting(target, "--output")
-        folder = RunFolder.open(run)
-        _refuse_to_replace(source, target)
+        folder = RunFolder.open(place)
+        if not is_address(target):
+            _refuse_to_replace(source, Path(target))
         if (judge or assignments) and not escalate:
             raise ConfigError("--judge and --set are about the judge: add --escalate to ask it")
         if escalate and engine == "ray":
@@ -91,7 +97,11 @@ def classify(
         output.result(asdict(counts) | {"resumed_rows": n_before} | found)
         if not as_json:
             _print(output.out, counts, n_before, seconds, facts)
-            output.out.print(f"written to {target}", soft_wrap=True, markup=False)
+            output.out.print(
+                f"written to {shown(target) if is_address(target) else Path(target)}",
+                soft_wrap=True,
+                markup=False,
+            )
 
 
 def _refuse_to_replace(source: Path, target: Path) -> None:
@@ -115,9 +125,9 @@ def _asking(
     if model.thresholds.escalate is None:
         raise ConfigError(
             "the model has no goal, so it escalates nothing: set one first, as `red-ray "
-            f"thresholds {run.path} --goal catch_errors=0.95`"
+            f"thresholds {run.name} --goal catch_errors=0.95`"
         )
-    return settings_of(run, judge, assignments, f"red-ray classify {run.path} --escalate")
+    return settings_of(run, judge, assignments, f"red-ray classify {run.name} --escalate")
 
 
 def _with_judge(output: Output, run: RunFolder, batch: Batch, config: RunConfig) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
+from red_ray.address import is_address
 from red_ray.cli.console import Output, catch_sigterm
 from red_ray.cli.running import beginning
 from red_ray.errors import DataError, JudgeError, RedRayError
 
 if TYPE_CHECKING:
-    from red_ray.batch import PartsFolder, Shard
+    from red_ray.batch import PartsFolder, RemoteParts, Shard
     from red_ray.cli.escalating import Asking
     from red_ray.config import RunConfig
     from red_ray.model import RedModel
@@ -45,7 +46,7 @@ class Batch:
     model: RedModel
     source: Path
     top_k: int
-    parts: PartsFolder
+    parts: PartsFolder | RemoteParts
     shards: Iterator[Shard]
 
     def classify_here(self, tell: Tell, asked: Asking | None = None) -> None:
@@ -83,7 +84,7 @@ def opened(
     output: Output,
     model: RedModel,
     source: Path,
-    target: Path,
+    target: str,
     *,
     top_k: int,
     config: RunConfig | None,
@@ -95,7 +96,7 @@ def opened(
         output: told what is left where it does not.
         model: decides.
         source: the input.
-        target: the output.
+        target: the output, or its address.
         top_k: labels that a decision names.
         config: under which a judge is asked, None where nobody is.
         keep: whether to go on with what is unfinished, and whether to replace what is finished.
@@ -105,12 +106,17 @@ def opened(
         OutputError: the output cannot be written, or must not be replaced.
         StorageError: the disk is full.
     """
-    from red_ray.batch import Job, PartsFolder, read_shards
+    from red_ray.batch import Job, PartsFolder, RemoteParts, read_shards
 
     resume, overwrite = keep
     shards = read_shards(source, model.config.text_column)
     job = Job.of(source, model.bundle_id, top_k=top_k, asking=config)
-    with PartsFolder.open(target, job, resume=resume, overwrite=overwrite) as parts:
+    begun: PartsFolder | RemoteParts
+    if is_address(target):
+        begun = RemoteParts.open(target, job, resume=resume, overwrite=overwrite)
+    else:
+        begun = PartsFolder.open(Path(target), job, resume=resume, overwrite=overwrite)
+    with begun as parts:
         pending = (shard for shard in shards if shard.number not in parts.done)
         with _telling_what_is_left(output, parts):
             yield Batch(model, source, top_k, parts, pending)
@@ -119,7 +125,7 @@ def opened(
 
 
 @contextmanager
-def _telling_what_is_left(output: Output, parts: PartsFolder) -> Iterator[None]:
+def _telling_what_is_left(output: Output, parts: PartsFolder | RemoteParts) -> Iterator[None]:
     try:
         yield
     except (RedRayError, KeyboardInterrupt) as error:

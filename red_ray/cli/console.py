@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -211,7 +210,7 @@ def guarded(
             raise typer.Exit(code) from None
 
 
-def kept_note(kept: Path, ledger: Path) -> str:
+def kept_note(kept: object, ledger: object) -> str:
     """What to say of a table of answers that a new one would have replaced."""
     return (
         f"answers that were not imported are kept in {kept}: "

@@ -18,6 +18,7 @@ from red_ray.data.inputs import TestRows, read_test
 from red_ray.data.prepare import HiddenLabels
 from red_ray.errors import ConfigError, JudgeError
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import ROWS, at_place
 
 if TYPE_CHECKING:
     from red_ray.evaluation.escalation import EscalatedRows
@@ -49,36 +50,60 @@ def evaluate(
     """Score a run on test rows, and renew its report."""
     output = Output(as_json=as_json)
     with guarded(output):
-        folder = RunFolder.open(run)
-        if (judge or assignments) and escalate_share is None:
-            raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
-        from red_ray.bundle import load_bundle
-        from red_ray.encoding import open_encoder
-        from red_ray.evaluation.report import write_report
-
-        model = load_bundle(folder.bundle)
-        labels = frozenset(model.labels)
-        rows = read_test(model.config, folder.seen(), labels, test=test, out_of_scope=oos)
-        asked = None
+        with at_place(run, but=ROWS) as place:
+            card = _evaluate(
+                output,
+                RunFolder.open(place),
+                (test, oos),
+                share=escalate_share,
+                judge=judge,
+                assignments=assignments,
+            )
+        show_run(output, card["run"], card)
         if escalate_share is not None:
-            asked = _judge(folder, model, rows, judge, assignments)
-        notes(output, rows.notes)
-        output.note(f"scoring {len(rows.rows)} test rows")
-        encoder = open_encoder(model.encoder_config)
-        model.check_encoder(encoder)
-        # Before a figure is seen: from now on they set no threshold.
-        folder.add_tested(map(text_key, rows.rows.texts + rows.out_of_scope))
-        card = score_rows(folder, model, rows, encoder)
-        write_report(folder.path)
-        if asked is not None and escalate_share is not None:
-            # After the plain figures are fixed: they know nothing of a judge.
-            found = _escalated(output, folder, model, rows, encoder, asked, escalate_share)
-            card = card | {"escalation": found}
-            keep_card(folder, card)
-            write_report(folder.path)
-        show_run(output, run, {"run": str(run), "bundle": model.bundle_id, **card})
-        if asked is not None:
             show_curve(output, card["escalation"])
+
+
+def _evaluate(
+    output: Output,
+    folder: RunFolder,
+    files: tuple[Path, Path | None],
+    *,
+    share: float | None,
+    judge: str | None,
+    assignments: list[str] | None,
+) -> dict[str, Any]:
+    """The scorecard."""
+    if (judge or assignments) and share is None:
+        raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
+    from red_ray.bundle import load_bundle
+    from red_ray.encoding import open_encoder
+    from red_ray.evaluation.report import write_report
+
+    model = load_bundle(folder.bundle)
+    labels = frozenset(model.labels)
+    test, oos = files
+    rows = read_test(model.config, folder.seen(), labels, test=test, out_of_scope=oos)
+    asked = None
+    if share is not None:
+        asked = _judge(folder, model, rows, judge, assignments)
+    notes(output, rows.notes)
+    output.note(f"scoring {len(rows.rows)} test rows")
+    encoder = open_encoder(model.encoder_config)
+    model.check_encoder(encoder)
+    # Before a figure is seen: from now on they set no threshold.
+    folder.add_tested(map(text_key, rows.rows.texts + rows.out_of_scope))
+    folder.save()
+    card = score_rows(folder, model, rows, encoder)
+    write_report(folder.path)
+    folder.save()  # whatever becomes of the judge
+    if asked is not None and share is not None:
+        # After the plain figures are fixed: they know nothing of a judge.
+        found = _escalated(output, folder, model, rows, encoder, asked, share)
+        card = card | {"escalation": found}
+        keep_card(folder, card)
+        write_report(folder.path)
+    return {"run": folder.name, "bundle": model.bundle_id, **card}
 
 
 def _judge(
@@ -90,7 +115,7 @@ def _judge(
 ) -> tuple[RunConfig, Judge]:
     from red_ray.escalation import judge_of
 
-    command = f"red-ray evaluate {run.path} --escalate-share 0.2"
+    command = f"red-ray evaluate {run.name} --escalate-share 0.2"
     config = settings_of(run, judge, assignments, command)
     pairs = zip(rows.rows.texts, rows.rows.labels, strict=True)
     # Only a simulated judge is told them.

@@ -9,7 +9,7 @@ import typer
 
 from red_ray.cli.console import Output, guarded, kept_note, notes
 from red_ray.cli.lasting import check_lasting
-from red_ray.cli.options import ConfigFile, Json, Seed, Set, resolve
+from red_ray.cli.options import ConfigFile, Json, Seed, Set, check_is_local, resolve
 from red_ray.cli.show_audit import asking, show_audit
 from red_ray.data.inputs import read_inputs
 
@@ -52,6 +52,7 @@ def audit(
     """
     output = Output(as_json=as_json)
     with guarded(output):
+        check_is_local(out, "--out")
         check_lasting(out, "--out")
         settings = resolve(config, assignments, {"seed": seed})
         inputs = read_inputs(settings, train, None, descriptions)

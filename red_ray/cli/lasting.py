@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
+from red_ray.address import is_address, was_address
 from red_ray.errors import ConfigError
-
-_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+:/")
-"""Of an object store; as a path it has one slash."""
 
 
 def check_lasting(place: Path | str, option: str) -> None:
@@ -25,7 +22,7 @@ def check_lasting(place: Path | str, option: str) -> None:
     # Late: the command line is there before anything of Ray's side is wanted.
     from red_ray.actors.environment import JOB_VARIABLE
 
-    if not os.environ.get(JOB_VARIABLE) or _ADDRESS.match(str(place)):
+    if not os.environ.get(JOB_VARIABLE) or is_address(place) or was_address(place):
         return
     if Path(os.path.abspath(place)).is_relative_to(Path.cwd()):
         raise ConfigError(

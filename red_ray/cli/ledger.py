@@ -13,10 +13,11 @@ from typing import Annotated, Any, BinaryIO
 import pyarrow as pa
 import typer
 
+from red_ray.address import is_folder, shown
 from red_ray.bundle import MANIFEST, load_bundle
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.lasting import check_lasting
-from red_ray.cli.options import Json
+from red_ray.cli.options import Json, check_is_local
 from red_ray.cli.show_ledger import ledger_stats, stats_table
 from red_ray.config import load_config
 from red_ray.data.formats.source import translated
@@ -36,12 +37,16 @@ from red_ray.judges.ledger.transfer import (
     unguarded_cell,
 )
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import local_folder
 
 ledger = typer.Typer(no_args_is_help=True, help="Verdicts: export, import, what they cost.")
 
 Place = Annotated[
     str,
-    typer.Argument(help="A run folder, an .sqlite file or a postgresql:// URL.", metavar="LEDGER"),
+    typer.Argument(
+        help="A run folder or its address, an .sqlite file or a postgresql:// URL.",
+        metavar="LEDGER",
+    ),
 ]
 
 _CHUNK_ROWS = 1000
@@ -81,6 +86,7 @@ def export_verdicts(
     """Write the verdicts to a file."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_is_local(target, "--output")
         check_lasting(target, "--output")
         kind = _kind(target, "--output")
         if kind == ".jsonl" and only is not Only.ALL:
@@ -148,6 +154,8 @@ def _kind(file: Path, option: str) -> str:
 
 def _place(named: str, *, create: bool = False) -> str | Path:
     """What to open; a run's own configuration may name a database."""
+    if is_folder(named):
+        return _place_of_address(named)
     if is_url(named):
         return named
     path = Path(named)
@@ -166,12 +174,28 @@ def _place(named: str, *, create: bool = False) -> str | Path:
     return path
 
 
+def _place_of_address(named: str) -> str:
+    """The database that the run at an address has its verdicts in."""
+    with local_folder(named) as folder:
+        path = folder / "config.yaml"
+        if not path.is_file():
+            raise DataError(f"there is no run at {shown(named)!r}: it has no config.yaml")
+        configured = load_config(path).judge.ledger
+    if configured is None:
+        raise DataError(
+            f"the run at {shown(named)!r} names no ledger; one that has verdicts has judge.ledger "
+            "in its config.yaml"
+        )
+    return configured
+
+
 def _bundle_labels(named: str) -> frozenset[str]:
     """Labels of the model, where the ledger is named by a run that has one."""
-    bundle = Path(named) / "bundle"
-    if is_url(named) or not (bundle / MANIFEST).is_file():
+    if is_url(named) and not is_folder(named):
         return frozenset()
-    return frozenset(load_bundle(bundle).labels)
+    with local_folder(named) as folder:
+        bundle = folder / "bundle"
+        return frozenset(load_bundle(bundle).labels if (bundle / MANIFEST).is_file() else ())
 
 
 def _write(target: Path, rows: Iterator[dict[str, Any]], schema: pa.Schema) -> int:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from red_ray.address import was_address
 from red_ray.config import Goal, RunConfig, load_config
 from red_ray.errors import ConfigError
 
@@ -50,7 +51,23 @@ Calibration = Annotated[
 CalibrationOos = Annotated[
     Path | None, typer.Option(help="Texts that fit no label, for the goal none_recall.")
 ]
-RunPath = Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")]
+RunPath = Annotated[
+    str, typer.Argument(help="A run folder, or its address: s3://…, gs://….", metavar="RUN")
+]
+OutPath = Annotated[
+    str,
+    typer.Option("--out", help="The run's folder, or its address: s3://…, gs://….", metavar="RUN"),
+]
+
+
+def check_is_local(path: Path, option: str) -> None:
+    """Refuse an address where only a folder or a file of this machine will do.
+
+    Raises:
+        ConfigError: it is one.
+    """
+    if was_address(path):
+        raise ConfigError(f"{option} takes a path of this machine, not an address")
 
 
 def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, Any]) -> RunConfig:

@@ -5,16 +5,18 @@ from __future__ import annotations
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import Json, RunPath
 from red_ray.run_folder import RunFolder
+from red_ray.working_copy import ROWS, at_place
 
 
 def report(run: RunPath, as_json: Json = False) -> None:
     """Write the run's report again from what its folder holds."""
     output = Output(as_json=as_json)
     with guarded(output):
-        folder = RunFolder.open(run)
         from red_ray.evaluation.report import write_report
 
-        path = write_report(folder.path)
-        output.result({"report": str(path)})
+        with at_place(run, but=ROWS) as place:
+            folder = RunFolder.open(place)
+            path = folder.shown(write_report(folder.path))
+        output.result({"report": path})
         if not as_json:
-            output.out.print(str(path), soft_wrap=True, markup=False)
+            output.out.print(path, soft_wrap=True, markup=False)

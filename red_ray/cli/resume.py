@@ -6,10 +6,13 @@ from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import Dashboard, Json, RunPath
 from red_ray.cli.running import resume_training
 from red_ray.cli.show import show_run
+from red_ray.working_copy import at_place
 
 
 def resume(run: RunPath, dashboard: Dashboard = False, as_json: Json = False) -> None:
     """Go on with a run that was cut short; nothing that was paid for is paid for again."""
     output = Output(as_json=as_json)
     with guarded(output):
-        show_run(output, run, resume_training(output, run, dashboard=dashboard))
+        with at_place(run) as place:
+            result = resume_training(output, place, dashboard=dashboard)
+        show_run(output, result["run"], result)

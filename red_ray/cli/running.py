@@ -13,12 +13,14 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from red_ray.address import is_address, shown
 from red_ray.cli.console import Output, catch_sigterm, kept_note, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
-from red_ray.errors import GoalError
+from red_ray.errors import ConfigError, GoalError
 from red_ray.judges.ledger import Ledger, is_url
 from red_ray.run_folder import DISPUTED, RunFolder
+from red_ray.working_copy import Place, WorkingCopy
 
 if TYPE_CHECKING:
     from red_ray.actors.run import ClusterRun
@@ -32,7 +34,7 @@ def run_training(
     config: RunConfig,
     inputs: Inputs,
     test: TestRows | None,
-    out: Path,
+    out: Place,
     *,
     overwrite: bool,
     dashboard: bool,
@@ -45,30 +47,35 @@ def run_training(
     from red_ray.snapshot import Snapshot, write_snapshot
 
     check_parts(config, inputs)
+    check_nobody_asks(config, out)
     keep = _has_unheard_answers(config, out)
     run = RunFolder.create(out, config, overwrite=overwrite, keep_answers=keep)
     _tell_of_answers(output, run)
     with _replacing(output, run):
         run.write_seen(inputs.seen_keys)
         write_snapshot(run.path, Snapshot(inputs, test))
+        run.save()
         notes(output, (*inputs.notes, *(test.notes if test else ())))
         rows = Snapshot(inputs, test)
         result, fault = _train_and_score(output, run, config, rows, dashboard=dashboard)
     return _with_thresholds(run, result, fault)
 
 
-def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str, Any]:
+def resume_training(output: Output, place: Place, *, dashboard: bool) -> dict[str, Any]:
     """Go on with a run that was cut short: again from its rows, with the ledger's answers."""
     from red_ray.snapshot import read_snapshot
 
-    keep = (path / "config.yaml").exists() and _has_unheard_answers(
-        load_config(path / "config.yaml"), path
-    )
-    run, n_done = RunFolder.resume(path, keep_answers=keep)
+    path, keep = RunFolder(place).path, False
+    if (path / "config.yaml").exists():
+        config = load_config(path / "config.yaml")
+        check_nobody_asks(config, place)
+        keep = _has_unheard_answers(config, place)
+    run, n_done = RunFolder.resume(place, keep_answers=keep)
     _tell_of_answers(output, run)
     rows = read_snapshot(path)
     config = load_config(path / "config.yaml")
     with _replacing(output, run):
+        run.save()
         output.note(f"{n_done} finished iterations are run again, from the ledger")
         result, fault = _train_and_score(
             output, run, config, rows, n_done=n_done, dashboard=dashboard
@@ -76,18 +83,19 @@ def resume_training(output: Output, path: Path, *, dashboard: bool) -> dict[str,
     return _with_thresholds(run, result, fault)
 
 
-def _has_unheard_answers(config: RunConfig, out: Path) -> bool:
+def _has_unheard_answers(config: RunConfig, out: Place) -> bool:
     from red_ray.evaluation.answers import holds_unheard_answers
 
-    if not (out / DISPUTED).exists():
+    disputed = RunFolder(out).path / DISPUTED
+    if not disputed.exists():
         return False
     with opened_ledger(config, out) as ledger:
-        return holds_unheard_answers(out / DISPUTED, ledger)
+        return holds_unheard_answers(disputed, ledger)
 
 
 def _tell_of_answers(output: Output, run: RunFolder) -> None:
     if run.kept_answers is not None:
-        output.note(kept_note(run.kept_answers, run.path))
+        output.note(kept_note(run.shown(run.kept_answers), run.name))
 
 
 @contextmanager
@@ -98,7 +106,7 @@ def _replacing(output: Output, run: RunFolder) -> Iterator[None]:
             yield
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) and run.is_resumable:
-            error.args = (f"stopped; `red-ray resume {run.path}` goes on with it",)
+            error.args = (f"stopped; `red-ray resume {run.name}` goes on with it",)
         if run.was_put_back:
             output.note(
                 "the finished run that stood here is back, and nothing is there to resume; train "
@@ -152,9 +160,11 @@ def _train_and_score(
         done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
+        run.save()
         card = _evaluated(run, done, config, rows)
     write_report(run.path)
     run.finish()
+    run.save()
     _warn_of_loss(output, done.trained)
     _tell_of_disputes(output, run)
     if card is None:
@@ -162,7 +172,7 @@ def _train_and_score(
         result = {"estimate": asdict(done.trained.estimate), "judge": judge}
     else:
         result = card
-    return {"run": str(run.path), "bundle": bundle_id, **result}, fault
+    return {"run": run.name, "bundle": bundle_id, **result}, fault
 
 
 def beginning() -> str:
@@ -178,7 +188,7 @@ def _with_thresholds(
     if fault is None:
         return result
     raise GoalError(
-        f"{fault}; the model is trained and stands in {str(run.path)!r} without thresholds: "
+        f"{fault}; the model is trained and stands in {run.name!r} without thresholds: "
         "`red-ray thresholds` sets them"
     )
 
@@ -202,7 +212,7 @@ def _with_goal(
     return replace(done, trained=replace(done.trained, model=model)), None
 
 
-def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
+def listen_to_people(config: RunConfig, inputs: Inputs, out: Place) -> Inputs:
     """Let what people said, as the run's ledger has it, outrank the files."""
     from red_ray.data.people import of_this_run, with_people
 
@@ -215,10 +225,11 @@ def listen_to_people(config: RunConfig, inputs: Inputs, out: Path) -> Inputs:
 
 
 @contextmanager
-def opened_ledger(config: RunConfig, out: Path) -> Iterator[Ledger | None]:
+def opened_ledger(config: RunConfig, out: Place) -> Iterator[Ledger | None]:
     """The ledger of the run in `out`; None where it has none yet, and none is made."""
-    place = ledger_of(config, RunFolder(out))
-    if not is_url(place) and not Path(place).is_file():
+    run = RunFolder(out)
+    place = config.judge.ledger or str(run.ledger)
+    if not is_url(place) and (run.is_copy or not Path(place).is_file()):
         yield None
         return
     with closing(Ledger(place)) as ledger:
@@ -226,8 +237,42 @@ def opened_ledger(config: RunConfig, out: Path) -> Iterator[Ledger | None]:
 
 
 def ledger_of(config: RunConfig, run: RunFolder) -> str:
-    """Where the run's verdicts are: the database that the configuration names, or its own file."""
+    """Where the run's verdicts are: the database that the configuration names, or its own file.
+
+    Raises:
+        ConfigError: it would be a file, and the run is at an address.
+    """
+    if run.is_copy and config.judge.spec is not None:
+        check_ledger(config, run.name)
     return config.judge.ledger or str(run.ledger)
+
+
+def check_ledger(config: RunConfig, out: str) -> None:
+    """Refuse a judge where there is no place for what it says.
+
+    Raises:
+        ConfigError: the run is at an address, and its ledger would be a file.
+    """
+    if is_address(out) and config.judge.spec is not None and not is_url(config.judge.ledger or ""):
+        raise ConfigError(
+            f"the ledger of a run at {shown(out)!r} cannot be a file: name a database, as --set "
+            "judge.ledger=postgresql://user@host/database, or give a local folder"
+        )
+
+
+def check_nobody_asks(config: RunConfig, out: Place) -> None:
+    """Find who asks the same judge already, before a run at an address is taken over.
+
+    Raises:
+        OutputError: another process asks it over this ledger.
+    """
+    from red_ray.judges import make_judge
+
+    if config.judge.spec is None or not isinstance(out, WorkingCopy):
+        return
+    judge = make_judge(config.judge, seed=config.seed, hidden=lambda _: None, votes=lambda _: ())
+    with closing(Ledger(ledger_of(config, RunFolder(out)))) as ledger:
+        ledger.lease(judge.name).release()
 
 
 def _job(config: RunConfig, inputs: Inputs) -> TrainingJob:
@@ -303,8 +348,8 @@ def _tell_of_disputes(output: Output, run: RunFolder) -> None:
     n_disputed = run.read_json("details.json").get("n_disputed", 0)
     if n_disputed:
         output.note(
-            f"{n_disputed} disputed labels in {run.path / 'disputed.csv'}: fill in `answer`, then "
-            f"`red-ray ledger import {run.path} --input …` and train again with --overwrite"
+            f"{n_disputed} disputed labels in {run.shown(run.path / DISPUTED)}: fill in `answer`, "
+            f"then `red-ray ledger import {run.name} --input …` and train again with --overwrite"
         )
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from red_ray import errors
+from red_ray.address import is_address
 from red_ray.cli.console import Output, catch_sigterm, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, RunPath, Set, overrides_of
 from red_ray.errors import OutputError, RedRayError, RunError, last_line
@@ -109,12 +110,13 @@ def _short_place() -> str | None:
 
 
 def _settings(
-    run: Path, judge: str | None, file: Path | None, assignments: list[str] | None
+    run: str, judge: str | None, file: Path | None, assignments: list[str] | None
 ) -> ServeSettings:
     from red_ray.config import merge, read_yaml
     from serve.settings import parse_settings
 
-    given = overrides_of(assignments, {"run": str(run.absolute()), "judge.spec": judge})
+    place = run if is_address(run) else str(Path(run).absolute())
+    given = overrides_of(assignments, {"run": place, "judge.spec": judge})
     return parse_settings(merge(read_yaml(file) if file else {}, given))
 
 
@@ -125,24 +127,25 @@ def _checked(settings: ServeSettings, host: str, port: int) -> RedModel:
     from red_ray.escalation import judge_of
     from serve.desk import truth_for
     from serve.gate import check_is_loopback, tokens_of_environment
-    from serve.loaded import judged
+    from serve.loaded import check_can_keep, judged, run_at
 
     if not tokens_of_environment():
         check_is_loopback(host)
     _check_is_free(host, port)
-    folder = RunFolder.open(Path(settings.run))
+    folder = RunFolder.open(run_at(settings.run).path)
     model = load_bundle(folder.bundle)
     find_model(model.config.encoder.model, model.config.encoder.revision)
     config = judged(folder, settings)
+    check_can_keep(settings.run, config)
     if config.judge.spec is not None:
         judge_of(config, model, truth_for(config, model, settings))
     return model
 
 
 def _judge_of(settings: ServeSettings) -> str | None:
-    from serve.loaded import judged
+    from serve.loaded import judged, run_at
 
-    return judged(RunFolder(Path(settings.run)), settings).judge.spec
+    return judged(run_at(settings.run), settings).judge.spec
 
 
 @contextmanager
@@ -303,7 +306,7 @@ def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _print(output: Output, run: Path, facts: dict[str, Any], model: RedModel) -> None:
+def _print(output: Output, run: str, facts: dict[str, Any], model: RedModel) -> None:
     out = output.out
     url, proxy = facts["url"], "HAProxy" if facts["proxy"] == "haproxy" else "Ray's proxy"
     count = f"{facts['replicas']} replica{'s' if facts['replicas'] != 1 else ''}"

@@ -24,7 +24,7 @@ RIVALS = {
 }
 
 
-def show_run(output: Output, run: Path, result: Card) -> None:
+def show_run(output: Output, run: Path | str, result: Card) -> None:
     """Print the scorecard, or the estimates where no test rows were given."""
     output.result(result)
     if output.as_json:
@@ -40,7 +40,7 @@ def show_run(output: Output, run: Path, result: Card) -> None:
         if result.get("judge"):
             output.out.print(_grid(_judge(result["judge"])))
     output.out.print(
-        f"\nbundle {result['bundle'][:16]}…   report {run / 'report.html'}",
+        f"\nbundle {result['bundle'][:16]}…   report {run}/report.html",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -20,6 +19,7 @@ from red_ray.config import JudgeConfig, RunConfig
 from red_ray.data.inputs import Inputs
 from red_ray.errors import ConfigError
 from red_ray.judges.spec import WITHOUT_WORDS, is_simulated, price_of
+from red_ray.working_copy import Place
 
 if TYPE_CHECKING:
     from red_ray.judges import Judge
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from red_ray.types import Question
 
 
-def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Path) -> None:
+def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Place) -> None:
     """Print what a run would ask the judge; nobody is asked and the run's folder stays as it is.
 
     Raises:
@@ -93,7 +93,7 @@ async def _first_round(output: Output, job: TrainingJob, judge: Judge) -> tuple[
     return asked
 
 
-def _known(config: RunConfig, out: Path, judge_name: str, asked: Sequence[Question]) -> Known:
+def _known(config: RunConfig, out: Place, judge_name: str, asked: Sequence[Question]) -> Known:
     from red_ray.training.plan import Known, known_of
 
     with opened_ledger(config, out) as ledger:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 
 from rich.table import Table
 
@@ -24,16 +23,16 @@ GOALS = {
 }
 
 
-def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
+def show_thresholds(output: Output, run: str, model: RedModel) -> None:
     """Print the thresholds of a model and the curve that they stand on."""
     promise = model.promise
     if promise is None:
-        output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": None})
+        output.result({"run": run, "bundle": model.bundle_id, "thresholds": None})
         if not output.as_json:
             output.out.print(_without(model), soft_wrap=True, highlight=False)
         return
     facts = asdict(promise) | {"score": "confidence" if model.risk is None else "learned"}
-    output.result({"run": str(run), "bundle": model.bundle_id, "thresholds": facts})
+    output.result({"run": run, "bundle": model.bundle_id, "thresholds": facts})
     if output.as_json:
         return
     rows = f"{promise.n_rows:,} rows, {promise.n_errors:,} of them errors"
@@ -57,7 +56,7 @@ def show_thresholds(output: Output, run: Path, model: RedModel) -> None:
     print_(_table(promise.curve, escalate))
     print_(f"\nbands of {promise.confidence:.0%}, each point by itself", style="dim")
     print_(
-        f"bundle {model.bundle_id[:16]}…   report {run / 'report.html'}",
+        f"bundle {model.bundle_id[:16]}…   report {run}/report.html",
         soft_wrap=True,
         highlight=False,
         markup=False,

@@ -20,6 +20,7 @@ from red_ray.data.inputs import KnownRows, read_calibration
 from red_ray.errors import ConfigError
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
+from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
     from red_ray.model import RedModel
@@ -54,8 +55,8 @@ def thresholds(
     promise is guaranteed. Else the training rows, cross-fitted: then it is an estimate.
     """
     output = Output(as_json=as_json)
-    with guarded(output):
-        folder = RunFolder.open(run)
+    with guarded(output), at_place(run) as place:
+        folder = RunFolder.open(place)
         if not goal and (confidence is not None or calibration is not None):
             raise ConfigError("nothing to derive: say what must hold, as --goal catch_errors=0.95")
         if calibration_oos is not None and calibration is None:
@@ -65,12 +66,13 @@ def thresholds(
         model = load_bundle(folder.bundle)
         if goal:
             wanted = changed(model.config, {"router": _stated(goal, confidence)})
-            rows = read_snapshot(run)
+            rows = read_snapshot(folder.path)
             known = rows.inputs.calibration
             if calibration is not None:
                 known = _read(output, folder, wanted, rows, calibration, calibration_oos)
             model = _derive(output, folder, model, wanted, rows, known)
-        show_thresholds(output, run, model)
+        folder.save()
+        show_thresholds(output, folder.name, model)
 
 
 def _stated(goal: list[str], confidence: float | None) -> dict[str, object]:
@@ -130,6 +132,7 @@ def _derive(
         inputs = replace(rows.inputs, calibration=known)
         folder.write_seen(folder.seen() | inputs.seen_keys)
         write_snapshot(folder.path, replace(rows, inputs=inputs))
+        folder.save()
     if rows.test is None and folder.drop_scorecard(OF_TEST_ROWS):
         output.note("the scorecard was of the thresholds of before; run evaluate again")
     facts = read_provenance(folder.bundle)

@@ -18,25 +18,27 @@ from red_ray.cli.options import (
     Goals,
     Json,
     Judge,
+    OutPath,
     Overwrite,
     Seed,
     Set,
     goal_of,
     resolve,
 )
-from red_ray.cli.running import listen_to_people, run_training
+from red_ray.cli.running import check_ledger, listen_to_people, run_training
 from red_ray.cli.show import show_run
 from red_ray.cli.show_plan import show_plan
 from red_ray.data.holdout import hold_out
 from red_ray.data.inputs import read_inputs, read_test, with_calibration
 from red_ray.errors import ConfigError
+from red_ray.working_copy import at_place
 
 
 def train(
     train_file: Annotated[
         Path, typer.Option("--train", help="Labelled rows: csv, tsv, jsonl, parquet or xlsx.")
     ],
-    out: Annotated[Path, typer.Option("--out", help="The run's folder.", metavar="RUN")],
+    out: OutPath,
     pool: Annotated[
         Path | None, typer.Option(help="Unlabelled rows; labels in it are hidden from the model.")
     ] = None,
@@ -87,31 +89,33 @@ def train(
             raise ConfigError(
                 "--calibration-oos goes with rows that fit a label: give --calibration"
             )
+        check_ledger(settings, out)
         inputs = read_inputs(settings, train_file, pool, descriptions)
-        inputs = listen_to_people(settings, inputs, out)
-        if settings.judge.spec and not inputs.pool and not dry_run:
-            output.note("no pool: the judge has nothing to be asked about")
-        labels = frozenset(inputs.train.labels)
-        rows = (
-            read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)
-            if test
-            else None
-        )
-        if test_fraction is not None:
-            inputs, rows = hold_out(inputs, test_fraction, settings.seed)
-        if calibration is not None:
-            inputs = with_calibration(settings, inputs, rows, calibration, calibration_oos)
-        if settings.router.goal is not None:
-            check_goal(
-                settings.router.goal,
-                settings.router.confidence,
-                inputs.calibration,
-                n_train=len(inputs.train),
+        with at_place(out) as place:
+            inputs = listen_to_people(settings, inputs, place)
+            if settings.judge.spec and not inputs.pool and not dry_run:
+                output.note("no pool: the judge has nothing to be asked about")
+            labels = frozenset(inputs.train.labels)
+            rows = (
+                read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)
+                if test
+                else None
             )
-        if dry_run:
-            show_plan(output, settings, inputs, out)
-            return
-        result = run_training(
-            output, settings, inputs, rows, out, overwrite=overwrite, dashboard=dashboard
-        )
-        show_run(output, out, result)
+            if test_fraction is not None:
+                inputs, rows = hold_out(inputs, test_fraction, settings.seed)
+            if calibration is not None:
+                inputs = with_calibration(settings, inputs, rows, calibration, calibration_oos)
+            if settings.router.goal is not None:
+                check_goal(
+                    settings.router.goal,
+                    settings.router.confidence,
+                    inputs.calibration,
+                    n_train=len(inputs.train),
+                )
+            if dry_run:
+                show_plan(output, settings, inputs, place)
+                return
+            result = run_training(
+                output, settings, inputs, rows, place, overwrite=overwrite, dashboard=dashboard
+            )
+        show_run(output, result["run"], result)

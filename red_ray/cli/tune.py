@@ -14,7 +14,7 @@ from rich.table import Table
 
 from red_ray.cli.console import Output, guarded, notes
 from red_ray.cli.lasting import check_lasting
-from red_ray.cli.options import Dashboard, Json
+from red_ray.cli.options import Dashboard, Json, check_is_local
 from red_ray.cli.running import beginning, check_parts, run_training
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs, TestRows, draw_samples
@@ -43,6 +43,7 @@ def tune(
     """Try many settings, rank them by estimates, and train the best one."""
     output = Output(as_json=as_json)
     with guarded(output):
+        check_is_local(out, "--out")
         # Before Ray is imported: it reads its settings then.
         from red_ray.actors.environment import prepare_environment
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from red_ray.address import was_address
 from red_ray.data.formats.delimited import open_delimited
 from red_ray.data.formats.jsonl import open_jsonl
 from red_ray.data.formats.parquet import open_parquet, parquet_parts
@@ -142,6 +143,8 @@ def _stat(path: Path) -> stat_result:
 
 
 def _suggest(path: Path) -> str:
+    if was_address(path):
+        return "tables are read from a disk: copy it to one first, as with `aws s3 cp`"
     try:
         siblings = sorted(entry.name for entry in path.parent.iterdir())
     except OSError:

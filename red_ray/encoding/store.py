@@ -5,6 +5,11 @@ Each holds `keys`, (n, 32) uint8: SHA-256 of the exact text in UTF-8, without th
 spec holds it), and `vectors`, (n, dim) float32; no text. A shard's name is the hash of its keys,
 so writers who store the same texts write the same file. It is written under another name and
 renamed: a reader, in this process or another, sees all of it or nothing.
+
+A root may be an address (see `red_ray.address`), so that machines without a shared disk share what
+any of them encoded. Its shards are then copied, as they are found, into a folder of this machine's
+own store and mapped from there; a new one goes to the address first. Since names say what is in
+them, writers need not know of each other.
 """
 
 from __future__ import annotations
@@ -27,6 +32,7 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from red_ray.address import Remote, is_address, shown
 from red_ray.encoding.spec import EncoderSpec
 from red_ray.errors import OutputError, RedRayError, StorageError
 
@@ -35,15 +41,23 @@ logger = logging.getLogger(__name__)
 FloatArray = npt.NDArray[np.float32]
 
 ROOT_VARIABLE = "RED_RAY_CACHE"
+LOCAL_ROOT = "~/.cache/red_ray/embeddings"
 _SUFFIX = ".safetensors"
 _DIGEST_BYTES = hashlib.sha256().digest_size
 # The place is right, the disk is not: full, quota used up, failing.
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
-def default_root() -> Path:
-    """The folder of all stores: `RED_RAY_CACHE`, else `~/.cache/red_ray/embeddings`."""
-    return Path(os.environ.get(ROOT_VARIABLE) or "~/.cache/red_ray/embeddings").expanduser()
+def default_root() -> Path | str:
+    """Where all stores are: `RED_RAY_CACHE`, which may be an address, else the user's cache."""
+    root = os.environ.get(ROOT_VARIABLE) or LOCAL_ROOT
+    return root if is_address(root) else Path(root).expanduser()
+
+
+def copies_of(address: str) -> Path:
+    """Where this machine keeps what it copied from an address."""
+    mark = hashlib.sha256(shown(address).encode()).hexdigest()[:16]
+    return Path(LOCAL_ROOT).expanduser().parent / "copies" / mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +87,25 @@ class EmbeddingStore:
     stored. Its content is checked when the first of its vectors is asked for.
     """
 
-    def __init__(self, root: Path | None, spec: EncoderSpec, dim: int | None = None) -> None:
+    def __init__(self, root: Path | str | None, spec: EncoderSpec, dim: int | None = None) -> None:
         """Open the store of `spec` below `root`; makes the folder.
 
         Args:
-            root: the folder of all stores; None: `default_root()`.
+            root: the folder of all stores, or an address; None: `default_root()`.
             spec: whose embeddings.
             dim: length of a vector; None: learnt from what is stored, or from the first `put`.
 
         Raises:
-            OutputError: the folder cannot be made or read.
-            StorageError: the disk is full or failed.
+            OutputError: the folder cannot be made or read, or the address is denied.
+            StorageError: the disk is full or failed, or the address cannot be reached.
         """
         self.spec = spec
-        self.folder = (default_root() if root is None else root) / spec.key[:16]
+        place = default_root() if root is None else root
+        self._remote: Remote | None = None
+        if isinstance(place, str) and is_address(place):
+            self._remote = Remote(place).below(spec.key[:16])
+            place = copies_of(place)
+        self.folder = Path(place) / spec.key[:16]
         self._dim = dim
         self._lock = threading.RLock()
         self._shards: list[_Shard] = []
@@ -113,7 +132,8 @@ class EmbeddingStore:
             found are zero. While `dim` is not known nothing is found, and the shape is (n, 0).
 
         Raises:
-            OutputError: the folder cannot be read.
+            OutputError: the folder cannot be read, or the address is denied.
+            StorageError: the address cannot be reached.
         """
         digests = [_digest(text) for text in texts]
         with self._lock:
@@ -131,8 +151,8 @@ class EmbeddingStore:
 
         Raises:
             ValueError: the shape does not fit, or a value is not finite.
-            OutputError: the folder cannot be written.
-            StorageError: the disk is full or failed.
+            OutputError: the folder or the address cannot be written.
+            StorageError: the disk is full or failed, or the address cannot be reached.
         """
         self._check_vectors(texts, vectors)
         with self._lock:
@@ -143,7 +163,8 @@ class EmbeddingStore:
                     new.setdefault(digest, i)
             if new:
                 keys = np.frombuffer(b"".join(new), dtype=np.uint8).reshape(-1, _DIGEST_BYTES)
-                self._add(_write(self.folder, self.spec, keys, vectors[list(new.values())]))
+                vectors = vectors[list(new.values())]
+                self._add(_write(self.folder, self.spec, keys, vectors, self._remote))
 
     def _check_vectors(self, texts: Sequence[str], vectors: FloatArray) -> None:
         expected = (len(texts), self._dim or vectors.shape[-1])
@@ -181,8 +202,9 @@ class EmbeddingStore:
         return False
 
     def _refresh(self) -> bool:
-        """Open shards that appeared in the folder; True if there were any."""
+        """Open shards that appeared in the folder or at the address; True if there were any."""
         try:
+            self._copy_new()
             names = {name for name in os.listdir(self.folder) if name.endswith(_SUFFIX)}
         except FileNotFoundError:  # somebody emptied the cache; the next `put` makes it again
             names = set()
@@ -192,6 +214,13 @@ class EmbeddingStore:
         for name in new:
             self._add(self.folder / name)
         return bool(new)
+
+    def _copy_new(self) -> None:
+        if self._remote is None:
+            return
+        there = {name for name in self._remote.list() if name.endswith(_SUFFIX)}
+        here = set(os.listdir(self.folder)) if self.folder.is_dir() else set()
+        self._remote.download(sorted(there - here - self._seen), self.folder)
 
     def _add(self, path: Path) -> None:
         self._seen.add(path.name)
@@ -225,7 +254,11 @@ def _content_sha256(keys: npt.NDArray[np.uint8], vectors: FloatArray) -> str:
 
 
 def _write(
-    folder: Path, spec: EncoderSpec, keys: npt.NDArray[np.uint8], vectors: FloatArray
+    folder: Path,
+    spec: EncoderSpec,
+    keys: npt.NDArray[np.uint8],
+    vectors: FloatArray,
+    remote: Remote | None,
 ) -> Path:
     vectors = np.ascontiguousarray(vectors, dtype="<f4")
     metadata = {
@@ -242,6 +275,8 @@ def _write(
             file.write(content)
             file.flush()
             os.fsync(file.fileno())  # else a power cut may leave the name with no content
+        if remote is not None:
+            remote.upload({path.name: temporary})
         temporary.replace(path)
     except OSError as error:
         raise _translated(error, folder) from error

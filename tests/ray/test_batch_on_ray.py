@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from red_ray.actors import batch
 from red_ray.actors.batch import classify_on_ray
 from red_ray.actors.cluster import fetch, start_actor
-from red_ray.batch import SHARD_ROWS, Job, PartsFolder, classify_here, read_shards
+from red_ray.batch import SHARD_ROWS, Job, PartsFolder, RemoteParts, classify_here, read_shards
 from red_ray.bundle import save_bundle
 from red_ray.cli.app import app
 from red_ray.errors import ConfigError, DataError, EncoderError
@@ -98,7 +98,8 @@ def source(table: pd.DataFrame, tmp_path: Path) -> Path:
 
 def over_ray(model, source, target, load=fake, **options):
     """Classify on Ray; which shards were done there."""
-    with PartsFolder.open(target, Job.of(source, "", top_k=3), **options) as parts:
+    kind = PartsFolder if isinstance(target, Path) else RemoteParts
+    with kind.open(target, Job.of(source, "", top_k=3), **options) as parts:
         done = classify_on_ray(model, source, parts.path, top_k=3, done=set(parts.done), load=load)
         numbers = []
         for finished in done:
@@ -118,6 +119,14 @@ def test_the_bytes_are_those_of_one_process(model, source, tmp_path):
     assert over_ray(model, source, tmp_path / "ray.csv") == [0, 1, 2]
     here(model, source, tmp_path / "local.csv")
     assert (tmp_path / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
+
+
+def test_the_bytes_are_the_same_at_an_address(model, source, tmp_path):
+    """Workers write their parts there, and need no disk in common with the driver."""
+    (tmp_path / "there").mkdir()
+    assert over_ray(model, source, f"file://{tmp_path}/there/ray.csv") == [0, 1, 2]
+    here(model, source, tmp_path / "local.csv")
+    assert (tmp_path / "there" / "ray.csv").read_bytes() == (tmp_path / "local.csv").read_bytes()
 
 
 def test_only_what_is_missing_is_read_and_classified(model, source, tmp_path):

@@ -15,7 +15,7 @@ import pytest
 # Test modules share helpers by `tests.…`, and `tests` is not installed.
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.services import postgres
+from tests.services import postgres, s3
 from tests.services.chromium import Browser
 
 REQUIRED = "RED_RAY_REQUIRE_SERVICES"
@@ -72,3 +72,22 @@ def postgres_place(postgres_server: str) -> Iterator[str]:
     """The URL of a ledger of this test alone."""
     with postgres.place(postgres_server) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of an S3 server that the tests share."""
+    with ExitStack() as stack:
+        try:
+            url = stack.enter_context(s3.server(tmp_path_factory.mktemp("s3")))
+        except s3.Unavailable as error:
+            missing(str(error))
+        yield url
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The address of a bucket of this test alone; this process and its children find its server."""
+    for name, value in s3.variables(s3_server).items():
+        monkeypatch.setenv(name, value)
+    return f"s3://{s3.make_bucket(s3_server)}"

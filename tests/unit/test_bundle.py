@@ -153,12 +153,14 @@ def test_the_provenance_is_not_in_the_id(plain, folder, tmp_path):
 
 
 def test_where_and_how_fast_is_not_in_the_id(plain, folder, tmp_path):
-    """The store, the workers and the judge's pace make the same model."""
+    """The store, the ledger, the workers and the judge's pace make the same model."""
     config = plain.config.model_copy(
         update={
             "encoder": plain.config.encoder.model_copy(update={"store": tmp_path}),
             "expert": plain.config.expert.model_copy(update={"per_actor": 3}),
-            "judge": plain.config.judge.model_copy(update={"concurrency": 1, "timeout_s": 3.0}),
+            "judge": plain.config.judge.model_copy(
+                update={"concurrency": 1, "timeout_s": 3.0, "ledger": "postgresql://host/db"}
+            ),
         }
     )
     other = dataclasses.replace(plain, config=config)

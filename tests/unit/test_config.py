@@ -184,6 +184,7 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path):
     [
         {},
         {"mode": "balanced", "noise": {"factor": 2.0}, "encoder": {"store": "/tmp/red-ray"}},
+        {"encoder": {"store": "s3://bucket/embeddings?region=eu-central-1"}},
         {"judge": {"question": "verify", "spec": "ollama:qwen3:8b"}},
         {"text_column": "größe", "seed": 7},
     ],
@@ -240,3 +241,22 @@ def test_a_section_without_keys_is_refused_whatever_is_overridden(write, text, t
 def test_a_criterion_may_still_ask_nothing(write):
     text = "audit: {criteria: {success_rate: null}}\n"
     assert load_config(write(text)).audit.criteria.success_rate is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (Path("runs/store"), "runs/store"),
+        ("runs//store/", "runs/store"),
+        ("s3://bucket//store/", "s3://bucket//store/"),
+        (None, None),
+    ],
+)
+def test_a_store_is_a_path_or_an_address(given, kept):
+    assert parse_config({"encoder": {"store": given}}).encoder.store == kept
+
+
+def test_a_store_with_a_secret_is_refused_and_the_secret_not_told():
+    with pytest.raises(ConfigError, match=r"'s3://bucket/x'.*config\.yaml would keep it") as told:
+        parse_config({"encoder": {"store": "s3://key:pass-word@bucket/x"}})
+    assert "pass-word" not in str(told.value)

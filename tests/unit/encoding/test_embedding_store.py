@@ -16,6 +16,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
+from red_ray.address import Remote
 from red_ray.encoding import EmbeddingStore, EncoderSpec
 from red_ray.encoding.store import default_root
 from red_ray.errors import OutputError, StorageError
@@ -290,3 +291,94 @@ def test_the_environment_names_the_root_where_none_is_given(
 ) -> None:
     monkeypatch.setenv("RED_RAY_CACHE", str(tmp_path))
     assert EmbeddingStore(None, spec).folder == tmp_path / spec.key[:16]
+
+
+# --- at an address -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(tmp_path: Path) -> str:
+    return f"file://{tmp_path}/there"
+
+
+def of_machine(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / name))
+
+
+def test_what_one_machine_stored_another_finds(
+    address: str, tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    EmbeddingStore(address, spec).put(["a", "b"], rows(2))
+    of_machine("two", tmp_path, monkeypatch)
+    store = EmbeddingStore(address, spec)
+    found, got = store.get(["b", "c"])
+    assert found.tolist() == [True, False]
+    assert np.array_equal(got[0], rows(2)[1])
+    assert str(only_shard(store)).startswith(str(tmp_path / "two"))
+
+
+def test_a_shard_is_copied_once(
+    address: str, tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    EmbeddingStore(address, spec).put(["a"], rows(1))
+    of_machine("two", tmp_path, monkeypatch)
+    EmbeddingStore(address, spec)
+    copied: list[str] = []
+    monkeypatch.setattr(Remote, "download", lambda _, names, __: copied.extend(names))
+    assert EmbeddingStore(address, spec).get(["a", "b"])[0].tolist() == [True, False]
+    assert copied == []
+
+
+def test_what_comes_later_is_found_at_the_next_miss(
+    address: str, tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    first = EmbeddingStore(address, spec)
+    of_machine("two", tmp_path, monkeypatch)
+    EmbeddingStore(address, spec).put(["a"], rows(1))
+    assert first.get(["a"])[0].tolist() == [True]
+
+
+def test_what_could_not_be_uploaded_is_not_stored(
+    address: str, tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    store = EmbeddingStore(address, spec)
+
+    def away(*_: object) -> None:
+        raise StorageError("cannot write: the server is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Remote, "upload", away)
+        with pytest.raises(StorageError, match="the server is away"):
+            store.put(["a"], rows(1))
+    assert list(store.folder.iterdir()) == []
+    store.put(["a"], rows(1))
+    assert len(Remote(address).list()) == 1
+
+
+def test_a_damaged_shard_at_an_address_is_left_alone(
+    address: str,
+    tmp_path: Path,
+    spec: EncoderSpec,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    Remote(address).write(f"{spec.key[:16]}/torn.safetensors", b"torn")
+    store = EmbeddingStore(address, spec)
+    assert "embedding shard ignored" in caplog.text
+    store.put(["a"], rows(1))
+    assert len(Remote(address).list()) == 2
+
+
+def test_the_environment_may_name_an_address(
+    address: str, tmp_path: Path, spec: EncoderSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    of_machine("one", tmp_path, monkeypatch)
+    monkeypatch.setenv("RED_RAY_CACHE", address)
+    assert default_root() == address
+    EmbeddingStore(None, spec).put(["a"], rows(1))
+    assert len(Remote(address).list()) == 1

@@ -13,7 +13,7 @@ import pytest
 from red_ray.bundle import MANIFEST, write_provenance
 from red_ray.encoding import EncoderSpec
 from red_ray.errors import BundleError, ConfigError, DataError, EncoderError
-from serve.loaded import WARM_BATCHES, judged, load, stamp_of
+from serve.loaded import WARM_BATCHES, check_can_keep, judged, load, run_at, stamp_of
 from serve.settings import ServeSettings
 from tests.unit.serve.endpoints import copy, with_escalation_from, write_anew, write_run_of
 from tests.unit.training.fakes import FakeEncoder
@@ -209,3 +209,44 @@ def test_a_run_without_a_configuration_is_told(served):
     (served / "config.yaml").unlink()
     with pytest.raises(ConfigError, match=r"config\.yaml"):
         loaded_of(served)
+
+
+# --- at an address -----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def address(served, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    return f"file://{served}"
+
+
+def test_a_bundle_at_an_address_answers(address, served, half, encoders):
+    found = load(address, settings_of(address), None)
+    assert found.model.bundle_id == load(str(served), settings_of(served), None).model.bundle_id
+    assert found.place == address
+    assert found.stamp == stamp_of(address)
+    assert str(found.folder).startswith(os.environ["HOME"])
+
+
+def test_a_newer_bundle_at_an_address_is_noticed(address, served, half, encoders):
+    first = load(address, settings_of(address), None)
+    (served / "scorecard.json").write_text("{}")
+    assert stamp_of(address) == first.stamp
+    other = write_anew(with_escalation_from(half, 2.0), served)
+    assert stamp_of(address) != first.stamp
+    second = load(address, settings_of(address), first)
+    assert second.model.bundle_id == other != first.model.bundle_id
+    assert second.model.encoder is first.model.encoder
+    assert first.folder.is_dir()
+
+
+def test_where_there_is_no_run_at_an_address_there_is_no_stamp(tmp_path):
+    with pytest.raises(DataError, match=r"'file://.*' is no finished run"):
+        stamp_of(f"file://{tmp_path}/nowhere")
+
+
+def test_an_endpoint_at_an_address_needs_a_database(address):
+    config = judged(run_at(address), settings_of(address))
+    with pytest.raises(ConfigError, match="needs a database"):
+        check_can_keep(address, config)
+    check_can_keep("runs/local", config)

@@ -1,0 +1,100 @@
+"""An S3 server of moto on this machine, and a bucket of its own for each test."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+PATIENCE_S = 120.0
+
+
+class Unavailable(Exception):
+    """Why no server can be started here."""
+
+
+def variables(url: str) -> dict[str, str]:
+    """What a process must find in its environment to speak to the server at `url` only."""
+    return {
+        "AWS_ENDPOINT_URL": url,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test-secret",
+        "AWS_REGION": "eu-central-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+
+
+@contextlib.contextmanager
+def server(folder: Path) -> Iterator[str]:
+    """Start a server on a loopback port of its own; yields its URL.
+
+    Raises:
+        Unavailable: it cannot be started.
+    """
+    program, port = find_program(), _free_port()
+    log = folder / "moto.log"
+    with (
+        log.open("wb") as lines,
+        subprocess.Popen(
+            [str(program), "-H", "127.0.0.1", "-p", str(port)], stdout=lines, stderr=lines
+        ) as process,
+    ):
+        try:
+            _wait(port, process, log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
+
+
+def find_program() -> Path:
+    """Where moto's server is: on the PATH, or in an environment of its own beside ours.
+
+    Of its own since botocore, which it needs, takes no python-dateutil as new as ours.
+
+    Raises:
+        Unavailable: nowhere.
+    """
+    own = Path(sys.prefix) / "moto" / "bin" / "moto_server"
+    found = own if own.is_file() else shutil.which("moto_server")
+    if found is None:
+        raise Unavailable("moto_server is not here; scripts/install_services.sh installs it")
+    return Path(found)
+
+
+def make_bucket(url: str) -> str:
+    """A new bucket; its name."""
+    from pyarrow.fs import S3FileSystem
+
+    name = f"test-{uuid.uuid4().hex[:12]}"
+    files = S3FileSystem(
+        access_key="test",
+        secret_key="test-secret",
+        endpoint_override=url.removeprefix("http://"),
+        scheme="http",
+        region="eu-central-1",
+        allow_bucket_creation=True,
+    )
+    files.create_dir(name)
+    return name
+
+
+def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+    until_s = time.monotonic() + PATIENCE_S
+    while True:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 5):
+            return
+        if process.poll() is not None or time.monotonic() > until_s:
+            raise Unavailable(f"moto_server did not start: {log.read_text()[-500:]}")
+        time.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
