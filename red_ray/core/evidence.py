@@ -63,10 +63,12 @@ def assemble(parts: Parts, subsets: Subsets) -> Floats:
     evidence = np.zeros((*shape, len(Column)), dtype=np.float32)
     if parts.gate is not None:
         evidence[:, :, Column.GATE] = parts.gate
-    for subset, scores in zip(subsets, parts.experts, strict=True):
-        labels = list(subset)
-        evidence[:, labels, Column.EXPERT] = scores[:, :-1]
-        evidence[:, labels, Column.NOISE] = scores[:, -1:]
+    # All experts at once: a step for each would cost more than the rest where there is one text.
+    labels = [label for subset in subsets for label in subset]
+    sizes = [len(subset) for _, subset in zip(parts.experts, subsets, strict=True)]
+    evidence[:, labels, Column.EXPERT] = np.concatenate([s[:, :-1] for s in parts.experts], axis=1)
+    noise = np.concatenate([scores[:, -1:] for scores in parts.experts], axis=1)
+    evidence[:, labels, Column.NOISE] = np.repeat(noise, sizes, axis=1)
     for column, values in zip(SIMILARITY_COLUMNS, parts.similarity, strict=True):
         evidence[:, :, column] = values
     for column, values in zip(LEXICAL_COLUMNS, parts.lexical or (), strict=False):
