@@ -51,6 +51,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup

@@ -52,7 +52,9 @@ def run(cell: Cell) -> Result:
 def table(done: Sequence[tuple[Cell, Result]]) -> str:
     """What was measured, the unit costs, and the projection."""
     found = {(c["what"], c["labels"], c.get("pool", 0)): r for c, r in done}
-    parts = [_fit_table(found), _use_table(found), _pool_table(found), _other(found)]
+    parts = [part for part in (_fit_table(found), _pool_table(found), _other(found)) if part]
+    (RESULTS / "scale_short.md").write_text("\n\n".join(parts) + "\n")  # what the README shows
+    parts.insert(1, _use_table(found))
     units = unit_costs(found)
     if units is None:
         parts.append("Unit costs: not all cells are measured yet.")

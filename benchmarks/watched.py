@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-POLL_S = 0.2
+POLL_S = 0.5
 
 Tell = Callable[[str], None]
 

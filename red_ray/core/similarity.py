@@ -165,4 +165,6 @@ def _taken_in_at_once(similarity: Floats, places: Ints, top: Floats) -> tuple[Fl
     # Not `sum`, which takes another order where there is one label.
     sums = np.add.accumulate(np.concatenate([similarity, padding])[places], axis=0)[-1]
     every = np.concatenate([top, np.concatenate([similarity, padding + MISSING])[places]])
+    if len(top) == 1:
+        return sums, every.max(axis=0, keepdims=True)
     return sums, np.sort(every, axis=0)[-len(top) :]

@@ -29,6 +29,8 @@ class ExpertStack:
             self._bias = np.concatenate([_fitted(one.bias) for one in logistic])
             self._sizes = np.array([one.n_labels + 1 for one in logistic])
             self._starts = np.cumsum(self._sizes) - self._sizes
+            ends = zip(self._starts, self._starts + self._sizes, strict=True)
+            self._columns = [slice(int(start), int(end)) for start, end in ends]
 
     def score(self, vectors: Floats) -> tuple[Floats, ...]:
         """What each expert makes of the texts, as `Expert.score` gives it but for rounding."""
@@ -38,7 +40,7 @@ class ExpertStack:
         logits -= np.repeat(np.maximum.reduceat(logits, self._starts, axis=1), self._sizes, axis=1)
         totals = np.log(np.add.reduceat(np.exp(logits), self._starts, axis=1))
         scores = np.maximum(logits - np.repeat(totals, self._sizes, axis=1), LOG_FLOOR)
-        return tuple(np.split(scores, self._starts[1:], axis=1))
+        return tuple(scores[:, columns] for columns in self._columns)
 
 
 def _fitted(array: Floats | None) -> Floats:
