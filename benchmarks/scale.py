@@ -26,6 +26,8 @@ from benchmarks.watched import watched
 LABELS = (100, 300, 1_000, 3_000)
 GATE_LABELS = (100, 300, 1_000)
 POOLS = (10_000, 100_000, 1_000_000)
+CAPPED = 300
+"""From so many labels on every expert has all the noise rows that it may have."""
 N_REAL = 226
 VECTOR_BYTES = 384 * 4
 UNITS = RESULTS / "scale" / "units.json"
@@ -126,7 +128,10 @@ def _fit_table(found: Found) -> str:
     text = _rows("labels × 20 rows, in one process", FIT, fits)
     power = exponent({n: _phase(r, "fit", "cpu_s") for n, r in fits.items()})
     if power is not None:
-        text += f"\n\nFit cost grows with the labels to the power {power:.2f} (CPU)."
+        text += f"\n\nFit cost grows with the labels to the power {power:.2f} (CPU)"
+        capped = exponent({n: _phase(r, "fit", "cpu_s") for n, r in fits.items() if n >= CAPPED})
+        told = "" if capped is None else f", from {CAPPED} labels on to {capped:.2f}"
+        text += f"{told}: below that the cap of 4,000 noise rows is not reached."
     busy = max(result["load before"] for result in found.values())
     text += f" Highest load of the machine before a cell: {busy:.1f}."
     made = max(0, max(fits) - N_REAL)

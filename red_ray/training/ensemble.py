@@ -60,7 +60,8 @@ class Ensemble:
         everyone = range(len(self.subsets))
         vectors = self.vectors[self.rows]
         self._noise = [self._draw_noise(position, vectors) for position in everyone]
-        _, estimate = await asyncio.gather(self.fit(everyone), self.calibrate())
+        # Cross-fitting first: the router is fitted while the experts are on all rows.
+        estimate, _ = await asyncio.gather(self.calibrate(), self.fit(everyone))
         return estimate
 
     async def fit(self, positions: Iterable[int]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import logsumexp
 
 from red_ray.config import RunConfig
 from red_ray.core.acquisition import WeighedPool, most_uncertain, select_diverse
@@ -242,15 +243,16 @@ class RouterHost:
     ) -> _Crossfitted:
         """What the router makes of the labelled rows at `at`, whose evidence this is."""
         scores = self._the_router.scores(evidence)
-        log_proba = self._the_router.label_log_proba(evidence)
+        energy = np.asarray(logsumexp(scores, axis=1))
+        log_proba = scores - energy[:, None]
         proba, own = np.exp(log_proba), (np.arange(len(at)), labels[at])
         return _Crossfitted(
             rows=rows[at],
             labels=labels[at],
             best=top_labels(proba, self._config.judge.top_k),
             confidence=proba.max(axis=1),
-            none=self._the_router.none_proba(evidence),
-            features=risk_features(evidence, scores, self._columns),
+            none=self._the_router.none_proba(evidence, scores, energy),
+            features=risk_features(evidence, scores, self._columns, energy),
             folds=folds[at],
             trusted=trusted[at],
             log_likelihood=log_proba[own],
