@@ -52,6 +52,7 @@ bench: setup
 	$(BIN)/python -m benchmarks.ledger
 	$(BIN)/python -m benchmarks.serving
 	$(BIN)/python -m benchmarks.batch
+	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.sizing
 	$(BIN)/python -m benchmarks.readme
 

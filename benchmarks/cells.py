@@ -96,11 +96,12 @@ def mean_interval(values: Sequence[float], scale: float = 100.0, digits: int = 2
 
 def _path(benchmark: Benchmark, cell: Cell) -> Path:
     named = json.dumps(cell, sort_keys=True).encode()
-    digest = hashlib.sha256(named + _source_hash(benchmark.sources)).hexdigest()
+    digest = hashlib.sha256(named + source_hash(benchmark.sources)).hexdigest()
     return RESULTS / benchmark.name / f"{cell_name(cell)}-{digest[:12]}.json"
 
 
-def _source_hash(sources: tuple[str, ...]) -> bytes:
+def source_hash(sources: tuple[str, ...]) -> bytes:
+    """Of all files of some parts of red_ray."""
     digest = hashlib.sha256()
     for part in sources:
         place = ROOT / "red_ray" / part

@@ -23,7 +23,7 @@ from red_ray.core.router import Router, says_none, top_labels
 from red_ray.core.thresholds import CalibrationRows, Promise, Thresholds, answer_risk
 from red_ray.encoding import CachedEncoder, EncoderSpec, SentenceEncoder
 from red_ray.errors import EncoderError
-from red_ray.experts import Expert
+from red_ray.experts import Expert, ExpertStack
 from red_ray.types import Alternative, Decision
 
 Floats = NDArray[np.float32]
@@ -217,9 +217,7 @@ class RedModel:
         similar.add(self._examples)
         parts = Parts(
             gate=None if self.gate is None else self.gate.score(vectors)[:, :-1],
-            experts=tuple(expert.score(vectors) for expert in self.experts)
-            if scores is None
-            else scores,
+            experts=self._stack.score(vectors) if scores is None else scores,
             similarity=similar.similarity(self._norms),
             lexical=similar.lexical(self._norms),
         )
@@ -258,6 +256,10 @@ class RedModel:
         ngrams = None if self.space is None else self.space.transform(self.example_texts)
         texts = Texts(self.example_vectors, ngrams)
         return Examples(texts, self.example_labels, len(self.labels))
+
+    @cached_property
+    def _stack(self) -> ExpertStack:
+        return ExpertStack(self.experts)
 
     @cached_property
     def _norms(self) -> CentroidNorms:

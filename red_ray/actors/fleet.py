@@ -192,6 +192,7 @@ def _per_actor(config: RunConfig, n_experts: int) -> int:
     return experts_per_actor(
         n_experts,
         n_nodes=has.n_nodes,
+        n_cpus=has.n_cpus,
         free_bytes=has.free_bytes,
         wanted=config.expert.per_actor,
     )

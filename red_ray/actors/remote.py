@@ -15,7 +15,13 @@ from red_ray.core.partition import Subsets
 from red_ray.errors import ForgottenError
 from red_ray.experts import Expert, FitRows
 from red_ray.training.job import Estimate
-from red_ray.training.router_host import CandidateView, Contradiction, PoolView, RouterParts
+from red_ray.training.router_host import (
+    CandidateView,
+    Contradiction,
+    PoolView,
+    RouterParts,
+    Scores,
+)
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -94,20 +100,24 @@ class Restarted:
                 raise
             except LOST:
                 await asyncio.sleep(wait_s)
-            except ForgottenError:
-                continue
         return await self._tried(name, *args)
 
     async def _tried(self, name: str, *args: Any) -> Any:
+        gives_again = self._is_in_doubt
         try:
-            if self._is_in_doubt:
+            if gives_again:
                 await self.give_again()
                 self._is_in_doubt = False
             return await getattr(self._target, name)(*args)
-        except (ForgottenError, *LOST):
+        except ForgottenError:
+            if gives_again:
+                raise  # what it lacks is not ours to give
+            self._is_in_doubt = True
+        except LOST:
             # Where only the answer was lost, the call was made, and must not be made on top of it.
             self._is_in_doubt = True
             raise
+        return await self._tried(name, *args)
 
 
 class RestartedEncoder(Restarted):
@@ -194,15 +204,20 @@ class RestartedRouter(Restarted):
         self._calibrated = seen
         return estimate
 
-    async def follow_pool(self, *rows: Ints) -> None:
+    async def follow_pool(self, *rows: Ints) -> int:
         """See `RouterHost.follow_pool`."""
-        await self._call("follow_pool", *rows)
+        n_at_once: int = await self._call("follow_pool", *rows)
         self._learned = [("follow_pool", rows)]
+        return n_at_once
 
     async def learn(self, *rows: Ints) -> None:
         """See `RouterHost.learn`."""
         await self._call("learn", *rows)
         self._learned.append(("learn", rows))
+
+    async def weigh(self, first: int, scores: Scores) -> None:
+        """See `RouterHost.weigh`; what was weighed is not kept here: the scores are too many."""
+        await self._call("weigh", first, scores)
 
     async def view_pool(self, *seen: Any) -> PoolView:
         """See `RouterHost.view_pool`."""

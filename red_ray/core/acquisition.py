@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import entr
+
+from red_ray.core.router import says_none, top_labels
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -14,6 +17,48 @@ Ints = NDArray[np.int64]
 
 OVERSAMPLE = 10
 """The diverse choice is made among this many times the wanted number of most uncertain texts."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeighedPool:
+    """What is kept of each text of a pool: its probabilities, one for each label, are not.
+
+    Attributes:
+        unsure: see `uncertainty`, shape (n_texts,); not a number where nothing is known yet.
+        is_none: whether no label fits, shape (n_texts,).
+        best: the most probable labels, best first, shape (n_texts, top_k).
+    """
+
+    unsure: Doubles
+    is_none: NDArray[np.bool_]
+    best: NDArray[np.int32]
+
+    @classmethod
+    def empty(cls, n_texts: int, top_k: int) -> Self:
+        """A pool of which nothing is known yet."""
+        best = np.zeros((n_texts, top_k), dtype=np.int32)
+        return cls(np.full(n_texts, np.nan), np.zeros(n_texts, dtype=bool), best)
+
+    def take_in(
+        self,
+        first: int,
+        distribution: Doubles,
+        *,
+        kind: Literal["margin", "entropy"],
+        none_threshold: float,
+    ) -> None:
+        """Take in the probabilities of the texts from `first` on.
+
+        Args:
+            first: position in the pool.
+            distribution: over labels and *none*, shape (n_some, n_labels + 1).
+            kind: measure of uncertainty.
+            none_threshold: see `says_none`.
+        """
+        some = slice(first, first + len(distribution))
+        self.unsure[some] = uncertainty(distribution, kind)
+        self.is_none[some] = says_none(distribution, none_threshold)
+        self.best[some] = top_labels(distribution[:, :-1], self.best.shape[1])
 
 
 def uncertainty(distribution: Doubles, kind: Literal["margin", "entropy"]) -> Doubles:
@@ -30,8 +75,15 @@ def uncertainty(distribution: Doubles, kind: Literal["margin", "entropy"]) -> Do
     """
     if kind == "entropy":
         return np.asarray(entr(distribution).sum(axis=1) / np.log(distribution.shape[1]))
-    top = -np.partition(-distribution, 1, axis=1)[:, :2]
-    return np.asarray(1 - (top[:, 0] - top[:, 1]))
+    others, rows = distribution.copy(), np.arange(len(distribution))
+    best = distribution.argmax(axis=1)
+    others[rows, best] = -np.inf
+    return np.asarray(1 - (distribution[rows, best] - others.max(axis=1)))
+
+
+def most_uncertain(scores: Doubles, n: int) -> Ints:
+    """The positions among which the diverse choice of `n` is made, highest score first."""
+    return np.asarray(np.argsort(-scores, kind="stable")[: OVERSAMPLE * n], dtype=np.int64)
 
 
 def select_diverse(scores: Doubles, vectors: Floats, n: int, *, diversity: float) -> Ints:
@@ -49,7 +101,7 @@ def select_diverse(scores: Doubles, vectors: Floats, n: int, *, diversity: float
     Returns:
         Positions in `scores`, shape (min(n, n_texts),).
     """
-    ranked = np.argsort(-scores, kind="stable")[: OVERSAMPLE * n]
+    ranked = most_uncertain(scores, n)
     near = np.zeros(len(ranked))
     chosen: list[int] = []
     for _ in range(min(n, len(ranked))):

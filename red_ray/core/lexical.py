@@ -19,6 +19,10 @@ N_FEATURES = 2**18
 the document frequencies cost 2 MB in a bundle."""
 
 
+FIT_TEXTS = 2**14
+"""Texts whose n-grams are counted at a time: of a million they would fill 2 GB."""
+
+
 @dataclass(frozen=True, slots=True)
 class LexicalSpace:
     """TF-IDF over character and word n-grams, half of the weight each.
@@ -33,8 +37,10 @@ class LexicalSpace:
     @classmethod
     def fit(cls, texts: Sequence[str]) -> LexicalSpace:
         """Count document frequencies over `texts` (smoothed as scikit-learn's TF-IDF does)."""
-        counts = count_ngrams(texts, N_FEATURES)
-        frequency = np.bincount(counts.indices, minlength=counts.shape[1])
+        frequency = np.zeros(2 * N_FEATURES, dtype=np.int64)
+        for start in range(0, len(texts), FIT_TEXTS):
+            counts = count_ngrams(texts[start : start + FIT_TEXTS], N_FEATURES)
+            frequency += np.bincount(counts.indices, minlength=counts.shape[1])
         idf = np.log((1 + len(texts)) / (1 + frequency)) + 1
         return cls(idf=np.asarray(idf, dtype=np.float32))
 

@@ -94,9 +94,10 @@ def _greedy(embeddings: Floats, sizes: Sequence[int], *, nearest: bool) -> list[
     similarity = embeddings @ embeddings.T
     sign = 1.0 if nearest else -1.0
     left = np.ones(len(embeddings), dtype=bool)
+    partners = _Partners(sign * similarity)
     groups = []
     for size in sizes:
-        first = _most_extreme(sign * similarity, left)
+        first = partners.most_extreme(left)
         group = [first]
         left[first] = False
         to_group = similarity[first].copy()
@@ -110,9 +111,23 @@ def _greedy(embeddings: Floats, sizes: Sequence[int], *, nearest: bool) -> list[
     return groups
 
 
-def _most_extreme(scores: Floats, left: NDArray[np.bool_]) -> int:
-    """The label left whose best partner among those left scores highest."""
-    rows = np.flatnonzero(left)
-    among = scores[np.ix_(rows, rows)].copy()
-    np.fill_diagonal(among, -np.inf)
-    return int(rows[among.max(axis=1).argmax()]) if len(rows) > 1 else int(rows[0])
+class _Partners:
+    """The best partner of each label among those left.
+
+    It changes only where it was taken, so that all subsets together cost near the square of the
+    number of labels, not its cube.
+    """
+
+    def __init__(self, scores: Floats) -> None:
+        np.fill_diagonal(scores, -np.inf)
+        self._scores = scores
+        self._best = scores.argmax(axis=1)
+
+    def most_extreme(self, left: NDArray[np.bool_]) -> int:
+        """The label left whose best partner among those left scores highest."""
+        rows = np.flatnonzero(left)
+        if len(rows) == 1:
+            return int(rows[0])
+        stale = rows[~left[self._best[rows]]]
+        self._best[stale] = rows[self._scores[np.ix_(stale, rows)].argmax(axis=1)]
+        return int(rows[self._scores[rows, self._best[rows]].argmax()])

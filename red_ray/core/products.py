@@ -34,8 +34,9 @@ def dense_product(left: sparse.csr_matrix, right: sparse.csr_matrix) -> Floats:
     n_rows, n_columns = left.shape[0], right.shape[1]
     product = np.zeros((n_rows, n_columns), dtype=np.float32)
     starts = np.empty(BLOCK_ROWS + 1, dtype=np.int32)
-    columns = np.empty(BLOCK_ROWS * n_columns, dtype=np.int32)
-    values = np.empty(BLOCK_ROWS * n_columns, dtype=np.float32)
+    # No larger than they must be: what the system hands out anew costs more than one text's sums.
+    columns = np.empty(min(BLOCK_ROWS, n_rows) * n_columns, dtype=np.int32)
+    values = np.empty(min(BLOCK_ROWS, n_rows) * n_columns, dtype=np.float32)
     ours, theirs = (left.indices, left.data), (right.indptr, right.indices, right.data)
     for first in range(0, n_rows, BLOCK_ROWS):
         block = product[first : first + BLOCK_ROWS]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,6 +15,10 @@ from red_ray.core.similarity import LabelSimilarity, Turns
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+BLOCK_CELLS = 2**26
+"""Similarities of texts to examples that are held at a time: 256 MB. Below it all texts are
+compared at once, so that a small set keeps its bits, which depend on the product's shape."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +74,8 @@ class CentroidNorms:
         self._counts = np.zeros(n_labels, dtype=np.int64)
         self._vector_sums: Floats | None = None
         self._ngram_sums: sparse.csr_matrix | None = None
-        self._by_ngram: Floats | None = None  # until examples come in
+        self._by_embedding: Floats | None = None  # until examples come in
+        self._by_ngram: Floats | None = None
 
     def add(self, examples: Examples) -> None:
         """Take in new examples."""
@@ -77,7 +83,7 @@ class CentroidNorms:
         self._counts += np.asarray(member.sum(axis=1), dtype=np.int64).ravel()
         vectors = np.asarray(member @ examples.texts.vectors)
         self._vector_sums = vectors if self._vector_sums is None else self._vector_sums + vectors
-        self._by_ngram = None
+        self._by_embedding = self._by_ngram = None
         if examples.texts.ngrams is not None:
             ngrams = sparse.csr_matrix(member @ examples.texts.ngrams)
             sums = self._ngram_sums
@@ -89,7 +95,9 @@ class CentroidNorms:
         """Shape (n_labels,); 0 for a label without examples."""
         if self._vector_sums is None:
             return np.zeros(len(self._counts), dtype=np.float32)
-        return self._per_row(np.linalg.norm(self._vector_sums, axis=1))
+        if self._by_embedding is None:
+            self._by_embedding = self._per_row(np.linalg.norm(self._vector_sums, axis=1))
+        return self._by_embedding
 
     def by_ngram(self) -> Floats:
         """Shape (n_labels,); 0 for a label without examples."""
@@ -122,9 +130,20 @@ class SimilarityEvidence:
 
     def add(self, examples: Examples) -> None:
         """Compare the texts with new examples."""
-        self._by_embedding.add(examples.similarity(self._texts), examples.turns)
+        blocks = map(examples.similarity, self._blocks(len(examples.labels)))
+        self._by_embedding.add_blocks(blocks, examples.turns)
         if self._by_ngram is not None:
-            self._by_ngram.add(examples.lexical_similarity(self._texts), examples.turns)
+            blocks = map(examples.lexical_similarity, self._blocks(len(examples.labels)))
+            self._by_ngram.add_blocks(blocks, examples.turns)
+
+    def _blocks(self, n_examples: int) -> Iterator[Texts]:
+        """The texts, so many at a time that their similarities stay within `BLOCK_CELLS`."""
+        n_texts = max(1, BLOCK_CELLS // max(1, n_examples))
+        if len(self._texts) <= n_texts:
+            yield self._texts
+            return
+        for start in range(0, len(self._texts), n_texts):
+            yield self._texts.take(slice(start, start + n_texts))
 
     def similarity(self, norms: CentroidNorms) -> tuple[Floats, Floats, Floats]:
         """Centroid, nearest, mean of the three nearest; each (n_texts, n_labels)."""

@@ -24,6 +24,9 @@ Ints = NDArray[np.int64]
 RIDGE = 1e-3
 """Penalty on the squared weights: holds columns that say the same from growing apart."""
 
+FEW_LABELS = 16
+"""So many best labels are found one by one, faster than by sorting all."""
+
 NOVELTY_SIGNS = np.array([-1.0, -1.0, 1.0])
 """Novelty falls with energy and nearest similarity, rises with noise."""
 
@@ -80,9 +83,9 @@ class Router:
 
     def distribution(self, evidence: Floats) -> Doubles:
         """One distribution, shape (n_texts, n_labels + 1), the last column *none*."""
-        none = self.none_proba(evidence)[:, None]
-        labels = np.exp(self.label_log_proba(evidence)) * (1 - none)
-        return np.hstack([labels, none])
+        scores = self.scores(evidence)
+        energy = np.asarray(logsumexp(scores, axis=1))
+        return with_none(scores, energy, self.none_proba(evidence, scores, energy))
 
     def _novelty(self, parts: Doubles) -> Doubles:
         return np.asarray(((parts - self.novelty_mean) / self.novelty_scale) @ NOVELTY_SIGNS)
@@ -150,19 +153,15 @@ def fit_router(
     )
 
 
-def mean_log_likelihood(router: Router, evidence: Floats, labels: Ints) -> float:
-    """Mean log-probability of the rows' own labels, given that a label fits."""
-    log_proba = router.label_log_proba(evidence)
-    return float(log_proba[np.arange(len(labels)), labels].mean())
-
-
 def _fit_weights(evidence: Floats, labels: Ints) -> Doubles:
     # Centred, which the softmax does not see, and a column that does not vary (the noise of a lone
     # expert) is not blown up: float32 would hold nothing of the others beside it.
     mean = evidence.mean(axis=(0, 1), dtype=np.float64)
     spread = evidence.std(axis=(0, 1), dtype=np.float64)
     scale = np.where(spread > 1e-6, spread, 1.0)
-    scaled = np.asarray((evidence - mean) / scale, dtype=np.float32)
+    scaled = np.empty_like(evidence, dtype=np.float32)
+    for column in range(evidence.shape[2]):  # one by one: the quotient is twice as wide
+        scaled[:, :, column] = (evidence[:, :, column] - mean[column]) / scale[column]
     rows = np.arange(len(labels))
     true = scaled[rows, labels].mean(axis=0, dtype=np.float64)
 
@@ -223,13 +222,37 @@ def _fit_none(known: Doubles, strange: Doubles, prior: float) -> tuple[float, fl
     return float(slope), float(bias + logit(prior))
 
 
+def with_none(scores: Doubles, energy: Doubles, none: Doubles) -> Doubles:
+    """One distribution, shape (n_texts, n_labels + 1), the last column *none*.
+
+    Args:
+        scores: unnormalised log-scores of the labels, shape (n_texts, n_labels).
+        energy: their `logsumexp` over the labels, shape (n_texts,).
+        none: probability of *none*, shape (n_texts,).
+    """
+    labels = np.exp(scores - energy[:, None]) * (1 - none[:, None])
+    return np.hstack([labels, none[:, None]])
+
+
 def says_none(distribution: Doubles, threshold: float) -> NDArray[np.bool_]:
     """Which texts fit no label, shape (n_texts,): the rule of decisions and of the loop alike."""
     return np.asarray(distribution[:, -1] >= threshold)
 
 
 def top_labels(proba: Doubles, k: int) -> Ints:
-    """The `k` most probable labels of each row, best first, shape (n_texts, k); ties by index."""
-    values = np.asarray(proba)
-    k = min(k, values.shape[1])
-    return np.asarray(np.argsort(-values, axis=1, kind="stable")[:, :k], dtype=np.int64)
+    """The `k` most probable labels of each row, best first, shape (n_texts, k); ties by index.
+
+    Args:
+        proba: probabilities or their logarithms, finite, shape (n_texts, n_labels).
+        k: how many; fewer where there are fewer labels.
+    """
+    k = min(k, np.shape(proba)[1])
+    if k > FEW_LABELS:
+        order = np.argsort(-np.asarray(proba), axis=1, kind="stable")
+        return np.asarray(order[:, :k], dtype=np.int64)
+    values, rows = np.array(proba), np.arange(len(proba))
+    best = np.empty((len(values), k), dtype=np.int64)
+    for place in range(k):
+        best[:, place] = values.argmax(axis=1)
+        values[rows, best[:, place]] = -np.inf
+    return best

@@ -6,6 +6,7 @@ pool is kept up to date for the price of its similarities to the new examples al
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,18 +84,28 @@ class LabelSimilarity:
             similarity: dot product of each text with each new example, shape (n_texts, n_new).
             turns: of the new examples.
         """
-        present = turns.present
-        for start in range(0, len(similarity), BLOCK_TEXTS):
-            block = slice(start, start + BLOCK_TEXTS)
-            values = np.ascontiguousarray(similarity[block].T)[turns.order]
-            top = self._top[:, present, block]
-            if values.shape[1] <= FEW_TEXTS and turns.places is not None:
-                sums, top = _taken_in_at_once(values, turns.places, top)
-            else:
-                sums = _taken_in(values, turns.sizes, top)
-            self._sum[present, block] += sums
-            self._top[:, present, block] = top
-        self._counts[present] += turns.counts
+        self.add_blocks([similarity], turns)
+
+    def add_blocks(self, blocks: Iterable[Floats], turns: Turns) -> None:
+        """As `add`, the texts coming some at a time, each block as `similarity` there."""
+        first = 0
+        for similarity in blocks:
+            for start in range(0, len(similarity), BLOCK_TEXTS):
+                self._take_in(similarity[start : start + BLOCK_TEXTS], turns, first + start)
+            first += len(similarity)
+        self._counts[turns.present] += turns.counts
+
+    def _take_in(self, similarity: Floats, turns: Turns, first: int) -> None:
+        """Take in new examples for the texts from `first` on."""
+        present, block = turns.present, slice(first, first + len(similarity))
+        values = np.ascontiguousarray(similarity.T)[turns.order]
+        top = self._top[:, present, block]
+        if values.shape[1] <= FEW_TEXTS and turns.places is not None:
+            sums, top = _taken_in_at_once(values, turns.places, top)
+        else:
+            sums = _taken_in(values, turns.sizes, top)
+        self._sum[present, block] += sums
+        self._top[:, present, block] = top
 
     def centroid(self, mean_norms: Floats) -> Floats:
         """Cosine to each label's centroid, shape (n_texts, n_labels).
@@ -154,4 +165,6 @@ def _taken_in_at_once(similarity: Floats, places: Ints, top: Floats) -> tuple[Fl
     # Not `sum`, which takes another order where there is one label.
     sums = np.add.accumulate(np.concatenate([similarity, padding])[places], axis=0)[-1]
     every = np.concatenate([top, np.concatenate([similarity, padding + MISSING])[places]])
+    if len(top) == 1:
+        return sums, every.max(axis=0, keepdims=True)
     return sums, np.sort(every, axis=0)[-len(top) :]

@@ -4,11 +4,13 @@ from red_ray.experts.base import Expert, ExpertSpec, make_expert
 from red_ray.experts.forest import RandomForestExpert
 from red_ray.experts.host import ExpertHost, FitRows
 from red_ray.experts.logistic import LogisticRegressionExpert
+from red_ray.experts.stacked import ExpertStack
 
 __all__ = [
     "Expert",
     "ExpertHost",
     "ExpertSpec",
+    "ExpertStack",
     "FitRows",
     "LogisticRegressionExpert",
     "RandomForestExpert",

@@ -21,6 +21,10 @@ from red_ray.training.router_host import Scores
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
+HELD_ROWS = 20_000
+"""Rows that are held back in turn, at most: more say nothing new of a router with a few weights,
+and their evidence, a cell for each label, would grow with the square of the labels."""
+
 
 class Ensemble:
     """Experts, gate and router over one partition, and the rows they learn from.
@@ -54,8 +58,10 @@ class Ensemble:
     async def full_fit(self) -> Estimate:
         """Draw the noise anew, fit every expert on all rows and the router on cross-fitted ones."""
         everyone = range(len(self.subsets))
-        self._noise = [self._draw_noise(position) for position in everyone]
-        _, estimate = await asyncio.gather(self.fit(everyone), self.calibrate())
+        vectors = self.vectors[self.rows]
+        self._noise = [self._draw_noise(position, vectors) for position in everyone]
+        # Cross-fitting first: the router is fitted while the experts are on all rows.
+        estimate, _ = await asyncio.gather(self.calibrate(), self.fit(everyone))
         return estimate
 
     async def fit(self, positions: Iterable[int]) -> None:
@@ -71,6 +77,9 @@ class Ensemble:
         """Fit the router on cross-fitted scores of all labelled rows."""
         rng = np.random.default_rng([self.config.seed, 2])
         folds = stratified_folds(self.labels, self.config.router.folds, rng)
+        held = np.flatnonzero(folds >= 0)
+        if len(held) > HELD_ROWS:
+            folds[rng.choice(held, len(held) - HELD_ROWS, replace=False)] = -1
         gate = self.crew.gate
         scored = await asyncio.gather(
             gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
@@ -109,13 +118,12 @@ class Ensemble:
             for position, noise in enumerate(self._noise)
         )
 
-    def _draw_noise(self, position: int) -> Ints:
+    def _draw_noise(self, position: int, vectors: Floats) -> Ints:
         # Seeded by the position and by how many rows there are: a full refit draws anew, and
         # what the other experts draw changes nothing.
         rng = np.random.default_rng([self.config.seed, 1, position, len(self.rows)])
         own = np.isin(self.labels, self.subsets[position])
         noise = self.config.noise
-        vectors = self.vectors[self.rows]
         return draw_noise(vectors, own, cap=noise.cap, factor=noise.factor, rng=rng)
 
     def _fit_rows(self, position: int, folds: Ints) -> FitRows:

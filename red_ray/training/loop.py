@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import LoopConfig
 from red_ray.core.stopping import LoopState, Phase, StopRule
-from red_ray.errors import JudgeUnavailable
+from red_ray.errors import ForgottenError, JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.training.ensemble import Ensemble, as_scores, nothing
 from red_ray.training.fleet import Validator
@@ -23,6 +23,7 @@ from red_ray.training.job import Estimate, TrainingJob
 from red_ray.training.router_host import CandidateView, PoolView, Scores
 from red_ray.types import Candidate, Iteration, Outcome, Progress, Question, Verdict
 
+Ints = NDArray[np.int64]
 T = TypeVar("T")
 
 FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
@@ -121,6 +122,7 @@ class ActiveLoop:
         self._n_calibrated = len(ensemble.rows)
         self._stale = set(range(len(ensemble.subsets)))
         self._scores: list[NDArray[np.float32] | None] = [None] * len(self._stale)
+        self._at_once = len(job.pool)
         self._rule = _stop_rule(job.config.loop)
 
     async def run(self) -> AsyncGenerator[Progress, None]:
@@ -129,13 +131,14 @@ class ActiveLoop:
         if ensemble.estimate is None:
             raise RuntimeError("fit the ensemble before the loop starts")
         self._likelihoods.append(ensemble.estimate.log_likelihood)
-        await ensemble.crew.router.follow_pool(self._pool, ensemble.rows, ensemble.labels)
+        router = ensemble.crew.router
+        self._at_once = await router.follow_pool(self._pool, ensemble.rows, ensemble.labels)
         async with aclosing(self._describe()) as steps:
             async for step in steps:
                 yield step
         while True:
-            score_s, scores = await self._measured(self._score_pool())
-            acquire_s, view = await self._measured(self._view(scores))
+            score_s, weigh_s = await self._weigh_pool()
+            choose_s, view = await self._measured(self._view())
             self.stop_reason = self._rule.reason(self._state(view)) or ""
             if self.stop_reason and self._n_unasked:
                 self.stop_reason = "budget"  # with more of it the rule had seen another model
@@ -153,6 +156,7 @@ class ActiveLoop:
                 yield Progress("loop", self._n_done, limit, f"stopped: {self._why()}")
                 return
             iteration, gained = await self._learn(view, asked)
+            acquire_s = weigh_s + choose_s
             iteration = replace(iteration, score_s=score_s, acquire_s=acquire_s, judge_s=judge_s)
             yield Progress("loop", iteration.iteration, limit, "", iteration, gained)
 
@@ -228,26 +232,50 @@ class ActiveLoop:
             questions=tuple(questions),
         )
 
-    async def _score_pool(self) -> Scores:
-        """Scores of the whole pool; of the experts, only those that changed are asked again."""
-        stale, crew = sorted(self._stale), self._ensemble.crew
-        scored = await asyncio.gather(
-            crew.gate.score(self._pool) if crew.gate is not None else nothing(),
-            *(crew.experts[position].score(self._pool) for position in stale),
-        )
-        for position, scores in zip(stale, scored[1:], strict=True):
-            self._scores[position] = scores
+    async def _weigh_pool(self) -> tuple[float, float]:
+        """Have the whole pool scored and weighed, some texts at a time; the seconds of each."""
+        score_s = weigh_s = 0.0
+        for first in range(0, len(self._pool), self._at_once):
+            scoring = self._score(self._pool[first : first + self._at_once])
+            seconds, scores = await self._measured(scoring)
+            score_s += seconds
+            weighing = self._ensemble.crew.router.weigh(first, scores)
+            weigh_s += (await self._measured(weighing))[0]
         self._stale.clear()
-        return as_scores([scored[0], *self._scores])
+        return score_s, weigh_s
 
-    async def _view(self, scores: Scores) -> PoolView:
-        router = self._ensemble.crew.router
-        view = await router.view_pool(self._left, scores, self._phase, self._n_done)
+    async def _score(self, rows: Ints) -> Scores:
+        """Scores of some of the pool; where they are all, only the experts that changed are asked.
+
+        Those of a pool that is weighed in parts are not kept: they would fill the memory.
+        """
+        crew, whole = self._ensemble.crew, len(rows) == len(self._pool)
+        asked = sorted(self._stale) if whole else range(len(crew.experts))
+        gate, *scored = await asyncio.gather(
+            crew.gate.score(rows) if crew.gate is not None else nothing(),
+            *(crew.experts[position].score(rows) for position in asked),
+        )
+        if not whole:
+            return as_scores([gate, *scored])
+        for position, scores in zip(asked, scored, strict=True):
+            self._scores[position] = scores
+        return as_scores([gate, *self._scores])
+
+    async def _view(self) -> PoolView:
+        view = await self._viewed(self._phase)
         phase = self._rule.next_phase(self._state(view))
         if phase == self._phase:
             return view
         self._phase, self._n_in_phase = phase, 0
-        return await router.view_pool(self._left, scores, phase, self._n_done)
+        return await self._viewed(phase)
+
+    async def _viewed(self, phase: Phase) -> PoolView:
+        router = self._ensemble.crew.router
+        try:
+            return await router.view_pool(self._left, phase, self._n_done)
+        except ForgottenError:  # the router was lost since the pool was weighed
+            await self._weigh_pool()
+        return await router.view_pool(self._left, phase, self._n_done)
 
     def _state(self, view: PoolView) -> LoopState:
         return LoopState(

@@ -118,6 +118,17 @@ async def test_what_was_done_but_not_told_is_not_done_twice() -> None:
     assert since_load == ["calibrate", "follow_pool", "learn"]
 
 
+async def test_what_a_handle_has_not_to_give_is_told_at_once(waited: list[float]) -> None:
+    """The scores of a pool, say, are not kept: the loop has the pool weighed again."""
+    unweighed = ForgottenError("weigh first")
+    actor = FakeActor({2: unweighed, 5: unweighed})  # once more after load and calibrate
+    router = RestartedRouter(actor, "vectors", ["a text"], ((0, 1),))
+    await router.calibrate("rows")
+    with pytest.raises(ForgottenError):
+        await router.view_pool("left")
+    assert waited == []
+
+
 async def test_a_machine_that_is_long_in_coming_is_waited_for(waited: list[float]) -> None:
     actor = FakeActor(dict.fromkeys(range(7), GONE))
     await RestartedEncoder(actor).encode(["a text"])

@@ -5,7 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from red_ray.core.acquisition import select_diverse, uncertainty
+from red_ray.core.acquisition import (
+    WeighedPool,
+    most_uncertain,
+    select_diverse,
+    uncertainty,
+)
 from red_ray.core.partition import unit_rows
 
 ROWS = np.array([[1, 0, 0, 0], [0.25, 0.25, 0.25, 0.25], [0.5, 0.5, 0, 0], [0.2, 0.1, 0.6, 0.1]])
@@ -77,3 +82,35 @@ def test_the_last_text_of_a_large_pool_can_be_the_first_chosen():
     scores = rng.random(5000) * 0.5
     scores[-1] = 1.0
     assert select_diverse(scores, vectors, 10, diversity=0.5)[0] == 4999
+
+
+def test_the_choice_among_the_most_uncertain_is_that_among_all():
+    """What lets a large pool be chosen from without a copy of its vectors."""
+    rng = np.random.default_rng(1)
+    vectors = unit_rows(rng.standard_normal((500, 8)).astype(np.float32))
+    scores = rng.integers(0, 40, 500) / 40
+    few = most_uncertain(scores, 7)
+    among = few[select_diverse(scores[few], vectors[few], 7, diversity=0.5)]
+    assert among.tolist() == select_diverse(scores, vectors, 7, diversity=0.5).tolist()
+
+
+@pytest.mark.parametrize("kind", ["margin", "entropy"])
+def test_a_pool_taken_in_by_parts_is_the_pool_taken_in_whole(kind):
+    """Bit by bit."""
+    proba = np.random.default_rng(2).dirichlet(np.full(9, 0.3), size=50)
+    whole, parts = WeighedPool.empty(50, 3), WeighedPool.empty(50, 3)
+    whole.take_in(0, proba, kind=kind, none_threshold=0.2)
+    for start in (40, 0, 13, 26):
+        end = min(50, start + 14)
+        parts.take_in(start, proba[start:end], kind=kind, none_threshold=0.2)
+    assert parts.unsure.tobytes() == whole.unsure.tobytes() == uncertainty(proba, kind).tobytes()
+    assert (parts.best == np.argsort(-proba[:, :-1], axis=1)[:, :3]).all()
+    assert (parts.is_none == (proba[:, -1] >= 0.2)).all()
+    assert 0 < parts.is_none.sum() < 50
+
+
+def test_the_margin_of_two_equals_is_one():
+    torn = np.array([[0.4, 0.2, 0.4], [0.0, 1.0, 0.0]])
+    before = torn.copy()
+    assert uncertainty(torn, "margin").tolist() == [1.0, 0.0]
+    assert (torn == before).all()

@@ -60,5 +60,5 @@ def test_a_part_that_is_missing_leaves_zeros_and_the_rest_alone(parts):
 
 
 def test_an_expert_too_few_is_refused(parts):
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(ValueError, match="scores of 1 experts for"):
         assemble(without(parts, experts=parts.experts[:1]), SUBSETS)

@@ -89,3 +89,8 @@ def test_half_of_a_surrogate_pair_reads_as_a_question_mark(space):
     """It comes from broken JSON and has no UTF-8; the encoder reads it the same way."""
     broken, sound = space.transform(["card \ud800 lost", "card ? lost"])
     assert (broken != sound).nnz == 0
+
+
+def test_frequencies_counted_in_parts_are_those_of_all(space, monkeypatch):
+    monkeypatch.setattr("red_ray.core.lexical.FIT_TEXTS", 2)
+    assert LexicalSpace.fit(TEXTS).idf.tobytes() == space.idf.tobytes()

@@ -100,3 +100,24 @@ def test_many_examples_do_not_outweigh_the_name():
 
 def test_a_row_of_zeros_stays_zero():
     assert unit_rows(np.zeros((1, 3), np.float32)).tolist() == [[0, 0, 0]]
+
+
+def every_pair_anew(embeddings, sizes, sign):
+    """The greedy rule as it is told, each subset looking at every pair that is left."""
+    similarity, left, groups = embeddings @ embeddings.T, list(range(len(embeddings))), []
+    for size in sizes:
+        best = {i: max((sign * similarity[i, j] for j in left if j != i), default=0) for i in left}
+        group = [max(left, key=lambda i: (best[i], -i))]
+        while len(group) < size:
+            rest = [i for i in left if i not in group]
+            group.append(max(rest, key=lambda i: (sign * similarity[group, i].sum(), -i)))
+        left = [i for i in left if i not in group]
+        groups.append(tuple(sorted(group)))
+    return groups
+
+
+@pytest.mark.parametrize(("strategy", "sign"), [("similar", 1), ("dissimilar", -1)])
+def test_partners_that_are_remembered_cut_as_all_pairs_do(strategy, sign):
+    points = unit_rows(np.random.default_rng(4).standard_normal((43, 6)).astype(np.float32))
+    sizes = [len(subset) for subset in cut(points, strategy=strategy)]
+    assert list(cut(points, strategy=strategy)) == every_pair_anew(points, sizes, sign)

@@ -116,3 +116,12 @@ def test_the_nearest_come_first_and_equals_in_their_order():
     assert list(nearest_first(similarity, positions, 4)) == [7, 12, 9, 20]
     assert list(nearest_first(similarity, positions, 9)) == [7, 12, 9, 20, 4]
     assert list(nearest_first(similarity, positions, 0)) == []
+
+
+@pytest.mark.parametrize("cells", [1, 6, 12])
+def test_texts_compared_some_at_a_time_are_compared_alike(known, monkeypatch, cells):
+    """Six examples: one text at a time, one, two; three are asked about."""
+    whole = columns(*evidence(known, [slice(0, 6)]))
+    monkeypatch.setattr("red_ray.core.retrieval.BLOCK_CELLS", cells)
+    for part, expected in zip(columns(*evidence(known, [slice(0, 6)])), whole, strict=True):
+        np.testing.assert_allclose(part, expected, rtol=1e-6)
