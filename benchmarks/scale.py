@@ -145,7 +145,7 @@ def _use_table(found: Found) -> str:
 
 def _pool_table(found: Found) -> str:
     lines = [
-        "| labels | pool | read s | read MB above the embeddings | weighed texts/s | select s |"
+        "| labels | pool | read s | read MB above the embeddings | weighed texts/CPU s | select s |"
         " select CPU s | select MB above the embeddings |",
         "|" + "---|" * 8,
     ]
@@ -156,13 +156,16 @@ def _pool_table(found: Found) -> str:
             cells = (
                 f"{_phase(result, 'read', 's'):,.1f}",
                 f"{_phase(result, 'read', 'peak_mb') - kept:,.0f}",
-                f"{result['n weighed'] / spent:,.0f}",
+                "kept" if result["at once"] == size else f"{result['n weighed'] / spent:,.0f}",
                 f"{result['select s']:,.1f}",
                 f"{result['select cpu s']:,.1f}",
                 f"{_phase(result, 'select', 'peak_mb') - kept:,.0f}",
             )
             lines.append(f"| {n:,} | {size:,} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) if len(lines) > 2 else ""
+    if len(lines) == 2:
+        return ""
+    kept = "Kept: its similarities are worked out once, when it is read, and go on from there."
+    return "\n".join(lines) + f"\n\n{kept}"
 
 
 def _other(found: Found) -> str:

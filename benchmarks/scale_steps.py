@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -125,6 +126,15 @@ def _fill_store(config: RunConfig, texts: Sequence[str], vectors: np.ndarray) ->
         EmbeddingStore(config.encoder.store, encoder.spec).put(texts, vectors)
 
 
+def _fill_store_apart(config: RunConfig, texts: Sequence[str], vectors: np.ndarray) -> None:
+    """In a process of its own: a driver that trains on a cluster holds no encoder."""
+    filling = multiprocessing.get_context("spawn").Process(
+        target=_fill_store, args=(config, texts, vectors)
+    )
+    filling.start()
+    filling.join()
+
+
 def _job(config: RunConfig, labels: Labels, rows: Any, pool_texts: Sequence[str]) -> TrainingJob:
     named = tuple(labels.names[label] for label in rows[2])
     return TrainingJob(tuple(rows[0]), named, tuple(pool_texts), {}, config)
@@ -224,7 +234,7 @@ def fit_on_ray(cell: Mapping[str, Any], tell: Tell) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         labels, rows, _ = _made(cell["labels"], 0)
         config = config_of(Path(name))
-        _fill_store(config, rows[0], rows[1])
+        _fill_store_apart(config, rows[0], rows[1])
         tell("session")
         with ray_session():
             done = train_on_cluster(

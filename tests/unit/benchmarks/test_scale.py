@@ -60,6 +60,7 @@ def chosen(size):
         "n weighed": 4000,
         "select s": 20.0,
         "select cpu s": 20.0,
+        "at once": 2000,
         "load before": 0.2,
     }
 
