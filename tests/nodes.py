@@ -109,7 +109,8 @@ class Nodes:
     def start_head(self, *options: str) -> Node:
         """Start the head, and know how to join it."""
         port = free_port()
-        arguments = ["--head", f"--port={port}", "--num-cpus=0", *options]
+        ports = (f"--port={port}", f"--ray-client-server-port={free_port()}")
+        arguments = ["--head", *ports, "--num-cpus=0", "--include-dashboard=false", *options]
         self.environment["RAY_ADDRESS"] = f"{HEAD}:{port}"
         self.head = self._start("head", HEAD, *arguments)
         self._wait_for(HEAD, self.head)
@@ -157,7 +158,11 @@ class Nodes:
         program = Path(sys.executable).with_name("ray")
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [str(program), "start", f"--node-ip-address={address}", *arguments, "--block"],
+                [
+                    *(str(program), "start", "--block", f"--node-ip-address={address}"),
+                    f"--dashboard-agent-listen-port={free_port()}",  # else one for all of a machine
+                    *arguments,
+                ],
                 env={**self.environment, **NODE},
                 stdout=log,
                 stderr=subprocess.STDOUT,
