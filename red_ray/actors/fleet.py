@@ -116,7 +116,7 @@ class RayFleet:
 
     async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
         """See `Fleet.reduce`."""
-        task: Any = ray.remote(umap_reduce)
+        task: Any = ray.remote(max_calls=1)(umap_reduce)  # its process, half a GB, ends with it
         reduced: Floats = await task.options(
             num_cpus=0, name=f"umap: {len(embeddings)} labels"
         ).remote(embeddings, n_dims, seed)

@@ -37,8 +37,8 @@ class Turns:
         counts: examples of each of them.
         order: the examples' positions, turn by turn, each in the order of `present`.
         sizes: how many examples each turn has.
-        places: where in `order` each turn has an example of each label, past the end where it has
-            none, shape (n_turns, n_present); None where most would be past the end.
+        places: which example each turn has of each label, past the end where it has none, shape
+            (n_turns, n_present); None where most would be past the end.
     """
 
     present: Ints
@@ -62,7 +62,8 @@ class Turns:
         if 0 < len(sizes) * len(found) <= 2 * len(labels):
             in_turn = np.arange(len(found))
             starts = (np.cumsum(sizes) - sizes)[:, None]
-            places = np.where(in_turn < sizes[:, None], starts + in_turn, len(labels))
+            past_end = np.append(order, len(labels))
+            places = past_end[np.where(in_turn < sizes[:, None], starts + in_turn, len(labels))]
         return cls(found[by_count], counts[by_count], order, sizes, places)
 
 
@@ -98,12 +99,12 @@ class LabelSimilarity:
     def _take_in(self, similarity: Floats, turns: Turns, first: int) -> None:
         """Take in new examples for the texts from `first` on."""
         present, block = turns.present, slice(first, first + len(similarity))
-        values = np.ascontiguousarray(similarity.T)[turns.order]
+        values = np.ascontiguousarray(similarity.T)
         top = self._top[:, present, block]
         if values.shape[1] <= FEW_TEXTS and turns.places is not None:
             sums, top = _taken_in_at_once(values, turns.places, top)
         else:
-            sums = _taken_in(values, turns.sizes, top)
+            sums = _taken_in(values[turns.order], turns.sizes, top)
         self._sum[present, block] += sums
         self._top[:, present, block] = top
 
@@ -157,14 +158,18 @@ def _taken_in_at_once(similarity: Floats, places: Ints, top: Floats) -> tuple[Fl
     """As `_taken_in`, bit by bit, without a step for each turn; the sums and the new `top`.
 
     Args:
-        similarity: shape (n_new, n_texts), turn by turn.
+        similarity: shape (n_new, n_texts), in the order of the examples.
         places: of `Turns`.
         top: the largest so far, shape (n_nearest, n_present, n_texts), ascending.
     """
     padding = np.zeros((1, similarity.shape[1]), dtype=np.float32)
+    values = np.concatenate([similarity, padding])[places]
     # Not `sum`, which takes another order where there is one label.
-    sums = np.add.accumulate(np.concatenate([similarity, padding])[places], axis=0)[-1]
-    every = np.concatenate([top, np.concatenate([similarity, padding + MISSING])[places]])
+    sums = np.add.accumulate(values, axis=0)[-1]
+    values[places == len(similarity)] = MISSING
+    every = np.concatenate([top, values])
     if len(top) == 1:
         return sums, every.max(axis=0, keepdims=True)
-    return sums, np.sort(every, axis=0)[-len(top) :]
+    # Along the last axis, where what is sorted lies together.
+    ranked = np.sort(np.moveaxis(every, 0, -1), axis=-1)
+    return sums, np.moveaxis(ranked[..., -len(top) :], -1, 0)

@@ -21,9 +21,10 @@ from red_ray.training.router_host import Scores
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
-HELD_ROWS = 20_000
+HELD_ROWS, HELD_CELLS, MIN_HELD_ROWS = 20_000, 8_000_000, 2_000
 """Rows that are held back in turn, at most: more say nothing new of a router with a few weights,
-and their evidence, a cell for each label, would grow with the square of the labels."""
+and their evidence, a cell for each label, would grow with the square of the labels. 8,000 rows at
+1,000 labels."""
 
 
 class Ensemble:
@@ -77,9 +78,9 @@ class Ensemble:
         """Fit the router on cross-fitted scores of all labelled rows."""
         rng = np.random.default_rng([self.config.seed, 2])
         folds = stratified_folds(self.labels, self.config.router.folds, rng)
-        held = np.flatnonzero(folds >= 0)
-        if len(held) > HELD_ROWS:
-            folds[rng.choice(held, len(held) - HELD_ROWS, replace=False)] = -1
+        held, most = np.flatnonzero(folds >= 0), self._most_held()
+        if len(held) > most:
+            folds[rng.choice(held, len(held) - most, replace=False)] = -1
         gate = self.crew.gate
         scored = await asyncio.gather(
             gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
@@ -92,6 +93,10 @@ class Ensemble:
             self.rows, self.labels, folds, self.n_seed, as_scores(scored)
         )
         return self.estimate
+
+    def _most_held(self) -> int:
+        n_labels = sum(len(subset) for subset in self.subsets)
+        return min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
 
     def add(self, rows: Ints, labels: Ints) -> tuple[int, ...]:
         """Take in labelled rows; returns the positions of the experts that gained one."""
