@@ -11,7 +11,7 @@ STAMP := $(VENV)/.installed
 help:
 	@echo "make demo           train on the shipped corpus with a simulated judge (about a minute)"
 	@echo "make test           unit tests and one small Ray session"
-	@echo "make test-services  tests that need a browser or PostgreSQL; installs them"
+	@echo "make test-services  tests that need a browser, PostgreSQL, S3, promtool or a Ray head; installs them"
 	@echo "make check          lint, types, import contract"
 	@echo "make bench          the benchmarks of the README; resumable, hours on two cores"
 	@echo "make soak           long fuzz and load runs, by hand"
@@ -35,7 +35,7 @@ test: setup
 
 test-services: setup
 	@bash scripts/install_services.sh || true
-	$(BIN)/python -m pytest tests/services
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/services
 
 check: setup
 	$(BIN)/ruff check .

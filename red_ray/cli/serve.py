@@ -208,7 +208,8 @@ def _delete(ray_serve: Any, app: str) -> None:
     from ray.exceptions import RayError
     from ray.serve.exceptions import RayServeException
 
-    with suppress(RayError, RayServeException, TimeoutError):
+    # A second Ctrl-C ends Ray under it: then its parts are gone.
+    with suppress(RayError, RayServeException, TimeoutError, AttributeError):
         ray_serve.delete(app)
 
 
