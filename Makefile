@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help setup demo test test-services check bench soak cluster-folder constraints clean
 
 help:
-	@echo "make demo           train on the shipped corpus with a simulated judge (about a minute)"
+	@echo "make demo           train on the shipped corpus with a simulated judge (half a minute)"
 	@echo "make test           unit tests and one small Ray session"
 	@echo "make test-services  tests that need a browser, PostgreSQL, S3, promtool or a Ray head; installs them"
 	@echo "make check          lint, types, import contract"

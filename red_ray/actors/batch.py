@@ -36,7 +36,7 @@ from red_ray.actors.batch_rows import (
 )
 from red_ray.actors.cluster import fetch
 from red_ray.actors.metrics import Meter
-from red_ray.address import Remote
+from red_ray.address import is_address, shown
 from red_ray.batch import BatchCounts, Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
 from red_ray.errors import ConfigError, RedRayError, RunError, last_line
@@ -171,7 +171,7 @@ class ShardClassifier:
         self._folder = folder
         self._top_k = top_k
         self._load = load or with_own_encoder
-        name = folder.name if isinstance(folder, Path) else Remote(folder).name.rpartition("/")[2]
+        name = Path(shown(str(folder)) if is_address(folder) else folder).name
         logs.begin(name, actor="classifier")
         self._meter = Meter(output=name)
 

@@ -25,7 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import httpx
@@ -60,9 +60,9 @@ class Head:
 
     Attributes:
         pid: of `ray start --block`, the parent of all.
-        created_s: when that process began, in seconds since 1970: tells it from a later one.
-        mark: what all its processes have in their environment.
-        address: for RAY_ADDRESS.
+        created_s: when that process began, in seconds since 1970.
+        mark: what all its processes, and no others, have in their environment.
+        address: for RAY_ADDRESS; empty until it is up.
         dashboard: for RAY_API_SERVER_ADDRESS; also the page.
         token_file: which the head was started with; empty where RAY_AUTH_TOKEN held the token.
         folder: Ray's own, with sockets, logs and files of jobs.
@@ -82,10 +82,13 @@ class Head:
 
     @property
     def is_alive(self) -> bool:
-        """Whether its process runs: that one, not another with its number."""
-        with suppress(psutil.NoSuchProcess):
+        """Whether it came up and its process runs: that one, not another with its number."""
+        if not self.address:
+            return False
+        # By its mark: the time at which a process began moves with the clock.
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             process = psutil.Process(self.pid)
-            return abs(process.create_time() - self.created_s) < 1.0 and _runs(process)
+            return _runs(process) and process.environ().get(HEAD_MARK) == self.mark
         return False
 
     def variables(self) -> dict[str, str]:
@@ -189,26 +192,31 @@ def start_head(folder: HeadFolder, *, port: int, n_cpus: int | None) -> Head:
     environment = environment_of_head(mark)
     place = Path(tempfile.mkdtemp(prefix="rr-", dir=_short_place()))
     temp = place / "ray"
-    process = _spawn(_command(temp, port, n_cpus), environment, folder)
+    process = None
     try:
-        created_s = psutil.Process(process.pid).create_time()
+        process = _spawn(_command(temp, port, n_cpus), environment, folder)
         url = f"http://{LOOPBACK}:{port}"
         head = Head(
             pid=process.pid,
-            created_s=created_s,
+            created_s=psutil.Process(process.pid).create_time(),
             mark=mark,
-            address=_wait_until_up(process, temp, url, _headers_of(environment), folder.log),
+            address="",
             dashboard=url,
             token_file=_token_file_of(environment),
             folder=str(temp),
             log=str(folder.log),
             n_cpus=n_cpus,
         )
+        folder.write(head)  # so that it is found should this process end before it answers
+        address = _wait_until_up(process, temp, url, _headers_of(environment), folder.log)
+        head = replace(head, address=address)
         folder.write(head)
     except BaseException:
-        end_processes(process.pid, mark)
-        process.wait()
+        if process is not None:
+            end_processes(process.pid, mark)
+            process.wait()
         shutil.rmtree(place, ignore_errors=True)
+        folder.forget()
         raise
     process.returncode = 0  # else Python warns that it runs on, as it shall
     return head

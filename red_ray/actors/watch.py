@@ -91,8 +91,8 @@ class Cluster:
         ]
         return told + [f"the endpoint {one.name!r} answers" for one in endpoints]
 
-    def stop_jobs(self) -> None:
-        """Stop the submitted jobs as `ray job stop` does, and wait until they have ended."""
+    def stop_jobs(self) -> list[str]:
+        """Stop the submitted jobs as `ray job stop` does, and wait; those that did not end."""
         with _told():
             ids = [job.id for job in self._jobs() if job.is_submitted and not job.is_over]
             for job in ids:
@@ -101,6 +101,7 @@ class Cluster:
             while ids and time.monotonic() < end:
                 ids = [i for i in ids if not self._client.get_job_status(i).is_terminal()]
                 time.sleep(POLL_S)
+        return ids
 
     def _jobs(self) -> tuple[Job, ...]:
         """The jobs, the newest first."""

@@ -19,7 +19,8 @@ def down(
     force: Annotated[
         bool,
         typer.Option(
-            "--force", help="Also where jobs run or an endpoint answers: they are stopped first."
+            "--force",
+            help="Also where something runs: jobs are stopped first, commands that joined cut off.",
         ),
     ] = False,
     as_json: Json = False,
@@ -73,10 +74,12 @@ def _make_idle(output: Output, head: Head, *, force: bool) -> None:
         if busy and not force:
             raise ConfigError(
                 f"{', '.join(busy)} on it: wait, stop it by `ray job stop ID`, or add --force, "
-                "which stops it first (what was paid for is kept)"
+                "which stops jobs first and cuts off the rest (what was paid for is kept)"
             )
         with output.err.status("stopping what runs there"):
-            cluster.stop_jobs()
+            left = cluster.stop_jobs()
+        if left:
+            output.note(f"jobs that did not end in time are cut off: {', '.join(left)}")
     except RunError as error:
         if not force:
             raise RunError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from red_ray.address import is_address, was_address
+from red_ray.address import is_address
 from red_ray.errors import ConfigError
 
 
@@ -22,7 +22,7 @@ def check_lasting(place: Path | str, option: str) -> None:
     # Late: the command line is there before anything of Ray's side is wanted.
     from red_ray.actors.environment import JOB_VARIABLE
 
-    if not os.environ.get(JOB_VARIABLE) or is_address(place) or was_address(place):
+    if not os.environ.get(JOB_VARIABLE) or is_address(place):
         return
     if Path(os.path.abspath(place)).is_relative_to(Path.cwd()):
         raise ConfigError(

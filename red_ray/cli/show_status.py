@@ -87,7 +87,7 @@ def _node(node: Node) -> str:
     role = "head" if node.is_head else "worker"
     has = _count(node.cpus, "CPU") + (f", {_count(node.gpus, 'GPU')}" if node.gpus else "")
     state = "" if node.state == "ALIVE" else f", {node.state.lower()}"
-    return f"{role} {node.name}: {has}, {node.memory_gb:g} GB{state}"
+    return f"{role} {escape(node.name)}: {has}, {node.memory_gb:g} GB{state}"
 
 
 def _count(n: float, what: str) -> str:
@@ -213,7 +213,7 @@ def _amount(name: str, value: float) -> str:
 
 def _heading(console: Console, words: str) -> None:
     console.print()
-    _line(console, f"[dim]{words}[/]")
+    _line(console, f"[dim]{escape(words)}[/]")
 
 
 def _line(console: Console, markup: str) -> None:

@@ -115,7 +115,7 @@ def test_a_run_killed_with_its_machine_goes_on_from_storage_elsewhere(
 
 
 def check_it_is_used(place: killing.Place, run: str, bundle: str, folder: Path) -> None:
-    """Evaluate, thresholds, classify, stats and load, from storage alone."""
+    """Evaluate, classify, stats and load, from storage alone."""
     test, decided = str(place.folder / "test.csv"), f"{run}-decided.csv"
     verbs = (
         ("evaluate", run, "--test", test, "--json"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from red_ray.actors import head as module
+from red_ray.actors.environment import HEAD_MARK
 from red_ray.actors.head import Head, HeadFolder
 from red_ray.errors import RunError
 from tests.unit.cli.running import said
@@ -32,31 +34,47 @@ ended: list[int | None] = []
 
 @pytest.fixture
 def up(tmp_path):
-    """A head that is this process, or one that has died."""
+    """A head that is a process with its mark, or one whose number another process has by now."""
+    started = []
 
     def make(*, alive=True):
-        me = psutil.Process()
-        created_s = me.create_time() - (0 if alive else 1000)
+        mark = {HEAD_MARK: "m" if alive else "another"}
+        started.append(subprocess.Popen(["sleep", "60"], env=os.environ | mark))
+        me = psutil.Process(started[-1].pid)
+        until_it_has_begun(me)
         url, place = "http://127.0.0.1:8265", tmp_path / "rr-x" / "ray"
         place.mkdir(parents=True)
-        head = Head(me.pid, created_s, "m", "127.0.0.1:4", url, "/to ken", str(place), "/log", 2)
+        head = Head(
+            me.pid, me.create_time(), "m", "127.0.0.1:4", url, "/to ken", str(place), "/log", 2
+        )
         with HeadFolder().alone():
             HeadFolder().write(head)
         return head
 
-    return make
+    yield make
+    for one in started:
+        one.kill()
+        one.wait()
+
+
+def until_it_has_begun(process):
+    """Before that its environment is the parent's."""
+    while "sleep" not in process.name():
+        pass
 
 
 def cluster(monkeypatch, busy=(), error=None):
     """What stands in for the look at a cluster; the jobs that it stopped."""
     stopped = []
 
+    def stop_jobs():
+        stopped.append(os.environ["RAY_ADDRESS"])
+        return []
+
     def look():
         if error:
             raise error
-        return SimpleNamespace(
-            busy=lambda: list(busy), stop_jobs=lambda: stopped.append(os.environ["RAY_ADDRESS"])
-        )
+        return SimpleNamespace(busy=lambda: list(busy), stop_jobs=stop_jobs)
 
     monkeypatch.setitem(sys.modules, "red_ray.actors.watch", SimpleNamespace(Cluster=look))
     return stopped
