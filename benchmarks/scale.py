@@ -74,6 +74,11 @@ def _peak(result: Result) -> float:
     return max(float(phase["peak_mb"]) for phase in result["phases"].values())
 
 
+def _pool_peak(result: Result) -> float:
+    """Without what made the pool."""
+    return max(_phase(result, name, "peak_mb") for name in ("read", "weigh", "select"))
+
+
 def _of(found: Found, what: str) -> dict[int, Result]:
     return {n: r for (kind, n, _), r in sorted(found.items()) if kind == what}
 
@@ -223,7 +228,7 @@ def unit_costs(found: Found) -> dict[str, Any] | None:
         "encode_texts_per_cpu_s": encoder["n encoded"] / _phase(encoder, "encode", "cpu_s"),
         "text_words": encoder["words"],
         "pool_bytes_per_row_by_labels": {
-            str(n): (_peak(pools[n, max(POOLS)]) - _peak(pools[n, min(POOLS)]))
+            str(n): (_pool_peak(pools[n, max(POOLS)]) - _pool_peak(pools[n, min(POOLS)]))
             * 1e6
             / (max(POOLS) - min(POOLS))
             for n in sizes

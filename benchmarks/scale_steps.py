@@ -133,6 +133,8 @@ def _fill_store_apart(config: RunConfig, texts: Sequence[str], vectors: np.ndarr
     )
     filling.start()
     filling.join()
+    if filling.exitcode:
+        raise SystemExit("the store could not be filled")
 
 
 def _job(config: RunConfig, labels: Labels, rows: Any, pool_texts: Sequence[str]) -> TrainingJob:

@@ -131,6 +131,16 @@ class Nodes:
         self.workers.remove(node)
         self.lost += node.lose()
 
+    def worker_with(self, title: str) -> Node:
+        """The worker that runs a process with this title; it may have yet to get it."""
+        end = time.monotonic() + START_S
+        while True:
+            for node in self.workers:
+                if any(one.startswith(title) for one in node.titles()):
+                    return node
+            assert time.monotonic() < end, f"no worker runs {title!r}"
+            time.sleep(POLL_S)
+
     def lose_all(self) -> None:
         """Lose the head and every worker at once."""
         for node in (*self.workers, *([self.head] if self.head else [])):
@@ -200,8 +210,19 @@ def nodes(folder: Path, environment: Mapping[str, str], *, n_workers: int) -> It
         outliving(made.lost)
 
 
-def train_and_lose(place: Place, nodes: Nodes, run: Path, port: int, *moments: Moment) -> Told:
-    """Train on the nodes; at each moment a worker is lost, and another one comes."""
+def train_and_lose(
+    place: Place, nodes: Nodes, run: Path, port: int, *moments: Moment, victim: str = "RouterActor"
+) -> Told:
+    """Train on the nodes; at each moment the worker with an actor is lost, and another one comes.
+
+    Args:
+        place: of the inputs; its commands join the nodes.
+        nodes: a head and workers.
+        run: the run's folder.
+        port: of the judge's server.
+        moments: when a worker is lost.
+        victim: the actor's class.
+    """
     began_s = time.monotonic()
     with ServerProcess(run.with_suffix(".journal"), *server_at(port)) as server:
         command = place.train(run, server.base_url)
@@ -209,7 +230,7 @@ def train_and_lose(place: Place, nodes: Nodes, run: Path, port: int, *moments: M
         for moment in moments:
             wait_for(moment, command, server, run)
             standing |= answers(run)
-            nodes.lose(nodes.workers[0])
+            nodes.lose(nodes.worker_with(f"ray::{victim}"))
             nodes.add_worker()
         codes, command = to_the_end(command, place, run)
         journal = [line["text"] for line in server.served()]

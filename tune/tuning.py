@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from ray import tune
-from ray.exceptions import RayError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from red_ray.actors import logs
-from red_ray.actors.cluster import cause_of, raised_by_worker
+from red_ray.actors.cluster import cause_of
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.config import JudgeConfig
@@ -110,7 +110,7 @@ def _fitted(tuner: tune.Tuner) -> Any:
 
 def _was_lost(error: Exception | None) -> bool:
     """Whether a trial ended with its process or its machine, and not by what it met."""
-    return isinstance(error, RayError) and raised_by_worker(error) is None
+    return isinstance(error, RayActorError) and not isinstance(error, RayTaskError)
 
 
 def settings_ended(sweep: SweepConfig, place: Place) -> list[Setting]:

@@ -93,31 +93,26 @@ class Restarted:
         raise NotImplementedError
 
     async def _call(self, name: str, *args: Any) -> Any:
-        for wait_s in waits_s():
+        has_all = False
+        for wait_s in (*waits_s(), None):
             try:
-                return await self._tried(name, *args)
+                if self._is_in_doubt:
+                    await self.give_again()
+                    self._is_in_doubt, has_all = False, True
+                return await getattr(self._target, name)(*args)
             except ActorDiedError:  # Ray will not start it again
                 raise
+            except ForgottenError:
+                if wait_s is None or (has_all and not self._is_in_doubt):
+                    raise  # what it lacks is not ours to give
+                self._is_in_doubt = True
             except LOST:
+                # Where only the answer was lost, the call was made, and must not be made on top.
+                self._is_in_doubt, has_all = True, False
+                if wait_s is None:
+                    raise
                 await asyncio.sleep(wait_s)
-        return await self._tried(name, *args)
-
-    async def _tried(self, name: str, *args: Any) -> Any:
-        gives_again = self._is_in_doubt
-        try:
-            if gives_again:
-                await self.give_again()
-                self._is_in_doubt = False
-            return await getattr(self._target, name)(*args)
-        except ForgottenError:
-            if gives_again:
-                raise  # what it lacks is not ours to give
-            self._is_in_doubt = True
-        except LOST:
-            # Where only the answer was lost, the call was made, and must not be made on top of it.
-            self._is_in_doubt = True
-            raise
-        return await self._tried(name, *args)
+        raise AssertionError("the last try returns or raises")
 
 
 class RestartedEncoder(Restarted):

@@ -20,7 +20,7 @@ from red_ray.judges.ledger import Lease
 from red_ray.judges.neighbours import Votes
 from red_ray.types import Question, Verdict
 
-LEASE_S = 20.0
+LEASE_S = 30.0
 """How long a pool waits for the one before it to end: a killed one still has its last moments."""
 
 SHARED = (

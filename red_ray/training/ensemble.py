@@ -22,9 +22,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
 HELD_ROWS, HELD_CELLS, MIN_HELD_ROWS = 20_000, 8_000_000, 2_000
-"""Rows that are held back in turn, at most: more say nothing new of a router with a few weights,
-and their evidence, a cell for each label, would grow with the square of the labels. 8,000 rows at
-1,000 labels."""
+"""Rows of the user that are held back in turn, at most, and as many of the judge's: more say
+nothing new of a router with a few weights, and their evidence, a cell for each label, would grow
+with the square of the labels. 8,000 rows at 1,000 labels."""
 
 
 class Ensemble:
@@ -78,9 +78,7 @@ class Ensemble:
         """Fit the router on cross-fitted scores of all labelled rows."""
         rng = np.random.default_rng([self.config.seed, 2])
         folds = stratified_folds(self.labels, self.config.router.folds, rng)
-        held, most = np.flatnonzero(folds >= 0), self._most_held()
-        if len(held) > most:
-            folds[rng.choice(held, len(held) - most, replace=False)] = -1
+        folds[~self._may_be_held()] = -1
         gate = self.crew.gate
         scored = await asyncio.gather(
             gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
@@ -94,9 +92,20 @@ class Ensemble:
         )
         return self.estimate
 
-    def _most_held(self) -> int:
+    @property
+    def held_seed_rows(self) -> NDArray[np.bool_]:
+        """Which rows of the user are ever held back: always the same, so that estimates compare."""
         n_labels = sum(len(subset) for subset in self.subsets)
-        return min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
+        most = min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
+        rng = np.random.default_rng([self.config.seed, 9])
+        held = np.zeros(self.n_seed, dtype=bool)
+        held[rng.permutation(self.n_seed)[:most]] = True
+        return held
+
+    def _may_be_held(self) -> NDArray[np.bool_]:
+        seed = self.held_seed_rows
+        judged = np.arange(len(self.rows) - self.n_seed) < max(int(seed.sum()), MIN_HELD_ROWS)
+        return np.concatenate([seed, judged])
 
     def add(self, rows: Ints, labels: Ints) -> tuple[int, ...]:
         """Take in labelled rows; returns the positions of the experts that gained one."""

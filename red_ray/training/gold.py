@@ -28,15 +28,25 @@ class GoldRows:
         labels: of the seed rows, shape (n_rows,).
         share: planted questions for each question about the pool, 0 to 0.5.
         rng: draws the order of the rows.
+        held: which rows are ever held back, as of the others every model has seen the label; all by
+            default.
     """
 
-    def __init__(self, labels: Ints, share: float, rng: np.random.Generator) -> None:
+    def __init__(
+        self,
+        labels: Ints,
+        share: float,
+        rng: np.random.Generator,
+        held: NDArray[np.bool_] | None = None,
+    ) -> None:
         self.answers: dict[int, int | None] = {}
         self._labels = labels
         self._share = share
         # A label's only row is never held back, so that no model has not seen it.
-        usable = np.flatnonzero(np.bincount(labels)[labels] > 1)
-        self._order = rng.permutation(usable)
+        usable = np.bincount(labels)[labels] > 1
+        if held is not None:
+            usable &= held
+        self._order = rng.permutation(np.flatnonzero(usable))
         self._n_taken = 0
         self._n_asked = 0
 

@@ -106,6 +106,7 @@ class ActiveLoop:
             ensemble.labels[: ensemble.n_seed],
             job.config.judge.gold_share,
             np.random.default_rng([job.config.seed, 4]),
+            ensemble.held_seed_rows,
         )
         self._verdicts: Sequence[Verdict] = ()
         self._n_unasked = 0

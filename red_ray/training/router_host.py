@@ -268,13 +268,11 @@ class RouterHost:
         """Questions about labelled rows, as their text would be asked about in the pool.
 
         Args:
-            rows: labelled rows, shape (n_rows,); those that the last calibration did not hold
-                back are left out.
+            rows: labelled rows that the last calibration held back once, shape (n_rows,).
         """
         position = {int(row): at for at, row in enumerate(self._the_crossfitted.rows)}
-        held = np.array([row for row in rows if int(row) in position], dtype=np.int64)
-        best = self._the_crossfitted.best[[position[int(row)] for row in held]]
-        return self._candidates(held, best)
+        best = self._the_crossfitted.best[[position[int(row)] for row in rows]]
+        return self._candidates(rows, best)
 
     def contradicted(self) -> tuple[Contradiction, ...]:
         """The labelled rows of the last calibration that the model contradicts."""
@@ -319,6 +317,7 @@ class RouterHost:
             first: position in the pool.
             scores: of so many texts as `follow_pool` said, or of those that are left.
         """
+        router = self._the_router  # first: without it nothing below is there either
         held, norms = self._pool_evidence, self._pool_norms
         if held is None:
             rows = self._pool[first : first + len(scores.experts[0])]
@@ -327,7 +326,7 @@ class RouterHost:
         whole = Parts(scores.gate, scores.experts, held.similarity(norms), held.lexical(norms))
         for some in _slices(len(scores.experts[0]), self._n_labels):
             evidence = assemble(_part(whole, some), self._subsets)
-            self.take_in(first + some.start, self._the_router.distribution(evidence))
+            self.take_in(first + some.start, router.distribution(evidence))
 
     def take_in(self, first: int, distribution: Doubles) -> None:
         """Keep what the choice needs of the pool texts from `first` on.
@@ -352,9 +351,9 @@ class RouterHost:
             phase: `informative` chooses the uncertain, `all_predicted` all with a label.
             draw: number of the iteration; seeds the `random` acquisition.
         """
-        unsure = self._weighed.unsure
-        if np.isnan(unsure).any():
+        if self._router is None or np.isnan(self._weighed.unsure).any():
             raise ForgottenError("weigh the whole pool before it is viewed")
+        unsure = self._weighed.unsure
         predicted = left & ~self._weighed.is_none
         informative = left & (unsure > self._config.loop.uncertainty_threshold)
         eligible = np.flatnonzero(informative if phase == "informative" else predicted)
