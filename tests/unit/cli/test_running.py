@@ -17,11 +17,12 @@ from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.errors import GoalError
+from red_ray.errors import GoalError, OutputError, StorageError
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
+from red_ray.working_copy import PlaceTaken
 from tests.unit.training.fakes import run_config
 
 INPUTS = Inputs(
@@ -95,6 +96,27 @@ def test_a_goal_that_cannot_be_kept_costs_no_training(run, monkeypatch):
         )
     assert (run.bundle / "manifest.json").read_text() == "new"
     assert not list(run.path.glob(".previous"))
+
+
+@pytest.mark.parametrize("kind", [StorageError, OutputError])
+def test_a_trained_run_that_cannot_be_copied_yet_is_not_given_up(run, monkeypatch, capsys, kind):
+    """An error would put the run before back in its place."""
+
+    def away():
+        raise kind("cannot write")
+
+    monkeypatch.setattr(run, "save", away)
+    running._save_now_or_later(Output(as_json=True), run)
+    assert "the trained run is not copied yet: cannot write" in capsys.readouterr().err
+
+
+def test_a_trained_run_whose_place_was_taken_stops(run, monkeypatch):
+    def taken():
+        raise PlaceTaken("another process")
+
+    monkeypatch.setattr(run, "save", taken)
+    with pytest.raises(PlaceTaken):
+        running._save_now_or_later(Output(as_json=True), run)
 
 
 @pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
