@@ -21,8 +21,8 @@ import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,6 +38,9 @@ ROWS = "inputs.parquet"
 
 _LAST = ("bundle/manifest.json", "run.json")
 """Files that say that others are there; what they speak of is copied before them."""
+
+_OF_A_PLACE = ("run.json", "config.yaml", "manifest.json", "bundle/manifest.json")
+"""Files of which a run or a bundle has one at least; else it was set aside in `.previous`."""
 
 _OWN = (".lock", "ledger.sqlite")
 """Beginnings of names that are of this machine alone."""
@@ -89,12 +92,17 @@ class WorkingCopy:
             but: a file that is left there.
 
         Raises:
-            OutputError: it is denied.
+            OutputError: it is denied, or something else is there: nothing of it is copied.
             StorageError: the server cannot be reached, or the local disk is full.
             DataError: others kept changing it meanwhile.
         """
         for _ in range(_TRIES):
             before = self.remote.list()
+            if _is_foreign(before):
+                raise OutputError(
+                    f"{self.name!r} exists and is no run folder; check the address, or choose "
+                    "another --out"
+                )
             try:
                 names = [name for name in before if _is_shared(name) and name != but]
                 self.remote.download(names, self.path)
@@ -294,8 +302,13 @@ def snapshot(run: str, cache: Path) -> Path:
 
 
 def _keep_newest(cache: Path) -> None:
-    by_age = sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path in by_age[:-N_SNAPSHOTS]:
+    """Other processes do the same, and what has a dot is what one of them is copying."""
+    ages = {}
+    for path in cache.iterdir():
+        if not path.name.startswith("."):
+            with suppress(FileNotFoundError):
+                ages[path] = path.stat().st_mtime_ns
+    for path in sorted(ages, key=ages.__getitem__)[:-N_SNAPSHOTS]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -303,6 +316,13 @@ def look_of(remote: Remote, files: Mapping[str, Seen]) -> str:
     """A name for what stands at an address, by what its files look like from outside."""
     seen = sorted((name, one.n_bytes, one.modified_ns) for name, one in files.items())
     return hashlib.sha256(repr((remote.name, seen)).encode()).hexdigest()[:32]
+
+
+def _is_foreign(names: Iterable[str]) -> bool:
+    others = list(filter(_is_shared, names))
+    return bool(others) and not any(
+        name in _OF_A_PLACE or name.startswith(".previous/") for name in others
+    )
 
 
 def _is_shared(name: str) -> bool:

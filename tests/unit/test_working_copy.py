@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -319,3 +320,37 @@ def test_a_training_that_is_refused_takes_nothing_over(address, remote, tmp_path
         RunFolder.create(place, RunConfig())
     run.append(ITERATION)
     assert remote.read("iterations.jsonl").count(b"\n") == 1
+
+
+def test_what_is_no_run_is_not_copied(address, remote, temporary, monkeypatch):
+    remote.write("photos/summer.jpg", b"x")
+    remote.write(OWNER, b"x")
+    monkeypatch.setattr(Remote, "download", lambda *_: pytest.fail("it was copied"))
+    with (
+        pytest.raises(OutputError, match=f"'{address}' exists and is no run folder"),
+        at_place(address),
+    ):
+        pass
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", "manifest.json", ".previous/run.json"])
+def test_what_may_be_a_run_or_a_bundle_is_copied(address, remote, name):
+    remote.write(name, b"x")
+    remote.write("seen.txt", b"x")
+    with at_place(address) as place:
+        assert (place.path / name).exists()
+
+
+def test_what_another_process_copies_is_no_old_snapshot(address, remote, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    others = [cache / f".{n}.new" for n in range(N_SNAPSHOTS + 1)]
+    for other in others:
+        other.mkdir(parents=True)
+        os.utime(other, ns=(1, 1))
+    gone = cache / "gone"
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*listed(path), gone]))
+    remote.write("bundle/manifest.json", b"one")
+    found = snapshot(address, cache)
+    assert set(listed(cache)) == {found, *others}
