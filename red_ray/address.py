@@ -6,7 +6,11 @@ AWS_SECRET_ACCESS_KEY, AWS_REGION, ~/.aws and a machine's role, AWS_ENDPOINT_URL
 than Amazon's, GOOGLE_APPLICATION_CREDENTIALS. An address may say more behind a `?`, as
 `s3://bucket/runs/tickets?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1`.
 
-A file is written as one object: a reader sees all of it, or what stood there before.
+A file is written as one object: while that lasts, a reader sees what stood there before, and then
+all of it. Where it is interrupted or fails, no file is left at an address that is no disk, also
+where one stood before: no client here can give up an object without making half a file of it, which
+nobody must take for the whole; a copy under another name would be made twice, and S3 copies none
+above 5 GB at once.
 """
 
 from __future__ import annotations
@@ -42,6 +46,9 @@ _GCS_LIMIT = "retry_limit_seconds=30"
 
 N_TRANSFERS = 8
 """Files that are on their way at a time."""
+
+_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.new")
+"""Names of files that are being written to a disk, or were when a process was killed."""
 
 _PART_BYTES, _SAID_CHARS = 8 * 2**20, 300
 
@@ -158,7 +165,7 @@ class Remote:
         return {
             one.path[start:]: Seen(one.size or 0, one.mtime_ns or 0)
             for one in found
-            if one.type == FileType.File
+            if one.type == FileType.File and not _HALF.fullmatch(one.base_name)
         }
 
     def read(self, name: str) -> bytes | None:
@@ -287,7 +294,10 @@ class Remote:
 
     @contextmanager
     def _sink(self, name: str | None) -> Iterator[Any]:
-        """A file to write, which is there once the block ends well and not at all where not."""
+        """A file to write, which is there once the block ends well.
+
+        Where it does not, a disk has what stood there before, and another place has no file.
+        """
         path = self._at(name)
         if not self._is_local:
             try:

@@ -144,6 +144,26 @@ def test_half_a_file_is_never_there(remote):
     assert remote.list() == {}
 
 
+def test_of_a_replacement_that_is_interrupted_no_half_is_left(remote):
+    """A disk has the old file; where only whole objects can be written, there is none."""
+    remote.write("a", b"old")
+
+    def stop():
+        with remote._sink("a") as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert remote.read("a") == (b"old" if remote.address.startswith("file") else None)
+
+
+def test_what_a_killed_process_was_writing_is_no_file(tmp_path):
+    (tmp_path / ".a.0123abcd.new").write_text("half")
+    (tmp_path / ".hidden.new").write_text("whole")
+    assert list(Remote(f"file://{tmp_path}").list()) == [".hidden.new"]
+
+
 def test_a_file_that_is_gone_is_told(remote, tmp_path):
     with pytest.raises(DataError, match="a file is not there"):
         remote.download(["gone"], tmp_path / "here")
