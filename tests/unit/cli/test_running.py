@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 import pytest
 import typer
 
+from red_ray.address import Remote
+from red_ray.bundle import load_bundle
 from red_ray.cli import running
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
@@ -22,7 +25,7 @@ from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
-from red_ray.working_copy import PlaceTaken
+from red_ray.working_copy import PlaceTaken, at_place
 from tests.unit.training.fakes import run_config
 
 INPUTS = Inputs(
@@ -108,6 +111,39 @@ def test_a_trained_run_that_cannot_be_copied_yet_is_not_given_up(run, monkeypatc
     monkeypatch.setattr(run, "save", away)
     running._save_now_or_later(Output(as_json=True), run)
     assert "the trained run is not copied yet: cannot write" in capsys.readouterr().err
+
+
+def test_an_outage_after_training_leaves_the_new_run_to_copy(tmp_path, monkeypatch, trained):
+    """And not the finished one that stood there before, though it was set aside."""
+    address = f"file://{tmp_path}/there"
+    Remote(address).write("config.yaml", b"")
+    Remote(address).write("bundle/manifest.json", b"old")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+    def away(*_):
+        raise StorageError("cannot write")
+
+    def trains(*_, **__):
+        monkeypatch.setattr(Remote, "upload", away)
+        return SimpleNamespace(trained=trained, judge=None, encoder=None)
+
+    monkeypatch.setattr("red_ray.actors.environment.prepare_environment", lambda: None)
+    monkeypatch.setattr("red_ray.actors.cluster.ray_session", lambda **_: nullcontext(None))
+    monkeypatch.setattr("red_ray.actors.run.train_on_cluster", trains)
+    monkeypatch.setattr("red_ray.evaluation.report.write_report", lambda _: None)
+    monkeypatch.setattr(running, "check_parts", lambda *_: None)
+    monkeypatch.setattr(running, "catch_sigterm", lambda: None)
+    with (
+        pytest.raises(StorageError, match="what could not be copied is in"),
+        at_place(address) as out,
+    ):
+        running.run_training(
+            Output(as_json=True), run_config(), INPUTS, None, out, overwrite=True, dashboard=False
+        )
+    (kept,) = (tmp_path / "tmp").iterdir()
+    assert load_bundle(kept / "bundle").labels == trained.model.labels
+    assert not RunFolder(kept).is_cut_short
 
 
 def test_a_trained_run_whose_place_was_taken_stops(run, monkeypatch):
