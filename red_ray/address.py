@@ -6,7 +6,11 @@ AWS_SECRET_ACCESS_KEY, AWS_REGION, ~/.aws and a machine's role, AWS_ENDPOINT_URL
 than Amazon's, GOOGLE_APPLICATION_CREDENTIALS. An address may say more behind a `?`, as
 `s3://bucket/runs/tickets?endpoint_override=127.0.0.1:9000&scheme=http&region=eu-central-1`.
 
-A file is written as one object: a reader sees all of it, or what stood there before.
+A file is written as one object: while that lasts, a reader sees what stood there before, and then
+all of it. Where it is interrupted or fails, no file is left at an address that is no disk, also
+where one stood before: no client here can give up an object without making half a file of it, which
+nobody must take for the whole; a copy under another name would be made twice, and S3 copies none
+above 5 GB at once.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote_plus, urlsplit
 
 from red_ray.errors import ConfigError, DataError, OutputError, RedRayError, StorageError
 from red_ray.storage import writing
@@ -28,14 +32,23 @@ from red_ray.storage import writing
 _ADDRESS = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _AS_PATH = re.compile(r"(s3|gs|gcs|abfss?|hdfs|file|https?):/")
 _FOLDERS = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "file", "memory")
-_SECRETS = ("access_key", "secret_key", "session_token", "account_key", "token", "sas")
+_SECRETS = ("access_key", "account_key", "secret", "token", "sas", "password")
 """Parts of names behind the `?` whose values nobody else may read."""
+
+_SIGNATURE = "sig"
+"""Such a name as a whole: of Azure's shared access signatures."""
+
+_AZURE = ("abfs", "abfss")
+"""Where a container, no user, stands before the `@`."""
 
 _GCS_LIMIT = "retry_limit_seconds=30"
 """Google's client tries for fifteen minutes by itself."""
 
 N_TRANSFERS = 8
 """Files that are on their way at a time."""
+
+_HALF = re.compile(r"\..+\.[0-9a-f]{8}\.new")
+"""Names of files that are being written to a disk, or were when a process was killed."""
 
 _PART_BYTES, _SAID_CHARS = 8 * 2**20, 300
 
@@ -63,19 +76,41 @@ def is_folder(place: str) -> bool:
 
 
 def shown(address: str) -> str:
-    """An address as it may be printed: without a name, a password or anything behind the `?`."""
+    """An address as it may be printed: without a user, a password or a key.
+
+    What else stands behind the `?` stays: without it the address would be of another place.
+    """
     parts = urlsplit(address)
+    kept = [one for one in parts.query.split("&") if one and not _is_secret(one.partition("=")[0])]
+    return _plain(address) + (f"?{'&'.join(kept)}" if kept else "")
+
+
+def _plain(address: str) -> str:
+    """As `shown`, without anything behind the `?`."""
+    parts = urlsplit(address)
+    user, _, host = parts.netloc.rpartition("@")
+    if parts.scheme in _AZURE and user and ":" not in user:
+        host = f"{user}@{host}"
     # Not `urlunsplit`, which leaves the slashes away where no host is named.
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def name_of(address: str) -> str:
+    """The last part of an address, for metrics and logs: of its folder, else of its bucket."""
+    parts = urlsplit(_plain(address))
+    return parts.path.rstrip("/").rpartition("/")[2] or parts.netloc
 
 
 def holds_secret(address: str) -> bool:
     """Whether an address holds a password or a key."""
     parts = urlsplit(address)
-    names = [name.lower() for name in parse_qs(parts.query, keep_blank_values=True)]
-    return ":" in parts.netloc.rpartition("@")[0] or any(
-        secret in name for name in names for secret in _SECRETS
-    )
+    names = parse_qs(parts.query, keep_blank_values=True)
+    return ":" in parts.netloc.rpartition("@")[0] or any(map(_is_secret, names))
+
+
+def _is_secret(name: str) -> bool:
+    name = unquote_plus(name).lower()
+    return name == _SIGNATURE or any(secret in name for secret in _SECRETS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +126,7 @@ class Remote:
 
     Attributes:
         address: as it was given; it may hold a secret.
-        name: of the folder, for messages.
+        name: of the folder, for messages: without anything behind the `?`.
     """
 
     def __init__(self, address: str) -> None:
@@ -101,7 +136,7 @@ class Remote:
             ConfigError: it cannot be understood, or no file system here knows it.
         """
         self.address = address
-        self.name = shown(address).rstrip("/")
+        self.name = _plain(address).rstrip("/")
         self._files, path = _opened(address)
         self._path = path.rstrip("/")
 
@@ -130,7 +165,7 @@ class Remote:
         return {
             one.path[start:]: Seen(one.size or 0, one.mtime_ns or 0)
             for one in found
-            if one.type == FileType.File
+            if one.type == FileType.File and not _HALF.fullmatch(one.base_name)
         }
 
     def read(self, name: str) -> bytes | None:
@@ -259,7 +294,10 @@ class Remote:
 
     @contextmanager
     def _sink(self, name: str | None) -> Iterator[Any]:
-        """A file to write, which is there once the block ends well and not at all where not."""
+        """A file to write, which is there once the block ends well.
+
+        Where it does not, a disk has what stood there before, and another place has no file.
+        """
         path = self._at(name)
         if not self._is_local:
             try:
@@ -327,7 +365,7 @@ def _opened(address: str) -> tuple[Any, str]:
         # Its words may quote the address.
         if "Unrecognized filesystem" not in str(error):
             raise ConfigError(
-                f"cannot use the address {shown(address)!r}; write s3://bucket/folder, "
+                f"cannot use the address {_plain(address)!r}; write s3://bucket/folder, "
                 "gs://bucket/folder or file:///folder, and check what stands behind the `?`"
             ) from None
     except OSError as error:

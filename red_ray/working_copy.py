@@ -15,18 +15,22 @@ be gone on with. A judge is asked by one of them alone: its ledger sees to that.
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
+import shlex
 import shutil
 import tempfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from red_ray.address import Remote, Seen, is_address
-from red_ray.errors import DataError, OutputError, RedRayError, StorageError
+from red_ray.errors import DataError, OutputError, RedRayError
 from red_ray.storage import writing
+
+logger = logging.getLogger(__name__)
 
 OWNER = ".owner"
 ROWS = "inputs.parquet"
@@ -34,6 +38,9 @@ ROWS = "inputs.parquet"
 
 _LAST = ("bundle/manifest.json", "run.json")
 """Files that say that others are there; what they speak of is copied before them."""
+
+_OF_A_PLACE = ("run.json", "config.yaml", "manifest.json", "bundle/manifest.json")
+"""Files of which a run or a bundle has one at least; else it was set aside in `.previous`."""
 
 _OWN = (".lock", "ledger.sqlite")
 """Beginnings of names that are of this machine alone."""
@@ -45,6 +52,10 @@ N_SNAPSHOTS = 4
 """Kept of an address: what answers, what is loaded meanwhile, and what others still read."""
 
 _TRIES = 3
+
+
+class PlaceTaken(OutputError):
+    """Another process has begun to write at the address: this one has no say there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,10 +73,12 @@ class WorkingCopy:
         path: the local folder.
         remote: the folder at the address.
         name: the address, for messages.
+        is_kept: whether the folder must stay, as the address lacks something that it holds.
     """
 
     def __init__(self, remote: Remote, path: Path) -> None:
         """Join both; copies nothing yet."""
+        self.is_kept = False
         self.remote = remote
         self.path = path
         self.name = remote.name
@@ -79,12 +92,17 @@ class WorkingCopy:
             but: a file that is left there.
 
         Raises:
-            OutputError: it is denied.
+            OutputError: it is denied, or something else is there: nothing of it is copied.
             StorageError: the server cannot be reached, or the local disk is full.
             DataError: others kept changing it meanwhile.
         """
         for _ in range(_TRIES):
             before = self.remote.list()
+            if _is_foreign(before):
+                raise OutputError(
+                    f"{self.name!r} exists and is no run folder; check the address, or choose "
+                    "another --out"
+                )
             try:
                 names = [name for name in before if _is_shared(name) and name != but]
                 self.remote.download(names, self.path)
@@ -105,8 +123,9 @@ class WorkingCopy:
             OutputError: it is denied, or there is no such bucket.
             StorageError: the server cannot be reached.
         """
-        self._word = uuid.uuid4().hex
-        self.remote.write(OWNER, self._word.encode())
+        word = uuid.uuid4().hex
+        self.remote.write(OWNER, word.encode())
+        self._word = word
 
     @property
     def is_ours(self) -> bool:
@@ -117,7 +136,8 @@ class WorkingCopy:
         """Copy back what changed, and remove what is gone.
 
         Raises:
-            OutputError: another process has begun to write there, or it is denied.
+            PlaceTaken: another process has begun to write there.
+            OutputError: it is denied.
             StorageError: the server cannot be reached.
         """
         now = self._marks()
@@ -142,7 +162,7 @@ class WorkingCopy:
 
     def _check_owner(self) -> None:
         if self._word and self.remote.read(OWNER) != self._word.encode():
-            raise OutputError(
+            raise PlaceTaken(
                 f"another process has begun to write in {self.name!r}: this one stops and leaves "
                 "it alone"
             )
@@ -171,6 +191,7 @@ def at_place(run: str, *, but: str = "") -> Iterator[Place]:
     """The folder that RUN names; one at an address is copied here, and gone when the block ends.
 
     Where the block fails, what it left is copied back all the same if it had claimed the place.
+    What cannot be copied back stays in the folder here, which the error names.
 
     Args:
         run: a folder or an address.
@@ -186,28 +207,49 @@ def at_place(run: str, *, but: str = "") -> Iterator[Place]:
         return
     remote = Remote(run)
     with writing(Path(tempfile.gettempdir())):
-        folder = Path(tempfile.mkdtemp(prefix="red-ray-"))
-    is_kept = False
+        copy = WorkingCopy(remote, Path(tempfile.mkdtemp(prefix="red-ray-")))
     try:
-        copy = WorkingCopy(remote, folder)
         copy.pull(but)
         try:
             yield copy
-        except BaseException:
+        except BaseException as error:
             if copy.is_ours:
-                with suppress(RedRayError):  # what went wrong first is what is told
-                    copy.push()
+                _push_after(error, copy)
             raise
         try:
             copy.push()
-        except StorageError as error:
-            is_kept = True
-            raise StorageError(
-                f"{error}; what could not be copied is in {str(folder)!r}"
-            ) from error
+        except PlaceTaken:
+            raise
+        except BaseException as error:
+            _keep(copy, error)
+            raise
     finally:
-        if not is_kept:
-            shutil.rmtree(folder, ignore_errors=True)
+        if not copy.is_kept:
+            shutil.rmtree(copy.path, ignore_errors=True)
+
+
+def _push_after(failed: BaseException, copy: WorkingCopy) -> None:
+    """Copy back what a command left that failed: what went wrong first is what is told."""
+    try:
+        copy.push()
+    except PlaceTaken:
+        return
+    except (RedRayError, OSError, KeyboardInterrupt):  # a second Ctrl-C, too
+        _keep(copy, failed)
+
+
+def _keep(copy: WorkingCopy, error: BaseException) -> None:
+    """Let the local folder stay, and the error say where it is and what to do with it."""
+    copy.is_kept = True
+    folder = shlex.quote(str(copy.path))
+    told = f"what could not be copied is in {folder}: copy it to {copy.name!r} yourself"
+    if copy.is_ours:
+        told += f"; a run that is not finished goes on with `red-ray resume {folder}`"
+    if isinstance(error, RedRayError | KeyboardInterrupt):
+        said, *more = error.args or ("stopped",)
+        error.args = (f"{said}; {told}", *more)
+    else:
+        logger.warning("%s", told)
 
 
 @contextmanager
@@ -260,8 +302,13 @@ def snapshot(run: str, cache: Path) -> Path:
 
 
 def _keep_newest(cache: Path) -> None:
-    by_age = sorted(cache.iterdir(), key=lambda path: path.stat().st_mtime_ns)
-    for path in by_age[:-N_SNAPSHOTS]:
+    """Other processes do the same, and what has a dot is what one of them is copying."""
+    ages = {}
+    for path in cache.iterdir():
+        if not path.name.startswith("."):
+            with suppress(FileNotFoundError):
+                ages[path] = path.stat().st_mtime_ns
+    for path in sorted(ages, key=ages.__getitem__)[:-N_SNAPSHOTS]:
         shutil.rmtree(path, ignore_errors=True)
 
 
@@ -269,6 +316,13 @@ def look_of(remote: Remote, files: Mapping[str, Seen]) -> str:
     """A name for what stands at an address, by what its files look like from outside."""
     seen = sorted((name, one.n_bytes, one.modified_ns) for name, one in files.items())
     return hashlib.sha256(repr((remote.name, seen)).encode()).hexdigest()[:32]
+
+
+def _is_foreign(names: Iterable[str]) -> bool:
+    others = list(filter(_is_shared, names))
+    return bool(others) and not any(
+        name in _OF_A_PLACE or name.startswith(".previous/") for name in others
+    )
 
 
 def _is_shared(name: str) -> bool:

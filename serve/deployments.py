@@ -31,7 +31,7 @@ from red_ray.actors.environment import CALLS_PER_REPLICA, LOCAL_PORTS
 from red_ray.actors.metrics import REFRESH_S, Meter
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
-from red_ray.address import is_address
+from red_ray.address import is_address, name_of
 from red_ray.bundle import load_experts
 from red_ray.data.prepare import LabelledRows
 from red_ray.errors import ConfigError, JudgeUnavailable, RedRayError, RunError, last_line
@@ -345,7 +345,9 @@ class Classifier:
 
 
 def _name(run: str) -> str:
-    """A run's name in metrics and logs: of its folder, or the link to it."""
+    """A run's name in metrics and logs: of its folder, or the link to it; never a secret."""
+    if is_address(run):
+        return name_of(run)
     return Path(run).absolute().name
 
 

@@ -27,7 +27,7 @@ from red_ray.run_folder import RunFolder
 from red_ray.training import PoolValidator
 from red_ray.types import Question, Verdict
 from serve import rates, review
-from serve.loaded import judged, run_at
+from serve.loaded import check_can_keep, judged, run_at
 from serve.schemas import Feedback, Queue, Stats
 from serve.settings import ServeSettings
 
@@ -208,6 +208,7 @@ class Desk:
     def _opening(self, run: str) -> Opening:
         folder = RunFolder.open(_folder_of(run).path)
         config = judged(folder, self._settings)
+        check_can_keep(run, config)
         if config.judge.spec is None:
             raise ConfigError("the endpoint has no judge")
         model = load_bundle(folder.bundle)
@@ -220,6 +221,7 @@ class Desk:
             try:
                 folder = await asyncio.to_thread(_folder_of, run)
                 config = await asyncio.to_thread(judged, folder, self._settings)
+                check_can_keep(run, config)  # else the file would be in a copy that goes
             except RedRayError:
                 if held is None:
                     raise

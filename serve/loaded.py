@@ -110,12 +110,15 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
         before: what answers now; its encoder is taken over where it is the same.
 
     Raises:
-        RedRayError: there is none, it is damaged, its encoder is not here, or it fails the test.
+        RedRayError: there is none, it is damaged, its encoder is not here, it fails the test, or it
+            has no place for what people will say.
     """
     stamp = stamp_of(run)
     folder = run_at(run)
     with _reading(folder):
         model = load_bundle(folder.bundle)
+    config = judged(folder, settings)
+    check_can_keep(run, config)
     if before is not None and _is_same_encoder(before.model, model):
         model = replace(model, encoder=before.model.loaded_encoder)
     else:
@@ -123,7 +126,6 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
         model.check_encoder(encoder)
         model = replace(model, encoder=encoder)
         _warm_up(encoder, model.example_texts)
-    config = judged(folder, settings)
     speed = _tested(model, settings.batch_texts)
     address = run if is_address(run) else ""
     return Loaded(model, folder, config, stamp, datetime.now(UTC), speed, address)

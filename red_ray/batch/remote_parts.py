@@ -2,8 +2,11 @@
 
 The parts are objects below `ADDRESS.parts/`, written by whoever classified them, so that machines
 of a cluster need no disk in common. Their lines in the manifest are written together, every few
-seconds: a part whose line was lost with a killed driver is made again. Nothing can be locked at an
-address: two commands that do the same write the same parts.
+seconds: a part whose line was lost with a killed driver is made again.
+
+Nothing can be locked at an address: a command that is begun with --resume or --overwrite while
+another one still writes the same output takes away the parts that it does not know of, and the
+other may end with an error. One command at a time writes an output.
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path, PurePosixPath
 from typing import Any, Self
 
@@ -61,19 +64,19 @@ class RemoteParts:
         """Begin an output, or go on with it; see `PartsFolder.open`.
 
         Raises:
-            OutputError: it is denied, is finished, or is unfinished and neither is said, or the
-                parts are of another job.
+            OutputError: it is denied, is finished, or is unfinished and neither is said, the
+                parts are of another job, or something else is in their place.
             StorageError: the address cannot be reached.
         """
         parts = cls(target)
         there = parts._parts.list()
         begun = _json(parts._parts.read(JOB))
-        parts._refuse(job, begun, resume=resume, overwrite=overwrite)
+        parts._refuse_parts(job, there, begun, resume=resume, overwrite=overwrite)
+        parts._refuse_target(is_begun=begun is not None, resume=resume, overwrite=overwrite)
         if resume:
             parts.done = parts._read_manifest(there)
         kept = {part_name(shard) for shard in parts.done}
-        for name in there.keys() - kept - {JOB, MANIFEST}:
-            parts._parts.remove(name)
+        _remove(parts._parts, there.keys() - kept - {JOB, MANIFEST})
         parts._parts.write(JOB, json.dumps(job.to_dict(), indent=1).encode() + b"\n")
         parts._write_manifest()
         return parts
@@ -115,8 +118,7 @@ class RemoteParts:
             self._join(numbers)
         else:
             self._put_in_place(numbers)
-        for name in self._parts.list():
-            self._parts.remove(name)
+        _remove(self._parts, self._parts.list())
         self.done = {}
 
     def __enter__(self) -> Self:
@@ -130,26 +132,40 @@ class RemoteParts:
         if len(self.done) != self._n_written:
             self._write_manifest()
         if not self.done:
-            for name in self._parts.list():
-                self._parts.remove(name)
+            _remove(self._parts, self._parts.list())
 
-    def _refuse(
-        self, job: Job, begun: dict[str, Any] | None, *, resume: bool, overwrite: bool
+    def _refuse_parts(
+        self,
+        job: Job,
+        there: Iterable[str],
+        begun: dict[str, Any] | None,
+        *,
+        resume: bool,
+        overwrite: bool,
     ) -> None:
         name = self._target.name
+        if begun is None and not all(map(OF_AN_OUTPUT.fullmatch, there)):
+            raise OutputError(
+                f"{self._parts.name!r} is in the way: move it, or name another output"
+            )
         if begun is not None and not resume and not overwrite:
             raise OutputError(
                 f"{name!r} is unfinished: --resume goes on with it, --overwrite begins anew"
             )
         if begun is not None and resume:
             check_job(self._parts.name, job, begun)
+
+    def _refuse_target(self, *, is_begun: bool, resume: bool, overwrite: bool) -> None:
+        name = self._target.name
         there = {} if self._suffix else self._target.list()
-        if not all(map(OF_AN_OUTPUT.fullmatch, there)):
+        # Where parts stand beside it, it was ours when they were begun, and may be half in place.
+        is_ours = not there or JOB in there or is_begun
+        if not is_ours or not all(map(OF_AN_OUTPUT.fullmatch, there)):
             raise OutputError(
                 f"cannot write {name!r}: it holds something else; name another output"
             )
         is_there = bool(there) or (bool(self._suffix) and self._target.is_file())
-        if is_there and not overwrite and not (resume and begun is not None):
+        if is_there and not overwrite and not (resume and is_begun):
             raise OutputError(f"{name!r} is there already; add --overwrite to replace it")
 
     def _read_manifest(self, there: dict[str, Seen]) -> dict[int, Finished]:
@@ -176,11 +192,17 @@ class RemoteParts:
             self._target.put(whole)
 
     def _put_in_place(self, numbers: list[int]) -> None:
-        for name in self._target.list():
-            self._target.remove(name)
+        _remove(self._target, self._target.list())
         # Last what says that it is an output of ours.
         for name in (*map(part_name, numbers), MANIFEST, JOB):
             self._parts.copy(name, self._target)
+
+
+def _remove(folder: Remote, names: Iterable[str]) -> None:
+    """Remove files of an output; others that came to lie beside them stay."""
+    for name in names:
+        if OF_AN_OUTPUT.fullmatch(name):
+            folder.remove(name)
 
 
 def _json(content: bytes | None) -> dict[str, Any] | None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any, BinaryIO
 import pyarrow as pa
 import typer
 
-from red_ray.address import is_folder, shown
+from red_ray.address import is_address, is_folder, shown
 from red_ray.bundle import MANIFEST, load_bundle
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.lasting import check_lasting
@@ -140,7 +140,7 @@ def show_stats(place: Place, as_json: Json = False) -> None:
     with guarded(output):
         with closing(Ledger(_place(place))) as opened:
             stats = ledger_stats(opened)
-        output.result({"ledger": place, **stats})
+        output.result({"ledger": shown(place) if is_address(place) else place, **stats})
         if not as_json:
             output.out.print(stats_table(stats))
 

@@ -17,10 +17,10 @@ from red_ray.address import is_address, shown
 from red_ray.cli.console import Output, catch_sigterm, kept_note, notes
 from red_ray.config import RunConfig, load_config
 from red_ray.data.inputs import Inputs, TestRows
-from red_ray.errors import ConfigError, GoalError
+from red_ray.errors import ConfigError, GoalError, RedRayError
 from red_ray.judges.ledger import Ledger, is_url
 from red_ray.run_folder import DISPUTED, RunFolder
-from red_ray.working_copy import Place, WorkingCopy
+from red_ray.working_copy import Place, PlaceTaken, WorkingCopy
 
 if TYPE_CHECKING:
     from red_ray.actors.run import ClusterRun
@@ -160,11 +160,11 @@ def _train_and_score(
         done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
-        run.save()
+        _save_now_or_later(output, run)
         card = _evaluated(run, done, config, rows)
     write_report(run.path)
     run.finish()
-    run.save()
+    _save_now_or_later(output, run)
     _warn_of_loss(output, done.trained)
     _tell_of_disputes(output, run)
     if card is None:
@@ -173,6 +173,22 @@ def _train_and_score(
     else:
         result = card
     return {"run": run.name, "bundle": bundle_id, **result}, fault
+
+
+def _save_now_or_later(output: Output, run: RunFolder) -> None:
+    """Copy a trained run to its address; where that fails, the command's end tries again.
+
+    An error here would put the run before back in place of the new one.
+
+    Raises:
+        PlaceTaken: another process writes at its address.
+    """
+    try:
+        run.save()
+    except PlaceTaken:
+        raise
+    except RedRayError as error:
+        output.note(f"the trained run is not copied yet: {error}")
 
 
 def beginning() -> str:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from red_ray import errors
-from red_ray.address import is_address
+from red_ray.address import is_address, shown
 from red_ray.cli.console import Output, catch_sigterm, guarded
 from red_ray.cli.options import ConfigFile, Dashboard, Json, RunPath, Set, overrides_of
 from red_ray.errors import OutputError, RedRayError, RunError, last_line
@@ -313,7 +313,8 @@ def _print(output: Output, run: str, facts: dict[str, Any], model: RedModel) -> 
     count = f"{facts['replicas']} replica{'s' if facts['replicas'] != 1 else ''}"
     judge = facts["judge"] or "none"
     if model.thresholds.escalate is None:
-        judge += f" (no goal, so nothing is escalated: `red-ray thresholds {run} --goal …`)"
+        place = shown(run) if is_address(run) else run
+        judge += f" (no goal, so nothing is escalated: `red-ray thresholds {place} --goal …`)"
     lines = (
         f"[bold]{url}[/]   the page; API at {url}/docs",
         f"bundle {facts['bundle'][:16]}…   {len(model.labels)} labels   {count}, "

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from pyarrow.fs import FSSpecHandler, PyFileSystem
 
-from red_ray.address import Remote, holds_secret, is_address, is_folder, shown
+from red_ray.address import Remote, holds_secret, is_address, is_folder, name_of, shown
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 
 SECRET = "s3://name:pass-word@bucket/runs/one?secret_key=hidden&region=x"
@@ -50,11 +50,48 @@ def test_a_path_is_no_address():
 
 
 def test_a_secret_is_never_shown():
-    assert shown(SECRET) == "s3://bucket/runs/one"
+    assert shown(SECRET) == "s3://bucket/runs/one?region=x"
     assert holds_secret(SECRET)
     assert holds_secret("s3://bucket/x?access_key=a")
     assert not holds_secret("s3://bucket/x?region=eu&endpoint_override=host:9000")
     assert not holds_secret("gs://anonymous@bucket/x")
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["client_secret", "sig", "SIG", "secret%5Fkey", "account_key", "session_token", "password"],
+)
+def test_a_key_behind_the_question_mark_is_a_secret(key):
+    address = f"abfs://container@account/run?{key}=hidden&enable_tls=true"
+    assert holds_secret(address)
+    assert shown(address) == "abfs://container@account/run?enable_tls=true"
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "abfs://container@account.dfs.core.windows.net/run",
+        "s3://bucket/run?endpoint_override=127.0.0.1:9000&scheme=http",
+        "s3://bucket/run?design=x",
+        "file:///tmp/run",
+    ],
+)
+def test_what_is_no_secret_is_part_of_the_place(address):
+    assert shown(address) == address
+    assert not holds_secret(address)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (SECRET, "one"),
+        ("s3://key:secret@bucket?token=hidden", "bucket"),
+        ("s3://bucket/runs/?endpoint_override=host:9000", "runs"),
+        ("abfs://container@account/", "container@account"),
+    ],
+)
+def test_the_name_of_an_address_is_its_folder_s_or_its_bucket_s(address, name):
+    assert name_of(address) == name
 
 
 def test_what_is_written_comes_back(remote):
@@ -105,6 +142,26 @@ def test_half_a_file_is_never_there(remote):
     with pytest.raises(KeyboardInterrupt):
         stop()
     assert remote.list() == {}
+
+
+def test_of_a_replacement_that_is_interrupted_no_half_is_left(remote):
+    """A disk has the old file; where only whole objects can be written, there is none."""
+    remote.write("a", b"old")
+
+    def stop():
+        with remote._sink("a") as stream:
+            stream.write(b"half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    assert remote.read("a") == (b"old" if remote.address.startswith("file") else None)
+
+
+def test_what_a_killed_process_was_writing_is_no_file(tmp_path):
+    (tmp_path / ".a.0123abcd.new").write_text("half")
+    (tmp_path / ".hidden.new").write_text("whole")
+    assert list(Remote(f"file://{tmp_path}").list()) == [".hidden.new"]
 
 
 def test_a_file_that_is_gone_is_told(remote, tmp_path):

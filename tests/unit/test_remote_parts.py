@@ -123,6 +123,43 @@ def test_a_folder_of_somebody_else_is_not_replaced(job, tmp_path):
     assert (tmp_path / "out" / "thesis.doc").exists()
 
 
+@pytest.mark.parametrize("flags", [{}, {"resume": True}, {"overwrite": True}])
+def test_what_somebody_else_keeps_where_parts_would_go_stays(target, job, flags):
+    others = Remote(f"{target}.parts")
+    others.write("deep/thesis.doc", b"x")
+    with pytest.raises(OutputError, match=r"out.*\.parts' is in the way: move it"):
+        RemoteParts.open(target, job, **flags)
+    assert list(others.list()) == ["deep/thesis.doc"]
+
+
+def test_what_comes_to_lie_beside_the_parts_stays(target, path, job, source):
+    left = cut_short(target, job, source)
+    left.write("notes.txt", b"x")
+    with RemoteParts.open(target, job, resume=True) as parts:
+        fill(parts, source)
+        parts.finish()
+    assert list(left.list()) == ["notes.txt"]
+    assert ids(path) == list(range(N_ROWS))
+
+
+def test_parquet_of_somebody_else_is_not_replaced(job, tmp_path):
+    """Others name their parts so too; what is ours has the job beside them."""
+    there = Remote(f"file://{tmp_path}/out")
+    there.write("part-0001.parquet", b"x")
+    with pytest.raises(OutputError, match="holds something else"):
+        RemoteParts.open(there.address, job, overwrite=True)
+    assert list(there.list()) == ["part-0001.parquet"]
+
+
+def test_an_output_that_was_half_in_place_is_gone_on_with(job, source, tmp_path):
+    target = f"file://{tmp_path}/out"
+    left = cut_short(target, job, source, range(N_SHARDS))
+    left.copy("part-000000.parquet", Remote(target))
+    with RemoteParts.open(target, job, resume=True) as parts:
+        parts.finish()
+    assert ids(tmp_path / "out") == list(range(N_ROWS))
+
+
 def test_a_format_that_is_not_written_is_told(job, tmp_path):
     with pytest.raises(OutputError, match=r"the extension '\.doc' is not one of"):
         RemoteParts.open(f"file://{tmp_path}/out.doc", job)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from red_ray.config import RunConfig
 from red_ray.errors import DataError, OutputError, StorageError
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
-from red_ray.working_copy import N_SNAPSHOTS, OWNER, WorkingCopy, at_place, snapshot
+from red_ray.working_copy import N_SNAPSHOTS, OWNER, PlaceTaken, WorkingCopy, at_place, snapshot
 from tests.unit.test_run_folder import ITERATION, finish
 from tests.unit.test_snapshot import INPUTS
 
@@ -163,20 +164,60 @@ def test_what_a_failed_command_left_is_copied_back_by_who_claimed_the_place(
     assert not list(temporary.iterdir())
 
 
-def test_what_cannot_be_copied_stays_here(address, temporary, monkeypatch):
+@pytest.mark.parametrize("kind", [StorageError, OutputError, KeyboardInterrupt])
+def test_what_cannot_be_copied_stays_here(address, temporary, monkeypatch, kind):
     def away(*_):
-        raise StorageError("cannot write")
+        raise kind("cannot write")
 
     def work():
         with at_place(address) as place:
             write(place.path, a="1")
             monkeypatch.setattr(Remote, "upload", away)
 
-    with pytest.raises(StorageError, match="what could not be copied is in") as told:
+    with pytest.raises(kind, match="cannot write; what could not be copied is in") as told:
         work()
     (kept,) = temporary.iterdir()
     assert str(kept) in str(told.value)
     assert (kept / "a").read_text() == "1"
+
+
+@pytest.mark.parametrize("kind", [StorageError, OutputError, KeyboardInterrupt])
+@pytest.mark.parametrize("first", [OutputError("403"), KeyboardInterrupt()])
+def test_what_a_failed_command_cannot_copy_stays_here(address, temporary, monkeypatch, kind, first):
+    """As where the keys to the bucket expired while it was trained."""
+
+    def away(*_):
+        raise kind("cannot write")
+
+    def work():
+        with at_place(address) as place:
+            place.claim()
+            write(place.path, a="1")
+            monkeypatch.setattr(Remote, "upload", away)
+            raise type(first)(*first.args)
+
+    said = first.args[0] if first.args else "stopped"
+    with pytest.raises(type(first), match=f"^{said}; what could not be copied is in") as told:
+        work()
+    (kept,) = temporary.iterdir()
+    assert f"`red-ray resume {kept}`" in str(told.value)
+    assert (kept / "a").read_text() == "1"
+
+
+def test_of_a_place_that_another_one_took_nothing_is_kept(address, remote, temporary):
+    def work(fails):
+        with at_place(address) as place:
+            place.claim()
+            write(place.path, a="1")
+            remote.write(OWNER, b"another")
+            if fails:
+                raise StorageError("first")
+
+    with pytest.raises(PlaceTaken, match="another process has begun to write"):
+        work(fails=False)
+    with pytest.raises(StorageError, match=r"^first$"):
+        work(fails=True)
+    assert not list(temporary.iterdir())
 
 
 def test_a_run_goes_on_where_its_machine_was_lost(address, remote, tmp_path):
@@ -279,3 +320,37 @@ def test_a_training_that_is_refused_takes_nothing_over(address, remote, tmp_path
         RunFolder.create(place, RunConfig())
     run.append(ITERATION)
     assert remote.read("iterations.jsonl").count(b"\n") == 1
+
+
+def test_what_is_no_run_is_not_copied(address, remote, temporary, monkeypatch):
+    remote.write("photos/summer.jpg", b"x")
+    remote.write(OWNER, b"x")
+    monkeypatch.setattr(Remote, "download", lambda *_: pytest.fail("it was copied"))
+    with (
+        pytest.raises(OutputError, match=f"'{address}' exists and is no run folder"),
+        at_place(address),
+    ):
+        pass
+    assert not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "run.json", "manifest.json", ".previous/run.json"])
+def test_what_may_be_a_run_or_a_bundle_is_copied(address, remote, name):
+    remote.write(name, b"x")
+    remote.write("seen.txt", b"x")
+    with at_place(address) as place:
+        assert (place.path / name).exists()
+
+
+def test_what_another_process_copies_is_no_old_snapshot(address, remote, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    others = [cache / f".{n}.new" for n in range(N_SNAPSHOTS + 1)]
+    for other in others:
+        other.mkdir(parents=True)
+        os.utime(other, ns=(1, 1))
+    gone = cache / "gone"
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: iter([*listed(path), gone]))
+    remote.write("bundle/manifest.json", b"one")
+    found = snapshot(address, cache)
+    assert set(listed(cache)) == {found, *others}

@@ -123,6 +123,15 @@ def test_the_ledger_of_a_run_at_an_address_is_its_database(red_ray, run, folder,
     assert json.loads(done.stdout)["ledger"] == run
 
 
+def test_a_password_of_a_ledger_is_not_in_its_figures(red_ray, monkeypatch, tmp_path):
+    ledger = Ledger(tmp_path / "other.sqlite")
+    monkeypatch.setattr("red_ray.cli.ledger.Ledger", lambda _: ledger)
+    place = "postgresql://name:pass-word@host/verdicts?sslmode=require"
+    done = red_ray("ledger", "stats", place, "--json")
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.stdout)["ledger"] == "postgresql://host/verdicts?sslmode=require"
+
+
 def test_tables_are_read_from_a_disk_and_that_is_said(red_ray, tmp_path):
     done = red_ray("train", "--train", "s3://bucket/train.csv", "--out", tmp_path / "run")
     said(done, 2, "tables are read from a disk: copy it to one first")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,16 +13,19 @@ from types import SimpleNamespace
 import pytest
 import typer
 
+from red_ray.address import Remote
+from red_ray.bundle import load_bundle
 from red_ray.cli import running
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.errors import GoalError
+from red_ray.errors import GoalError, OutputError, StorageError
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
+from red_ray.working_copy import PlaceTaken, at_place
 from tests.unit.training.fakes import run_config
 
 INPUTS = Inputs(
@@ -95,6 +99,60 @@ def test_a_goal_that_cannot_be_kept_costs_no_training(run, monkeypatch):
         )
     assert (run.bundle / "manifest.json").read_text() == "new"
     assert not list(run.path.glob(".previous"))
+
+
+@pytest.mark.parametrize("kind", [StorageError, OutputError])
+def test_a_trained_run_that_cannot_be_copied_yet_is_not_given_up(run, monkeypatch, capsys, kind):
+    """An error would put the run before back in its place."""
+
+    def away():
+        raise kind("cannot write")
+
+    monkeypatch.setattr(run, "save", away)
+    running._save_now_or_later(Output(as_json=True), run)
+    assert "the trained run is not copied yet: cannot write" in capsys.readouterr().err
+
+
+def test_an_outage_after_training_leaves_the_new_run_to_copy(tmp_path, monkeypatch, trained):
+    """And not the finished one that stood there before, though it was set aside."""
+    address = f"file://{tmp_path}/there"
+    Remote(address).write("config.yaml", b"")
+    Remote(address).write("bundle/manifest.json", b"old")
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "tmp"))
+
+    def away(*_):
+        raise StorageError("cannot write")
+
+    def trains(*_, **__):
+        monkeypatch.setattr(Remote, "upload", away)
+        return SimpleNamespace(trained=trained, judge=None, encoder=None)
+
+    monkeypatch.setattr("red_ray.actors.environment.prepare_environment", lambda: None)
+    monkeypatch.setattr("red_ray.actors.cluster.ray_session", lambda **_: nullcontext(None))
+    monkeypatch.setattr("red_ray.actors.run.train_on_cluster", trains)
+    monkeypatch.setattr("red_ray.evaluation.report.write_report", lambda _: None)
+    monkeypatch.setattr(running, "check_parts", lambda *_: None)
+    monkeypatch.setattr(running, "catch_sigterm", lambda: None)
+    with (
+        pytest.raises(StorageError, match="what could not be copied is in"),
+        at_place(address) as out,
+    ):
+        running.run_training(
+            Output(as_json=True), run_config(), INPUTS, None, out, overwrite=True, dashboard=False
+        )
+    (kept,) = (tmp_path / "tmp").iterdir()
+    assert load_bundle(kept / "bundle").labels == trained.model.labels
+    assert not RunFolder(kept).is_cut_short
+
+
+def test_a_trained_run_whose_place_was_taken_stops(run, monkeypatch):
+    def taken():
+        raise PlaceTaken("another process")
+
+    monkeypatch.setattr(run, "save", taken)
+    with pytest.raises(PlaceTaken):
+        running._save_now_or_later(Output(as_json=True), run)
 
 
 @pytest.mark.parametrize(("send", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import socket
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from red_ray.cli.console import Output
+from red_ray.cli.serve import _print
 from red_ray.run_folder import RunFolder
 from tests.unit.cli.running import said, write_rows
 
@@ -145,3 +148,14 @@ def _free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def test_the_command_for_a_goal_names_the_run_without_a_secret(capsys):
+    run = "s3://key:pass-word@bucket/run?secret_key=hidden&region=x"
+    facts = {"url": "http://x", "proxy": "plain", "replicas": 1, "judge": None, "bundle": "b"}
+    model = SimpleNamespace(labels=(), thresholds=SimpleNamespace(escalate=None))
+    _print(Output(as_json=False), run, facts | {"layout": "packed"}, model)
+    told = capsys.readouterr().out
+    assert "`red-ray thresholds s3://bucket/run?region=x --goal" in told
+    assert "pass-word" not in told
+    assert "hidden" not in told

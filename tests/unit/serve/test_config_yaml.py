@@ -115,3 +115,11 @@ def test_a_call_may_take_as_long_as_the_waits_in_it(
 ) -> None:
     waits_s = settings.limits.wait_s + settings.judge.wait_s
     assert config["http_options"]["request_timeout_s"] == ANSWER_S + waits_s
+
+
+def test_metrics_and_logs_name_a_run_without_a_secret() -> None:
+    from serve.deployments import _name
+
+    assert _name("s3://key:secret@bucket/runs/one?secret_key=hidden") == "one"
+    assert _name("s3://key:secret@bucket") == "bucket"
+    assert _name("runs/one") == "one"

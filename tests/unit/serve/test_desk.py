@@ -198,6 +198,22 @@ async def test_where_the_ledger_cannot_be_opened_that_is_told(served, half):
         await desk.feedback(str(served), [Feedback(text="a", label=None)], half.labels)
 
 
+async def test_what_people_say_of_a_run_at_an_address_is_kept_in_no_copy_of_it(
+    served, half, tmp_path, monkeypatch
+):
+    """Copies go with the next bundle, and with the machine."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    run = f"file://{served}"
+    desk = Desk(settings_of(run), open_here)
+    with pytest.raises(ConfigError, match="needs a database"):
+        await desk.feedback(run, [Feedback(text="a", label=half.labels[0])], half.labels)
+    with pytest.raises(ConfigError, match="needs a database"):
+        await desk.report(run, snapshot(), [REVIEW])
+    with pytest.raises(ConfigError, match="needs a database"):
+        await desk.open(run)
+    assert not list((tmp_path / "home").rglob("ledger.sqlite*"))
+
+
 # --- reports -----------------------------------------------------------------------------------
 
 

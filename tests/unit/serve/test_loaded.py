@@ -13,6 +13,7 @@ import pytest
 from red_ray.bundle import MANIFEST, write_provenance
 from red_ray.encoding import EncoderSpec
 from red_ray.errors import BundleError, ConfigError, DataError, EncoderError
+from red_ray.run_folder import RunFolder
 from serve.loaded import WARM_BATCHES, check_can_keep, judged, load, run_at, stamp_of
 from serve.settings import ServeSettings
 from tests.unit.serve.endpoints import copy, with_escalation_from, write_anew, write_run_of
@@ -189,8 +190,6 @@ def test_a_bundle_that_says_nothing_that_is_a_number_is_refused(half, encoders, 
 
 @pytest.fixture
 def with_judge(served, half):
-    from red_ray.run_folder import RunFolder
-
     judge = half.config.judge.model_copy(update={"spec": "neighbours"})
     RunFolder(served).write_config(half.config.model_copy(update={"judge": judge}))
     return RunFolder(served)
@@ -215,9 +214,15 @@ def test_a_run_without_a_configuration_is_told(served):
 
 
 @pytest.fixture
-def address(served, tmp_path, monkeypatch):
+def address(served, half, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    write_ledger(served, half, "postgresql://user@host/verdicts")
     return f"file://{served}"
+
+
+def write_ledger(served, half, place):
+    judge = half.config.judge.model_copy(update={"ledger": place})
+    RunFolder(served).write_config(half.config.model_copy(update={"judge": judge}))
 
 
 def test_a_bundle_at_an_address_answers(address, served, half, encoders):
@@ -245,7 +250,11 @@ def test_where_there_is_no_run_at_an_address_there_is_no_stamp(tmp_path):
         stamp_of(f"file://{tmp_path}/nowhere")
 
 
-def test_an_endpoint_at_an_address_needs_a_database(address):
+def test_an_endpoint_at_an_address_needs_a_database(address, served, half, encoders):
+    write_ledger(served, half, None)
+    with pytest.raises(ConfigError, match="needs a database"):
+        load(address, settings_of(address), None)
+    assert not encoders, "it is told before anybody waits for an encoder"
     config = judged(run_at(address), settings_of(address))
     with pytest.raises(ConfigError, match="needs a database"):
         check_can_keep(address, config)
