@@ -123,20 +123,41 @@ def test_one_at_a_time_starts_or_ends_it(folder: HeadFolder) -> None:
         pass
 
 
-def test_a_process_is_told_from_a_later_one_with_its_number() -> None:
-    assert known().is_alive
-    assert not known(created_s=known().created_s - 60).is_alive
-
-
-def test_a_process_that_ended_is_not_alive_though_nobody_asked_how() -> None:
-    process = subprocess.Popen(["sleep", "600"])
-    head = known(pid=process.pid, created_s=psutil.Process(process.pid).create_time())
-    assert head.is_alive
+@pytest.fixture
+def marked_process() -> Iterator[subprocess.Popen[bytes]]:
+    """Any process with the mark of `known`."""
+    process = subprocess.Popen(["sleep", "600"], env=os.environ | {HEAD_MARK: "m"})
+    while psutil.Process(process.pid).name() != "sleep":
+        time.sleep(0.001)
+    yield process
     process.kill()
-    while psutil.Process(process.pid).status() != psutil.STATUS_ZOMBIE:
+    process.wait()
+
+
+def test_a_process_is_told_from_a_later_one_with_its_number(
+    marked_process: subprocess.Popen[bytes],
+) -> None:
+    """By its mark, since the time at which it began moves with the clock."""
+    head = known(pid=marked_process.pid, created_s=0.0)
+    assert head.is_alive
+    assert not replace(head, mark="another").is_alive
+    assert not known().is_alive, "this process has no mark"
+
+
+def test_one_that_never_came_up_is_not_alive(marked_process: subprocess.Popen[bytes]) -> None:
+    assert not known(pid=marked_process.pid, address="").is_alive
+
+
+def test_a_process_that_ended_is_not_alive_though_nobody_asked_how(
+    marked_process: subprocess.Popen[bytes],
+) -> None:
+    head = known(pid=marked_process.pid)
+    assert head.is_alive
+    marked_process.kill()
+    while psutil.Process(marked_process.pid).status() != psutil.STATUS_ZOMBIE:
         time.sleep(0.01)
     assert not head.is_alive
-    process.wait()
+    marked_process.wait()
     assert not head.is_alive
 
 
