@@ -308,6 +308,11 @@ class RunFolder:
         return f"{self.name}/{path.relative_to(self.path).as_posix()}"
 
     @property
+    def short_name(self) -> str:
+        """The folder's, or the last part of its address: what metrics and logs call it."""
+        return self.name.rpartition("/")[2] if self.is_copy else self.path.resolve().name
+
+    @property
     def is_copy(self) -> bool:
         """Whether the run is at an address, and this a copy of it."""
         return self._copy is not None

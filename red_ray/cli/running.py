@@ -155,7 +155,7 @@ def _train_and_score(
             ledger=LedgerOfRun(ledger_of(config, run), run.run_id, n_done),
             hidden=rows.inputs.hidden or None,
             on_progress=show,
-            name=run.path.resolve().name,
+            name=run.short_name,
         )
         done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)

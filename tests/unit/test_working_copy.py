@@ -228,6 +228,7 @@ def test_a_run_goes_on_where_its_machine_was_lost(address, remote, tmp_path):
     run.append(ITERATION)
     with at_place(address) as place:
         again, n_done = RunFolder.resume(place)
+        assert again.short_name == address.rpartition("/")[2]
         assert n_done == 1
         assert again.run_id == run.run_id
         assert again.name == address
