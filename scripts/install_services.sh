@@ -6,7 +6,7 @@ set -u
 
 has_chromium() { command -v chromium; }
 has_promtool() { command -v promtool; }
-has_moto() { command -v moto_server || [ -x .venv/moto/bin/moto_server ]; }
+has_moto() { [ -x .venv/moto/bin/moto_server ]; }   # not any other: versions differ in S3's answers
 has_postgresql() { command -v initdb || ls /usr/lib/postgresql/*/bin/initdb; }
 
 updated=

@@ -410,7 +410,7 @@ def outliving(workers: list[psutil.Process], limit_s: float = 120.0) -> list[str
     Ray's agents of a node look for a killed head for a minute.
     """
     end = time.monotonic() + limit_s
-    while (left := [one for one in workers if _lives(one)]) and time.monotonic() < end:
+    while (left := [one for one in workers if lives(one)]) and time.monotonic() < end:
         time.sleep(0.1)
     titles = [_title(one).strip() for one in left]
     for one in left:
@@ -424,7 +424,8 @@ def server_at(port: int) -> tuple[str, ...]:
     return "--port", str(port), "--delay-ms", "100"
 
 
-def _lives(process: psutil.Process) -> bool:
+def lives(process: psutil.Process) -> bool:
+    """Whether it runs; one that has ended and that nobody asked about does not."""
     # Not `psutil.wait_procs`: it trips over a process whose number another one has by now.
     with _gone_is_fine():
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -53,18 +52,18 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def find_program() -> Path:
-    """Where moto's server is: on the PATH, or in an environment of its own beside ours.
+    """Where moto's server is: in an environment of its own inside ours.
 
-    Of its own since botocore, which it needs, takes no python-dateutil as new as ours.
+    Of its own since botocore, which it needs, takes no python-dateutil as new as ours; and no other
+    one will do, as versions differ in what S3 answers.
 
     Raises:
-        Unavailable: nowhere.
+        Unavailable: it is not there.
     """
     own = Path(sys.prefix) / "moto" / "bin" / "moto_server"
-    found = own if own.is_file() else shutil.which("moto_server")
-    if found is None:
+    if not own.is_file():
         raise Unavailable("moto_server is not here; scripts/install_services.sh installs it")
-    return Path(found)
+    return own
 
 
 def make_bucket(url: str) -> str:

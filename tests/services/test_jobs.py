@@ -270,7 +270,7 @@ def test_down_with_force_stops_what_runs_and_leaves_no_process(here: Here) -> No
     assert told["ended"]
     assert told["killed"] == 0
     assert "begun" in (Path(told["logs"]) / f"{job}.log").read_text("utf-8")
-    assert not [one for one in processes if one.is_running()]
+    assert not [one for one in processes if killing.lives(one)]
     assert not marked(mark)
     assert not list(here.place.ray.glob("rr-*"))
     assert status(here) == {"up": False}
