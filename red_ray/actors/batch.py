@@ -35,9 +35,9 @@ from red_ray.actors.batch_rows import (
     unpack,
 )
 from red_ray.actors.cluster import fetch
-from red_ray.actors.metrics import Meter
+from red_ray.actors.metrics import Meter, tell_classified
 from red_ray.address import is_address, shown
-from red_ray.batch import BatchCounts, Finished, classify_shard, read_shards
+from red_ray.batch import Finished, classify_shard, read_shards
 from red_ray.encoding import SentenceEncoder
 from red_ray.errors import ConfigError, RedRayError, RunError, last_line
 from red_ray.model import RedModel
@@ -191,19 +191,6 @@ class ShardClassifier:
             return failure(error, is_unread=False)
         tell_classified(self._meter, done.counts)
         return outcome(done)
-
-
-def tell_classified(meter: Meter, counts: BatchCounts) -> None:
-    """Count a shard's rows."""
-    decisions = {
-        "accept": counts.accepted,
-        "none": counts.none,
-        "escalate": counts.escalated,
-        "abstain": counts.abstained,
-        "error": counts.errors,
-    }
-    for decision, n_rows in decisions.items():
-        meter.add("red_ray_classify_rows", n_rows, decision=decision)
 
 
 def with_own_encoder(model: RedModel) -> RedModel:

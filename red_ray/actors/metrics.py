@@ -20,6 +20,7 @@ from ray.util import metrics
 from red_ray.types import Iteration, Progress
 
 if TYPE_CHECKING:  # each actor pays for what it imports
+    from red_ray.batch import BatchCounts
     from red_ray.judges import PoolStats
 
 REFRESH_S = 2.0
@@ -236,6 +237,19 @@ def tell_progress(meter: Meter, event: Progress) -> None:
     meter.set("red_ray_run_progress", share, stage=event.stage)
     if event.iteration is not None:
         _tell_iteration(meter, event.iteration)
+
+
+def tell_classified(meter: Meter, counts: BatchCounts) -> None:
+    """Count a shard's rows."""
+    decisions = {
+        "accept": counts.accepted,
+        "none": counts.none,
+        "escalate": counts.escalated,
+        "abstain": counts.abstained,
+        "error": counts.errors,
+    }
+    for decision, n_rows in decisions.items():
+        meter.add("red_ray_classify_rows", n_rows, decision=decision)
 
 
 def _tell_iteration(meter: Meter, one: Iteration) -> None:

@@ -17,6 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from tests.services import postgres, s3
 from tests.services.chromium import Browser
+from tests.undisturbed import here, port, reference
+
+__all__ = ["here", "port", "reference"]  # fixtures
 
 REQUIRED = "RED_RAY_REQUIRE_SERVICES"
 SERVER = "RED_RAY_TEST_POSTGRES"

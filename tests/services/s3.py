@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.ray.servers import free_port
+
 PATIENCE_S = 120.0
 
 
@@ -36,7 +38,7 @@ def server(folder: Path) -> Iterator[str]:
     Raises:
         Unavailable: it cannot be started.
     """
-    program, port = find_program(), _free_port()
+    program, port = find_program(), free_port()
     log = folder / "moto.log"
     with (
         log.open("wb") as lines,
@@ -91,9 +93,3 @@ def _wait(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
         if process.poll() is not None or time.monotonic() > until_s:
             raise Unavailable(f"moto_server did not start: {log.read_text()[-500:]}")
         time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -12,33 +12,12 @@ from tests.killing import (
     Ended,
     Place,
     check_nothing_is_lost,
-    place,
-    run_undisturbed,
     said,
     served,
 )
 from tests.nodes import Nodes, nodes, train_and_lose
-from tests.ray.servers import free_port
 
 LATE = served(2 * PER_ROUND + PER_ROUND // 2)
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("nodes")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    """One for all: the judge's address is part of a question's key and of the bundle."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def reference(here: Place, port: int) -> Ended:
-    """The run on one machine."""
-    return run_undisturbed(here, here.folder / "reference", port)
 
 
 @pytest.fixture(scope="module")

@@ -18,14 +18,11 @@ from tests.killing import (
     appeared,
     check,
     outliving,
-    place,
     run_and_kill,
-    run_undisturbed,
     said,
     served,
     started,
 )
-from tests.ray.servers import free_port
 
 RESULTS = Path(__file__).with_name("results") / "kill_points.md"
 
@@ -70,23 +67,6 @@ HEAD = """\
 | point | answers kept | served | in flight | served twice | exit codes | s |
 |---|---:|---:|---:|---:|---|---:|
 """
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("kill")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    """One for all: the judge's address is part of a question's key and of the bundle."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def reference(here: Place, port: int) -> Ended:
-    return run_undisturbed(here, here.folder / "reference", port)
 
 
 @pytest.fixture(scope="module")

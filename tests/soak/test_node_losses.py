@@ -20,13 +20,10 @@ from tests.killing import (
     Told,
     answered,
     check_nothing_is_lost,
-    place,
-    run_undisturbed,
     said,
     served,
 )
 from tests.nodes import Nodes, lose_the_head, nodes, train_and_lose
-from tests.ray.servers import free_port
 from tests.services.serving import Clients, Served
 from tests.services.serving import Place as ServingPlace
 from tune.folder import Place as SweepPlace
@@ -46,24 +43,6 @@ HEAD = """\
 """
 SHARD_ROWS = 4096
 STEADY_S = 20.0
-
-
-@pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with place(tmp_path_factory.mktemp("losses")) as made:
-        yield made
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    """One for all: the judge's address is part of a question's key and of the bundle."""
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def reference(here: Place, port: int) -> Ended:
-    """The run on one machine."""
-    return run_undisturbed(here, here.folder / "reference", port)
 
 
 @pytest.fixture(scope="module")

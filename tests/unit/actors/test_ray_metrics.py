@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 
 from red_ray.actors import metrics
-from red_ray.actors.batch import tell_classified
-from red_ray.actors.metrics import NAMED, TABLE, Meter, Metric, PoolMeter, Tags, tell_progress
+from red_ray.actors.metrics import (
+    NAMED,
+    TABLE,
+    Meter,
+    Metric,
+    PoolMeter,
+    Tags,
+    tell_classified,
+    tell_progress,
+)
 from red_ray.batch import BatchCounts
 from red_ray.judges import PoolStats
 from red_ray.types import Iteration, Progress
