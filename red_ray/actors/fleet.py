@@ -151,10 +151,12 @@ class RayFleet:
             max_restarts=-1,
         )
         self._placed.append(router)
+        handle = RestartedRouter(router, shared, texts, subsets)
+        await handle.load()
         return Crew(
             experts=tuple(cast("list[ExpertHandle]", experts)),
             gate=cast("ExpertHandle", gates[0]) if gates else None,
-            router=cast("RouterHandle", RestartedRouter(router, shared, texts, subsets)),
+            router=cast("RouterHandle", handle),
         )
 
     def _shared(self, vectors: Floats) -> Any:

@@ -183,7 +183,10 @@ class RestartedRouter(Restarted):
         self._loaded = (shared, list(texts), subsets)
         self._calibrated: tuple[Any, ...] | None = None
         self._learned: list[tuple[str, tuple[Ints, ...]]] = []
-        self._is_in_doubt = True  # it holds nothing yet
+
+    async def load(self) -> None:
+        """Have it take its texts before it is asked; starting takes it some seconds."""
+        await self._call("load", *self._loaded)
 
     async def give_again(self) -> None:
         """The texts, the rows of the last calibration, the pool and what was labelled in it."""

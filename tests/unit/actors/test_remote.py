@@ -91,6 +91,7 @@ async def test_an_expert_that_was_lost_is_fitted_again_before_it_scores() -> Non
 async def test_a_router_learns_again_what_it_learned_in_the_same_order() -> None:
     actor = FakeActor({6: GONE})
     router = RestartedRouter(actor, "vectors", ["a text"], ((0, 1),))
+    await router.load()
     await router.calibrate("first")
     await router.follow_pool(ROWS)
     await router.learn("round 1")
@@ -111,6 +112,7 @@ async def test_what_was_done_but_not_told_is_not_done_twice() -> None:
     """The answer to `learn` is lost: the router may have learned, and starts from nothing."""
     actor = FakeActor({3: UNSEEN})
     router = RestartedRouter(actor, "vectors", ["a text"], ((0, 1),))
+    await router.load()
     await router.calibrate("rows")
     await router.follow_pool(ROWS)
     await router.learn("round 1")
@@ -123,6 +125,7 @@ async def test_what_a_handle_has_not_to_give_is_told_at_once(waited: list[float]
     unweighed = ForgottenError("weigh first")
     actor = FakeActor({2: unweighed, 5: unweighed})  # once more after load and calibrate
     router = RestartedRouter(actor, "vectors", ["a text"], ((0, 1),))
+    await router.load()
     await router.calibrate("rows")
     with pytest.raises(ForgottenError):
         await router.view_pool("left")
