@@ -175,7 +175,7 @@ def _opened(opening: desk.Opening) -> RayValidator:
     config, model = opening.config, opening.model
     n_seed = model.n_seed if config.judge.spec == "neighbours" else 0
     names = tuple(model.labels[label] for label in model.example_labels[:n_seed])
-    account = Account(config.judge, opening.ledger, config.seed)
+    account = Account(config.judge, opening.ledger, config.seed, run=_name(opening.place))
     examples = LabelledRows(model.example_texts[:n_seed], names)
     run = asked_in(config.judge)
     validator = RayValidator(account, run, 0, examples=examples, hidden=opening.truth)

@@ -55,8 +55,9 @@ class Validator(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What it takes to open a run's judge."""
+    """What it takes to open a run's judge; `place` is the run's folder or address."""
 
+    place: str
     config: RunConfig
     run: RunFolder
     model: RedModel
@@ -212,7 +213,7 @@ class Desk:
         if config.judge.spec is None:
             raise ConfigError("the endpoint has no judge")
         model = load_bundle(folder.bundle)
-        return Opening(config, folder, model, truth_for(config, model, self._settings))
+        return Opening(run, config, folder, model, truth_for(config, model, self._settings))
 
     async def _ledger(self, run: str) -> Ledger:
         """The ledger of a run, which may have another by now than it had."""

@@ -297,4 +297,5 @@ def pool_of(sweep: SweepConfig, place: Place) -> SharedPool | None:
     base = base_config(sweep)
     if not asks_together(base):
         return None
-    return SharedPool(Account(base.judge, base.judge.ledger or str(place.ledger), base.seed))
+    ledger = base.judge.ledger or str(place.ledger)
+    return SharedPool(Account(base.judge, ledger, base.seed, run=place.path.name))

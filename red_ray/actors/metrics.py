@@ -54,7 +54,7 @@ class Metric:
         return f"ray_{self.name}_total" if self.kind == "counter" else f"ray_{self.name}"
 
 
-_RUN, _JUDGE = ("run",), ("judge",)
+_RUN, _JUDGE = ("run",), ("judge", "run")
 
 TABLE = (
     # A training run, told by its coordinator; `run` is the name of its folder.
@@ -79,12 +79,12 @@ TABLE = (
         "Seconds of the rounds: fit, score, acquire, judge, recalibrate",
         ("run", "step"),
     ),
-    # A judge, told by its pool, whoever asks.
+    # A judge, told by its pool; `run` opened the ledger over which it is asked.
     Metric(
         "red_ray_judge_requests",
         "counter",
         "Requests that came back, retries included, by what came of them",
-        ("judge", "result"),
+        (*_JUDGE, "result"),
     ),
     Metric("red_ray_judge_cached", "counter", "Questions that the ledger answered", _JUDGE),
     Metric("red_ray_judge_tokens", "counter", "Tokens of prompts and answers", _JUDGE),
@@ -95,14 +95,14 @@ TABLE = (
         "red_ray_judge_latency_seconds",
         "gauge",
         "Time of the last questions, retries included, by quantile",
-        ("judge", "quantile"),
+        (*_JUDGE, "quantile"),
     ),
     Metric("red_ray_judge_paused", "gauge", "1 while the pool waits for the judge, else 0", _JUDGE),
     Metric(
         "red_ray_judge_budget_spent",
         "gauge",
         "Share of a budget that is spent or reserved: calls, tokens, usd",
-        ("judge", "budget"),
+        (*_JUDGE, "budget"),
     ),
     # An endpoint; `run` is the name of the folder that it answers from.
     Metric(
@@ -285,11 +285,12 @@ class PoolMeter:
 
     Args:
         judge: its name.
+        run: that opened the pool's ledger: a judge has a pool for each.
         record: takes each value.
     """
 
-    def __init__(self, judge: str, record: Record = to_ray) -> None:
-        self._meter = Meter(record, judge=judge)
+    def __init__(self, judge: str, run: str, record: Record = to_ray) -> None:
+        self._meter = Meter(record, judge=judge, run=run)
         self._told: PoolStats | None = None
 
     def tell(self, stats: PoolStats, budget: Mapping[str, float]) -> None:

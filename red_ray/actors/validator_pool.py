@@ -57,7 +57,7 @@ class Account:
         seed: orders the candidates of each question.
         user: who asks; whoever has the same ledger shares its budget.
         node: machine of a ledger that is a file; empty for a database.
-        run: name of the run, for the logs.
+        run: name of the run, for metrics and logs.
     """
 
     config: JudgeConfig
@@ -186,9 +186,8 @@ class ValidatorPoolActor:
             raise
         if self._telling is None:
             self._telling = asyncio.create_task(self._tell())
-        return _Desk(
-            judge, ledger, lease, pool, account.config, {}, PoolMeter(str(account.config.spec))
-        )
+        meter = PoolMeter(str(account.config.spec), account.run)
+        return _Desk(judge, ledger, lease, pool, account.config, {}, meter)
 
     async def _tell(self) -> None:
         while True:

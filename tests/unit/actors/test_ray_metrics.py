@@ -122,7 +122,7 @@ def test_a_stage_that_is_over_is_told_no_more() -> None:
 
 def test_a_pool_tells_what_is_new() -> None:
     told = Told()
-    meter = PoolMeter("openai:m", told)
+    meter = PoolMeter("openai:m", "tickets", told)
     meter.tell(STATS, {"calls": 0.12})
     meter.tell(STATS, {"calls": 0.12})
     results = {"label": 9, "timeout": 2, "none": 1}
@@ -130,16 +130,24 @@ def test_a_pool_tells_what_is_new() -> None:
         replace(STATS, results=results, tokens=1000, cost_usd=0.5, in_flight=0, notice="away"),
         {"calls": 0.14},
     )
-    judge = "openai:m"
-    requests = {key[2]: value for key, value in told.values.items() if key[0].endswith("requests")}
+    judge = ("openai:m", "tickets")
+    requests = {key[3]: value for key, value in told.values.items() if key[0].endswith("requests")}
     assert requests == results
-    assert told.values["red_ray_judge_tokens", judge] == 1000
-    assert told.values["red_ray_judge_cached", judge] == 3
-    assert told.values["red_ray_judge_cost_usd", judge] == pytest.approx(0.5)
-    assert told.values["red_ray_judge_in_flight", judge] == 0
-    assert told.values["red_ray_judge_paused", judge] == 1
-    assert told.values["red_ray_judge_latency_seconds", judge, "0.95"] == 2.0
-    assert told.values["red_ray_judge_budget_spent", judge, "calls"] == 0.14
+    assert told.values["red_ray_judge_tokens", *judge] == 1000
+    assert told.values["red_ray_judge_cached", *judge] == 3
+    assert told.values["red_ray_judge_cost_usd", *judge] == pytest.approx(0.5)
+    assert told.values["red_ray_judge_in_flight", *judge] == 0
+    assert told.values["red_ray_judge_paused", *judge] == 1
+    assert told.values["red_ray_judge_latency_seconds", *judge, "0.95"] == 2.0
+    assert told.values["red_ray_judge_budget_spent", *judge, "calls"] == 0.14
+
+
+def test_pools_of_two_ledgers_tell_of_themselves_alone() -> None:
+    """Else the budget of one would hide behind that of the other."""
+    told = Told()
+    for run, share in (("tickets", 0.95), ("reviews", 0.01)):
+        PoolMeter("openai:m", run, told).tell(STATS, {"calls": share})
+    assert told.values["red_ray_judge_budget_spent", "openai:m", "tickets", "calls"] == 0.95
 
 
 def test_a_shard_tells_each_of_its_rows_once() -> None:

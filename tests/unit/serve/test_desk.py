@@ -28,7 +28,7 @@ def opening_of(run, half, spec="neighbours", **changes):
     folder = RunFolder(run)
     config = judged(folder, settings_of(run, spec))
     config = config.model_copy(update={"judge": config.judge.model_copy(update=changes)})
-    return Opening(config, folder, half, None)
+    return Opening(str(run), config, folder, half, None)
 
 
 class Opens:
