@@ -140,12 +140,12 @@ class Served:
 
     Args:
         place: where it runs.
-        run: a run's folder, or a link to one.
+        run: a run's folder, a link to one, or its address.
         options: of the command.
         variables: of its environment, beside the place's.
     """
 
-    def __init__(self, place: Place, run: Path, *options: str, **variables: str) -> None:
+    def __init__(self, place: Place, run: Path | str, *options: str, **variables: str) -> None:
         self.place = place
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"

@@ -22,7 +22,7 @@ from red_ray.encoding import CachedEncoder, EmbeddingStore, EncoderSpec
 from red_ray.errors import OutputError, StorageError
 from tests import killing
 from tests.servers import ServerProcess, hash_of
-from tests.services import postgres, s3
+from tests.services import postgres, s3, serving
 
 SPEC = EncoderSpec("m", None, "0" * 64, "float32", 256, None, "", True, 32)
 LIMIT_S = 420.0
@@ -111,6 +111,7 @@ def test_a_run_killed_with_its_machine_goes_on_from_storage_elsewhere(
         assert len(list((tmp_path / "here" / "tmp").glob("red-ray-*"))) == 1
         assert not list((tmp_path / "elsewhere" / "tmp").glob("red-ray-*"))
         check_it_is_used(elsewhere, cut, second["bundle"], tmp_path)
+        check_it_is_served(elsewhere, cut, second["bundle"])
         killing.outliving(workers, limit_s=0)
 
 
@@ -138,6 +139,18 @@ def check_it_is_used(place: killing.Place, run: str, bundle: str, folder: Path) 
     assert json.loads(stats)["ledger"] == run
     assert red_ray.load(run).bundle_id == bundle
     assert {"report.html", "scorecard.json", "tested.txt"} <= Remote(run).list().keys()
+
+
+def check_it_is_served(place: killing.Place, run: str, bundle: str) -> None:
+    """The endpoint answers from storage, and takes over what new thresholds put there."""
+    where = serving.Place(place.folder, place.ray, place.environment)
+    with serving.Served(where, run, "--replicas", "1", "--judge", "off") as served:
+        assert served.classify(["where is my parcel"])["bundle"] == bundle
+        command = place.command("thresholds", run, "--goal", "escalate_at_most=0.5", "--json")
+        assert command.wait(LIMIT_S) == 0, command.stderr
+        changed = red_ray.load(run).bundle_id
+        assert changed != bundle
+        serving.until(lambda: served.classify(["where is my parcel"])["bundle"] == changed)
 
 
 def test_a_store_filled_by_one_machine_is_read_by_another(
