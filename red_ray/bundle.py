@@ -6,6 +6,7 @@ manifest.json            configuration, labels, partition, router, thresholds wi
 examples.safetensors     embeddings and labels of the rows that the model ended with
 examples.json            their texts
 calibration.safetensors  what models that had not seen the user's rows said of them
+encoder.safetensors      what fine-tuning changed of the encoder, where it was fine-tuned
 lexical.safetensors      document frequencies, where lexical evidence is used
 experts/NAME.safetensors or NAME.skops, one per expert, and gate
 provenance.json          dates, timings, host, versions: the only file outside the bundle id
@@ -32,14 +33,15 @@ from red_ray.core.lexical import LexicalSpace
 from red_ray.core.risk import RiskModel
 from red_ray.core.router import Router
 from red_ray.core.thresholds import CalibrationRows, CurvePoint, Promise, Thresholds
-from red_ray.encoding import EncoderSpec
+from red_ray.encoding import EncoderSpec, TunedWeights
 from red_ray.errors import BundleError, ConfigError
-from red_ray.experts import Expert, LogisticRegressionExpert, RandomForestExpert
+from red_ray.experts import Expert, LogisticRegressionExpert, RandomForestExpert, SetFitExpert
 from red_ray.model import RedModel, expert_name
 from red_ray.storage import writing
 
 FORMAT = 2
 MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
+TUNED = "encoder.safetensors"
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
 
@@ -144,6 +146,8 @@ def _write_parts(model: RedModel, folder: Path) -> None:
         _write_expert(expert, folder / "experts" / expert_name(position))
     if model.gate is not None:
         _write_expert(model.gate, folder / "experts" / "gate")
+    if model.tuned is not None:
+        (folder / TUNED).write_bytes(model.tuned.tensors)
 
 
 def _save_arrays(arrays: Mapping[str, Any], path: Path) -> None:
@@ -260,6 +264,8 @@ def _identity_config(model: RedModel) -> dict[str, Any]:
     data = model.config.model_dump(mode="json")
     data["encoder"].pop("store")
     data["expert"].pop("per_actor")
+    if model.tuned is None:
+        data.pop("setfit")
     for key in ("concurrency", "timeout_s", "total_time_s", "max_attempts", "key_variable"):
         data["judge"].pop(key)
     data["judge"]["ledger"] = None  # kept as a key: without it every bundle had another id
@@ -356,6 +362,7 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         n_seed=int(manifest["n_seed"]),
         space=space,
         encoder_spec=_read_encoder_spec(manifest["encoder"]),
+        tuned=_read_tuned(folder / TUNED) if TUNED in files else None,
         bundle_id=_bundle_id(files),
         promise=_read_promise(manifest["promise"]),
     )
@@ -367,6 +374,10 @@ def _read_space(folder: Path) -> LexicalSpace:
 
 def _read_encoder_spec(data: Mapping[str, Any] | None) -> EncoderSpec | None:
     return None if data is None else EncoderSpec.from_dict(data)
+
+
+def _read_tuned(path: Path) -> TunedWeights:
+    return TunedWeights.read(path.read_bytes())
 
 
 def _read_router(data: Mapping[str, Any]) -> Router:
@@ -423,9 +434,10 @@ def _read_promise(data: Mapping[str, Any] | None) -> Promise | None:
 
 
 def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:
-    if kind == "logistic_regression":
+    if kind in ("logistic_regression", "setfit"):
         arrays = load_file(_with(stem, "safetensors"))
-        return LogisticRegressionExpert(n_labels, arrays["weights"], arrays["bias"])
+        made = SetFitExpert if kind == "setfit" else LogisticRegressionExpert
+        return made(n_labels, arrays["weights"], arrays["bias"])
     if kind == "random_forest":
         from skops import io
 

@@ -18,8 +18,8 @@ from red_ray.address import holds_secret, is_address
 from red_ray.address import shown as shown_address
 from red_ray.errors import ConfigError
 
-Mode = Literal["speed", "balanced"]
-ExpertKind = Literal["logistic_regression", "random_forest"]
+Mode = Literal["speed", "balanced", "accuracy"]
+ExpertKind = Literal["logistic_regression", "random_forest", "setfit"]
 
 LESS_IS_BETTER = ("unreadable_rate", "p95_latency_s", "usd_per_correct")
 """The criteria of an audit that a judge meets by staying below them."""
@@ -70,6 +70,24 @@ class ExpertConfig(_Frozen):
 
     kind: ExpertKind = "logistic_regression"
     per_actor: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
+
+
+class SetFitConfig(_Frozen):
+    """How an encoder is fine-tuned, where `expert.kind` is `setfit`.
+
+    Only the last `layers` are. `epochs` is how often each row is drawn, on average, within
+    `min_steps` and `max_steps` of `labels_per_batch` x `texts_per_label` texts: the time of a
+    fine-tuning is bounded, whatever the number of labels.
+    """
+
+    layers: int = Field(default=3, ge=1)
+    epochs: float = Field(default=10.0, gt=0)
+    min_steps: int = Field(default=60, ge=1)
+    max_steps: int = Field(default=400, ge=1)
+    labels_per_batch: int = Field(default=16, ge=2)
+    texts_per_label: int = Field(default=4, ge=2)
+    learning_rate: float = Field(default=5e-5, gt=0)
+    temperature: float = Field(default=0.1, gt=0)
 
 
 class NoiseConfig(_Frozen):
@@ -261,6 +279,17 @@ PRESETS: dict[str, dict[str, Any]] = {
         "expert": {"kind": "random_forest"},
         "partition": {"umap_dim": 50},
     },
+    "accuracy": {
+        "encoder": {
+            "model": "Qwen/Qwen3-Embedding-0.6B",
+            "truncate_dim": 128,
+            # The model's own prompt named `query`, as it was published.
+            "prompt": "Instruct: Given a web search query, retrieve relevant passages that "
+            "answer the query\nQuery:",
+        },
+        "expert": {"kind": "setfit"},
+        "partition": {"umap_dim": 64},
+    },
 }
 """What each mode sets; any of it can be overridden."""
 
@@ -277,6 +306,7 @@ class RunConfig(_Frozen):
     encoder: EncoderConfig = EncoderConfig()
     partition: PartitionConfig = PartitionConfig()
     expert: ExpertConfig = ExpertConfig()
+    setfit: SetFitConfig = SetFitConfig()
     noise: NoiseConfig = NoiseConfig()
     router: RouterConfig = RouterConfig()
     judge: JudgeConfig = JudgeConfig()

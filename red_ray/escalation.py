@@ -221,7 +221,8 @@ class Escalator:
         return {key: known[key] for key in keys}
 
     def _made(self, texts: Sequence[str], vectors: Floats, label_proba: Doubles) -> list[Question]:
-        rows = zip(texts, vectors, top_labels(label_proba, self._judge.top_k), strict=True)
+        plain = self._model.plain_vectors(vectors)
+        rows = zip(texts, plain, top_labels(label_proba, self._judge.top_k), strict=True)
         return [
             Question(
                 text,

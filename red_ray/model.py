@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import logsumexp
 
+from red_ray import encoding
 from red_ray.config import EncoderConfig, RunConfig
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.evidence import Parts, assemble
@@ -21,7 +22,13 @@ from red_ray.core.retrieval import CentroidNorms, Examples, SimilarityEvidence, 
 from red_ray.core.risk import RiskModel, plain_risk, risk_features
 from red_ray.core.router import Router, says_none, top_labels
 from red_ray.core.thresholds import CalibrationRows, Promise, Thresholds, answer_risk
-from red_ray.encoding import CachedEncoder, EncoderSpec, SentenceEncoder
+from red_ray.encoding import (
+    CachedEncoder,
+    EncoderSpec,
+    PairedEncoder,
+    SentenceEncoder,
+    TunedWeights,
+)
 from red_ray.errors import EncoderError
 from red_ray.experts import Expert, ExpertStack
 from red_ray.types import Alternative, Decision
@@ -85,6 +92,8 @@ class RedModel:
         n_seed: how many of them, the first ones, were labelled by the user and not by a judge.
         space: the lexical space, or None without lexical evidence.
         encoder_spec: what made the embeddings; None where that cannot be said.
+        tuned: what fine-tuning changed of that encoder for SetFit experts, None for others. A
+            text's vector is then that of the plain encoder and that of the tuned one, end to end.
         bundle_id: of the bundle it was read from, else empty.
         encoder: made on first use where none is given.
     """
@@ -105,6 +114,7 @@ class RedModel:
     n_seed: int
     space: LexicalSpace | None
     encoder_spec: EncoderSpec | None = None
+    tuned: TunedWeights | None = None
     bundle_id: str = ""
     promise: Promise | None = None
     encoder: TextEncoder | None = field(default=None, compare=False, repr=False)
@@ -170,6 +180,14 @@ class RedModel:
             given = None if scores is None else tuple(one[chunk] for one in scores)
             yield self._evidence(texts[chunk], vectors[chunk], given)
 
+    def plain_vectors(self, vectors: Floats) -> Floats:
+        """Of the encoder's vectors what compares with `example_vectors`, shape (n_texts, dim)."""
+        return vectors[:, : self.example_vectors.shape[1]]
+
+    def expert_vectors(self, vectors: Floats) -> Floats:
+        """Of the encoder's vectors what the experts look at, shape (n_texts, dim)."""
+        return vectors if self.tuned is None else vectors[:, self.example_vectors.shape[1] :]
+
     @property
     def thresholds(self) -> Thresholds:
         """Where decisions change; without a goal nothing is escalated."""
@@ -213,11 +231,12 @@ class RedModel:
         self, texts: Sequence[str], vectors: Floats, scores: tuple[Floats, ...] | None
     ) -> Floats:
         ngrams = None if self.space is None else self.space.transform(texts)
-        similar = SimilarityEvidence(Texts(vectors, ngrams), len(self.labels))
+        plain = self.plain_vectors(vectors)
+        similar = SimilarityEvidence(Texts(plain, ngrams), len(self.labels))
         similar.add(self._examples)
         parts = Parts(
-            gate=None if self.gate is None else self.gate.score(vectors)[:, :-1],
-            experts=self._stack.score(vectors) if scores is None else scores,
+            gate=None if self.gate is None else self.gate.score(plain)[:, :-1],
+            experts=self._stack.score(self.expert_vectors(vectors)) if scores is None else scores,
             similarity=similar.similarity(self._norms),
             lexical=similar.lexical(self._norms),
         )
@@ -235,9 +254,30 @@ class RedModel:
         """Its encoder, loaded on first use where none was given."""
         if self.encoder is not None:
             return self.encoder
-        encoder = SentenceEncoder.load(self.encoder_config)
-        self.check_encoder(encoder)
-        return encoder
+        return self.load_encoder()
+
+    def load_encoder(self, *, n_threads: int | None = None) -> TextEncoder:
+        """The model's encoder, loaded anew; see `SentenceEncoder.load`.
+
+        Raises:
+            EncoderError: it cannot be found, or is not the one that training used.
+        """
+        load = partial(SentenceEncoder.load, self.encoder_config, n_threads=n_threads)
+        plain = load()
+        self.check_encoder(plain)
+        return plain if self.tuned is None else PairedEncoder(plain, load(tuned=self.tuned))
+
+    def open_encoder(self) -> TextEncoder:
+        """The model's encoder with its store; loads nothing yet.
+
+        Raises:
+            EncoderError: it cannot be found, or is not the one that training used.
+        """
+        plain = encoding.open_encoder(self.encoder_config)
+        self.check_encoder(plain)
+        if self.tuned is None:
+            return plain
+        return PairedEncoder(plain, encoding.open_encoder(self.encoder_config, tuned=self.tuned))
 
     def check_encoder(self, encoder: SentenceEncoder | CachedEncoder) -> None:
         """Refuse an encoder that is not the one that training used.

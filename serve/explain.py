@@ -59,7 +59,7 @@ def explanations(
     risk, distribution = model.answer_risk(assessment), assessment.distribution[:, :-1]
     candidates = _Candidates(model)
     experts, gate = _experts(model, evidence), _gate(model, evidence, top_k)
-    similarity = vectors @ model.example_vectors.T
+    similarity = model.plain_vectors(vectors) @ model.example_vectors.T
     thresholds, ranked = thresholds_of(model), top_labels(distribution, top_k)
     return [
         Explanation(

@@ -14,10 +14,9 @@ import numpy as np
 from red_ray.address import Remote, is_address, shown
 from red_ray.bundle import MANIFEST, PROVENANCE, load_bundle
 from red_ray.config import RunConfig, load_config, merge
-from red_ray.encoding import SentenceEncoder
 from red_ray.encoding.store import copies_of
 from red_ray.errors import BundleError, ConfigError, DataError
-from red_ray.model import RedModel
+from red_ray.model import RedModel, TextEncoder
 from red_ray.run_folder import RunFolder
 from red_ray.working_copy import look_of, snapshot
 from serve.settings import ServeSettings
@@ -122,8 +121,7 @@ def load(run: str, settings: ServeSettings, before: Loaded | None = None) -> Loa
     if before is not None and _is_same_encoder(before.model, model):
         model = replace(model, encoder=before.model.loaded_encoder)
     else:
-        encoder = SentenceEncoder.load(model.encoder_config, n_threads=settings.threads)
-        model.check_encoder(encoder)
+        encoder = model.load_encoder(n_threads=settings.threads)
         model = replace(model, encoder=encoder)
         _warm_up(encoder, model.example_texts)
     speed = _tested(model, settings.batch_texts)
@@ -145,6 +143,8 @@ def judged(run: RunFolder, settings: ServeSettings) -> RunConfig:
 
 
 def _is_same_encoder(one: RedModel, other: RedModel) -> bool:
+    if one.tuned != other.tuned:
+        return False
     if one.encoder_spec is None:  # it cannot be said what made its embeddings
         return other.encoder_spec is None and one.encoder_config == other.encoder_config
     return one.encoder_spec == other.encoder_spec
@@ -190,7 +190,7 @@ def _run_of(run: str) -> RunFolder:
     return RunFolder(Path(run).resolve())
 
 
-def _warm_up(encoder: SentenceEncoder, texts: Sequence[str]) -> None:
+def _warm_up(encoder: TextEncoder, texts: Sequence[str]) -> None:
     """Let the encoder see the shapes of small batches: the first one of each takes longer."""
     by_length = sorted(texts, key=len)
     for n_texts in WARM_BATCHES:

@@ -128,7 +128,7 @@ class ShardedScorer:
         encode = model.loaded_encoder.encode
         vectors = await loop.run_in_executor(self._thread, encode, texts)
         encoded = perf_counter()
-        scores = await self._experts(loaded, texts, vectors)
+        scores = await self._experts(loaded, texts, model.expert_vectors(vectors))
         return await loop.run_in_executor(
             self._thread, _weighed, model, texts, vectors, scores, start, encoded
         )
@@ -136,7 +136,9 @@ class ShardedScorer:
     async def warm(self, loaded: Loaded) -> None:
         """See `Scorer.warm`."""
         model = loaded.model
-        await self._experts(loaded, model.example_texts[:1], model.example_vectors[:1])
+        texts = model.example_texts[:1]
+        vectors = model.loaded_encoder.encode(texts)
+        await self._experts(loaded, texts, model.expert_vectors(vectors))
 
     async def _experts(self, loaded: Loaded, texts: Sequence[str], vectors: Floats) -> list[Floats]:
         bundle = (loaded.model.bundle_id, loaded.address or str(loaded.folder))

@@ -38,7 +38,6 @@ from red_ray.actors.cluster import fetch
 from red_ray.actors.metrics import Meter, tell_classified
 from red_ray.address import is_address, shown
 from red_ray.batch import Finished, classify_shard, read_shards
-from red_ray.encoding import SentenceEncoder
 from red_ray.errors import ConfigError, RedRayError, RunError, last_line
 from red_ray.model import RedModel
 
@@ -195,9 +194,7 @@ class ShardClassifier:
 
 def with_own_encoder(model: RedModel) -> RedModel:
     """The model with its encoder on one thread: the actor has one processor."""
-    encoder = SentenceEncoder.load(model.encoder_config, n_threads=1)
-    model.check_encoder(encoder)
-    return replace(model, encoder=encoder)
+    return replace(model, encoder=model.load_encoder(n_threads=1))
 
 
 def _context() -> ray.data.DataContext:

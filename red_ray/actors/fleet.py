@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, cast
 
 import numpy as np
@@ -19,8 +20,9 @@ from red_ray.actors.remote import Remote, RestartedEncoder, RestartedExpert, Res
 from red_ray.actors.router import RouterActor
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
-from red_ray.encoding import EncoderSpec
+from red_ray.encoding import EncoderSpec, PairedEncoder, TunedWeights, TuningRows, tune_once
 from red_ray.experts import ExpertSpec
+from red_ray.model import RedModel, TextEncoder
 from red_ray.training.fleet import Crew, ExpertHandle, RouterHandle
 from red_ray.training.reduction import umap_reduce
 
@@ -31,6 +33,9 @@ EXPERT_CPUS = 0.05
 
 ENCODER_CPUS = 0.5
 
+TUNING_CPUS = 0.25
+"""A share, for the same reason: no more are under way than there are processors."""
+
 PARTITIONS = 3
 """So many a run opens at most, those that `auto` tries among them."""
 
@@ -38,15 +43,19 @@ PARTITIONS = 3
 class RayEncoder:
     """The encoder actors, for code that is not asynchronous (the scorecard)."""
 
-    def __init__(self, actors: Sequence[Any]) -> None:
+    def __init__(self, actors: Sequence[Any], weights: TunedWeights | None = None) -> None:
         self._actors = list(actors)
+        self._weights = weights
 
     def encode(self, texts: Sequence[str]) -> Floats:
         """Shape (n_texts, dim), unit length."""
         shares = _shares(texts, len(self._actors))
         pairs = zip(self._actors, shares, strict=False)
         try:
-            return _joined(fetch([actor.encode.remote(share) for actor, share in pairs]))
+            if self._weights is None:
+                return _joined(fetch([actor.encode.remote(share) for actor, share in pairs]))
+            held = ray.put(self._weights)
+            return _joined(fetch([a.encode_tuned.remote(share, held) for a, share in pairs]))
         except RayError as error:
             raise cause_of(error) from error
 
@@ -68,7 +77,8 @@ class RayFleet:
         """
         self._run = run
         has = room()
-        places = encoder_places(n_cpus=has.n_cpus, n_gpus=has.n_gpus)
+        self._places = places = encoder_places(n_cpus=has.n_cpus, n_gpus=has.n_gpus)
+        self._n_tunings = has.n_gpus or max(1, int(has.n_cpus))
         self._encoders = [
             start_actor(
                 EncoderActor,
@@ -88,10 +98,17 @@ class RayFleet:
         self._generation = 0
         self._held: tuple[Floats, Any] | None = None
 
-    @property
-    def encoder(self) -> RayEncoder:
-        """The encoder actors for code that is not asynchronous."""
-        return RayEncoder(self._encoders)
+    def encoder_of(self, model: RedModel) -> TextEncoder:
+        """The encoder of a model that was trained here, for code that is not asynchronous."""
+        plain = RayEncoder(self._encoders)
+        if model.tuned is None:
+            return plain
+        return PairedEncoder(plain, RayEncoder(self._encoders, model.tuned))
+
+    @cached_property
+    def _tunings(self) -> asyncio.Semaphore:
+        """So many at once; of the process that leads the run, as it cannot be sent."""
+        return asyncio.Semaphore(self._n_tunings)
 
     def begin_again(self) -> None:
         """Forget a coordinator that was lost, and its workers with it."""
@@ -109,6 +126,36 @@ class RayFleet:
         parts = await asyncio.gather(*(RestartedEncoder(a).encode(share) for a, share in pairs))
         # Copied even where there is one: the object store keeps a part as long as it is used.
         return np.concatenate(parts)
+
+    async def tune(self, config: RunConfig, rows: TuningRows, name: str) -> TunedWeights:
+        """See `Fleet.tune`; on a card where the encoders have one, else on the processors."""
+        held = ray.put(rows)
+        async with self._tunings:
+            if self._places.gpus:
+                self._encoders.append(self._encoders.pop(0))  # each in turn
+                encoder = RestartedEncoder(self._encoders[-1])
+                return await encoder.tune(held, config.setfit, config.seed)
+            tuning: Any = tune_once
+            task = ray.remote(max_calls=1)(tuning)  # its process ends with its memory
+            options = task.options(
+                num_cpus=TUNING_CPUS,
+                name=f"fine-tune: {name}",
+                scheduling_strategy="SPREAD",
+                max_retries=-1,  # it holds no state, and what was done is in the store
+            )
+            reference = options.remote(config.encoder, held, config.setfit, seed=config.seed)
+            weights: TunedWeights = await reference
+            return weights
+
+    async def encode_tuned(
+        self, config: RunConfig, texts: Sequence[str], weights: TunedWeights
+    ) -> Floats:
+        """See `Fleet.encode_tuned`."""
+        del config  # the encoder actors have it
+        held, shares = ray.put(weights), _shares(texts, len(self._encoders))
+        pairs = zip(self._encoders, shares, strict=False)
+        encoded = (RestartedEncoder(a).encode_tuned(share, held) for a, share in pairs)
+        return np.concatenate(await asyncio.gather(*encoded))
 
     async def encoder_spec(self) -> EncoderSpec | None:
         """See `Fleet.encoder_spec`."""
@@ -157,6 +204,7 @@ class RayFleet:
             experts=tuple(cast("list[ExpertHandle]", experts)),
             gate=cast("ExpertHandle", gates[0]) if gates else None,
             router=cast("RouterHandle", handle),
+            shared=ray.put,
         )
 
     def _shared(self, vectors: Floats) -> Any:

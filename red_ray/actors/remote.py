@@ -11,7 +11,9 @@ import ray
 from numpy.typing import NDArray
 from ray.exceptions import ActorDiedError, ObjectLostError, RayActorError
 
+from red_ray.config import SetFitConfig
 from red_ray.core.partition import Subsets
+from red_ray.encoding import TunedWeights
 from red_ray.errors import ForgottenError
 from red_ray.experts import Expert, FitRows
 from red_ray.training.job import Estimate
@@ -126,6 +128,16 @@ class RestartedEncoder(Restarted):
         vectors: Floats = await self._call("encode", texts)
         return vectors
 
+    async def encode_tuned(self, texts: Sequence[str], weights: Any) -> Floats:
+        """See `EncoderActor.encode_tuned`; `weights` are a reference to them."""
+        vectors: Floats = await self._call("encode_tuned", texts, weights)
+        return vectors
+
+    async def tune(self, rows: Any, settings: SetFitConfig, seed: int) -> TunedWeights:
+        """See `EncoderActor.tune`."""
+        weights: TunedWeights = await self._call("tune", rows, settings, seed)
+        return weights
+
 
 class RestartedExpert(Restarted):
     """An expert actor's handle.
@@ -139,11 +151,14 @@ class RestartedExpert(Restarted):
     def __init__(self, actor: Any, position: int, shared: Any) -> None:
         super().__init__(actor, position)
         self._shared = shared
+        self._tuned: Any = None
         self._fitted: FitRows | None = None
 
     async def give_again(self) -> None:
         """The vectors, and the rows of the last fit."""
         await self._host.load(self._shared)
+        if self._tuned is not None:
+            await self._target.load_tuned(self._tuned)
         if self._fitted is not None:
             await self._target.fit(self._fitted)
 
@@ -152,9 +167,14 @@ class RestartedExpert(Restarted):
         await self._call("fit", data)
         self._fitted = data
 
-    async def crossfit(self, data: FitRows) -> Floats:
-        """See `ExpertHost.crossfit`."""
-        scores: Floats = await self._call("crossfit", data)
+    async def load_tuned(self, vectors: Any) -> None:
+        """See `ExpertHost.load_tuned`; `vectors` are a reference to them."""
+        self._tuned = vectors
+        await self._call("load_tuned", vectors)
+
+    async def crossfit(self, data: FitRows, *held: Any) -> Floats:
+        """See `ExpertHost.crossfit`; `held` are references."""
+        scores: Floats = await self._call("crossfit", data, *held)
         return scores
 
     async def score(self, rows: Ints) -> Floats:

@@ -11,11 +11,12 @@ from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from red_ray.actors.cluster import cause_of, fetch, on_this_node, start_actor
 from red_ray.actors.coordinator import CoordinatorActor
-from red_ray.actors.fleet import RayEncoder, RayFleet
+from red_ray.actors.fleet import RayFleet
 from red_ray.actors.validator import RayValidator
 from red_ray.actors.validator_pool import Account
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.judges import PoolStats
+from red_ray.model import TextEncoder
 from red_ray.training import Trained, TrainingJob
 from red_ray.types import Iteration, Progress
 
@@ -34,7 +35,7 @@ class ClusterRun:
     """
 
     trained: Trained
-    encoder: RayEncoder
+    encoder: TextEncoder
     judge: PoolStats | None
 
 
@@ -97,7 +98,7 @@ def train_on_cluster(
             on_failure.pop_all()
     except RayError as error:
         raise cause_of(error) from error
-    return ClusterRun(trained=trained, encoder=fleet.encoder, judge=stats)
+    return ClusterRun(trained=trained, encoder=fleet.encoder_of(trained.model), judge=stats)
 
 
 @dataclass

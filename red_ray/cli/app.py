@@ -13,6 +13,7 @@ from red_ray.cli.down import down
 from red_ray.cli.evaluate import evaluate
 from red_ray.cli.judge import judge
 from red_ray.cli.ledger import ledger
+from red_ray.cli.modes import modes
 from red_ray.cli.report import report
 from red_ray.cli.resume import resume
 from red_ray.cli.serve import serve
@@ -46,7 +47,7 @@ def main(
     """Many labels, few examples: a classifier that asks a language model only where it pays."""
 
 
-_LEARNING = (demo, train, resume, evaluate, classify, thresholds, report, tune)
+_LEARNING = (demo, train, resume, evaluate, classify, thresholds, report, tune, modes)
 _RUNNING = (serve, up, status, down)
 
 for verb in (*_LEARNING, *_RUNNING):

@@ -77,7 +77,6 @@ def _evaluate(
     if (judge or assignments) and share is None:
         raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
     from red_ray.bundle import load_bundle
-    from red_ray.encoding import open_encoder
     from red_ray.evaluation.report import write_report
 
     model = load_bundle(folder.bundle)
@@ -89,8 +88,7 @@ def _evaluate(
         asked = _judge(folder, model, rows, judge, assignments)
     notes(output, rows.notes)
     output.note(f"scoring {len(rows.rows)} test rows")
-    encoder = open_encoder(model.encoder_config)
-    model.check_encoder(encoder)
+    encoder = model.open_encoder()
     # Before a figure is seen: from now on they set no threshold.
     folder.add_tested(map(text_key, rows.rows.texts + rows.out_of_scope))
     folder.save()

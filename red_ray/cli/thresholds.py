@@ -112,7 +112,6 @@ def _derive(
 ) -> RedModel:
     from red_ray.bundle import read_provenance, save_bundle
     from red_ray.calibration import check_goal
-    from red_ray.encoding import open_encoder
     from red_ray.evaluation.details import threshold_details
     from red_ray.evaluation.report import write_report
     from red_ray.evaluation.report.curve import write_curve
@@ -121,8 +120,7 @@ def _derive(
     if goal is None:
         raise ConfigError("a goal states at least one share")
     check_goal(goal, confidence, known, n_train=model.n_seed)
-    encoder = open_encoder(model.encoder_config)
-    model.check_encoder(encoder)
+    encoder = model.open_encoder()
     model = with_goal(model, goal, confidence, known, lambda: encoder)
     # All marks before the bundle: whatever ends this in between, no test row has set a threshold.
     if known is not None and known != rows.inputs.calibration:

@@ -5,16 +5,23 @@ Importing it loads no model library; they are loaded with the first model.
 
 from red_ray.encoding.cached import CachedEncoder, open_encoder
 from red_ray.encoding.encoder import Encoder, SentenceEncoder
+from red_ray.encoding.paired import PairedEncoder
 from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.spec import EncoderSpec
 from red_ray.encoding.store import EmbeddingStore
+from red_ray.encoding.tuned_store import tune_once
+from red_ray.encoding.tuning import TunedWeights, TuningRows
 
 __all__ = [
     "CachedEncoder",
     "EmbeddingStore",
     "Encoder",
     "EncoderSpec",
+    "PairedEncoder",
     "SentenceEncoder",
+    "TunedWeights",
+    "TuningRows",
     "open_encoder",
     "resolve_spec",
+    "tune_once",
 ]

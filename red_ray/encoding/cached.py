@@ -18,6 +18,7 @@ from red_ray.errors import EncoderError
 
 if TYPE_CHECKING:
     from red_ray.config import EncoderConfig
+    from red_ray.encoding.tuning import TunedWeights
 
 logger = logging.getLogger(__name__)
 
@@ -124,16 +125,22 @@ class CachedEncoder:
             self.n_encoded += n_encoded
 
 
-def open_encoder(config: EncoderConfig, *, n_threads: int | None = None) -> CachedEncoder:
+def open_encoder(
+    config: EncoderConfig, *, n_threads: int | None = None, tuned: TunedWeights | None = None
+) -> CachedEncoder:
     """The encoder of `config` with its store; loads nothing yet.
 
     Args:
         config: which model, how it is used, and where the store is.
         n_threads: see `SentenceEncoder.load`.
+        tuned: what fine-tuning changed of the model.
 
     Raises:
         EncoderError: the model's files cannot be found.
         OutputError: the store's folder cannot be made.
     """
-    store = EmbeddingStore(config.store, resolve_spec(config))
-    return CachedEncoder(lambda: SentenceEncoder.load(config, n_threads=n_threads), store)
+    spec = resolve_spec(config)
+    store = EmbeddingStore(config.store, spec if tuned is None else tuned.spec(spec))
+    return CachedEncoder(
+        lambda: SentenceEncoder.load(config, n_threads=n_threads, tuned=tuned), store
+    )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from red_ray.config import EncoderConfig
+    from red_ray.encoding.tuning import TunedWeights
 
 FloatArray = npt.NDArray[np.float32]
 Item = TypeVar("Item")
@@ -103,7 +104,7 @@ class SentenceEncoder:
         self._device = torch.device(spec.device)
         max_tokens = min(spec.max_tokens, model.max_seq_length or spec.max_tokens)
         self._buckets = bucket_lengths(max_tokens)
-        self._tokenizer = _private_tokenizer(model, max_tokens)
+        self._tokenizer = private_tokenizer(model, max_tokens)
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
         # By texts, length and padding: the quickest way that gives the bits of a full batch.
         self._ways: dict[tuple[int, int, bool], _Way] = {}
@@ -111,7 +112,13 @@ class SentenceEncoder:
         self._dim = self._probe_dim()
 
     @classmethod
-    def load(cls, config: EncoderConfig, *, n_threads: int | None = None) -> Self:
+    def load(
+        cls,
+        config: EncoderConfig,
+        *,
+        n_threads: int | None = None,
+        tuned: TunedWeights | None = None,
+    ) -> Self:
         """Load the model that `config` names; see `red_ray.encoding.files` for where from.
 
         Sets torch's intra-op threads to 1 (with one thread of ours, at every call anew) and, unless
@@ -121,15 +128,20 @@ class SentenceEncoder:
             config: which model, and how it is used.
             n_threads: batches computed at a time; None: one per processor of this process. One
                 is the thread that calls. It does not change the result.
+            tuned: what fine-tuning changed of the model.
 
         Raises:
             EncoderError: the model cannot be found, does not load, or is not a text
-                transformer.
+                transformer; or `tuned` is of another one.
         """
         folder = find_model(config.model, config.revision)
         spec = spec_of_folder(config, folder)
         _set_process_threads()
-        return cls(_load_model(folder, spec), spec, n_threads=n_threads)
+        model = _load_model(folder, spec.device, spec.dtype)
+        if tuned is not None:
+            _overlay(model, tuned, config.model)
+            spec = tuned.spec(spec)
+        return cls(_prepared(model, spec), spec, n_threads=n_threads)
 
     @property
     def spec(self) -> EncoderSpec:
@@ -187,7 +199,7 @@ class SentenceEncoder:
     def _each(self, work: Callable[[Item], Done], items: Sequence[Item]) -> Iterator[Done]:
         if self._pool is not None:
             return self._pool.map(work, items)
-        _use_one_intra_op_thread()  # the caller's thread may be a new one
+        use_one_intra_op_thread()  # the caller's thread may be a new one
         return map(work, items)
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
@@ -278,11 +290,11 @@ def _threads(n_threads: int) -> ThreadPoolExecutor | None:
     if n_threads == 1:
         return None
     return ThreadPoolExecutor(
-        max_workers=n_threads, thread_name_prefix="encode", initializer=_use_one_intra_op_thread
+        max_workers=n_threads, thread_name_prefix="encode", initializer=use_one_intra_op_thread
     )
 
 
-def _use_one_intra_op_thread() -> None:
+def use_one_intra_op_thread() -> None:
     """Say so to torch, for this thread: in OpenMP the number belongs to a thread."""
     import torch
 
@@ -294,7 +306,7 @@ def _set_process_threads() -> None:
     # bfloat16 sums differ with the number of intra-op threads, so that a thread that is started
     # later, or by somebody else, must not get more; and a pool of threads is faster anyway
     # (measured on two cores: 950 texts/s, against 600 with two intra-op threads).
-    _use_one_intra_op_thread()
+    use_one_intra_op_thread()
     # Our threads tokenise side by side. With its own parallelism tokenizers prints a warning on
     # stderr at every later fork, Ray's included, and can deadlock in the child.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -304,7 +316,20 @@ def _set_process_threads() -> None:
 _LOADING = threading.Lock()
 
 
-def _load_model(folder: Path, spec: EncoderSpec) -> Any:
+def load_for_training(folder: Path, spec: EncoderSpec) -> Any:
+    """The model in `folder` as a `SentenceTransformer` in float32, on the device of `spec`.
+
+    In evaluation mode, without dropout: its noise is torch's own, which threads would share.
+
+    Raises:
+        EncoderError: it does not load.
+    """
+    model = _load_model(folder, spec.device, "float32")
+    model.eval()
+    return model
+
+
+def _load_model(folder: Path, device: str, dtype: str) -> Any:
     import torch
     from safetensors import SafetensorError
 
@@ -313,11 +338,11 @@ def _load_model(folder: Path, spec: EncoderSpec) -> Any:
         from sentence_transformers import SentenceTransformer
 
         with _LOADING, quiet_libraries():
-            model = SentenceTransformer(
+            return SentenceTransformer(
                 str(folder),
-                device=spec.device,
+                device=device,
                 local_files_only=True,
-                model_kwargs={"dtype": getattr(torch, spec.dtype)},
+                model_kwargs={"dtype": getattr(torch, dtype)},
             )
     except (*_LOAD_ERRORS, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
@@ -325,7 +350,21 @@ def _load_model(folder: Path, spec: EncoderSpec) -> Any:
             f"the model in {str(folder)!r} does not load: {reason}; check that the folder is "
             "complete and that sentence-transformers can open it"
         ) from error
-    return _prepared(model, spec)
+
+
+def _overlay(model: Any, tuned: TunedWeights, name: str) -> None:
+    """Put what fine-tuning changed in the place of what the model came with."""
+    from safetensors.torch import load
+
+    inner = next(iter(model)).auto_model
+    try:
+        unknown = inner.load_state_dict(load(tuned.tensors), strict=False).unexpected_keys
+    except RuntimeError as error:
+        raise EncoderError(
+            f"the fine-tuned weights do not fit the encoder {name!r}: {error}"
+        ) from error
+    if unknown:
+        raise EncoderError(f"the fine-tuned weights are of another encoder than {name!r}")
 
 
 def _prepared(model: Any, spec: EncoderSpec) -> Any:
@@ -340,7 +379,7 @@ def _prepared(model: Any, spec: EncoderSpec) -> Any:
     return model
 
 
-def _private_tokenizer(model: Any, max_tokens: int) -> Any:
+def private_tokenizer(model: Any, max_tokens: int) -> Any:
     """A copy of the model's fast tokenizer, cut and padding set once.
 
     transformers sets them anew at each call, which fails when threads share a tokenizer.

@@ -70,6 +70,15 @@ def find_model(name: str, revision: str | None = None) -> Path:
     return _from_hub(name, revision)
 
 
+def find_here(name: str) -> Path | None:
+    """The folder of a model that `find_model` would find without asking the hub, or None."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    found = (_in_cache(repo, None) or _in_package(repo, None) for repo in _repos(name))
+    return next((one for one in found if one is not None), None)
+
+
 def weights_sha256(folder: Path) -> str:
     """SHA-256 of the weights that load from `folder`: of the one file, or of all of them.
 

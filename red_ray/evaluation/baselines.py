@@ -29,6 +29,7 @@ def flat(model: RedModel, vectors: Floats, *, seed_rows_only: bool = False) -> I
         vectors: embeddings of the texts, shape (n_texts, dim).
         seed_rows_only: learn from the rows that the user labelled alone.
     """
+    vectors = model.plain_vectors(vectors)
     n_rows = model.n_seed if seed_rows_only else len(model.example_labels)
     if model.gate is not None and n_rows == len(model.example_labels):
         return _best(model.gate.score(vectors))

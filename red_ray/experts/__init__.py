@@ -3,7 +3,7 @@
 from red_ray.experts.base import Expert, ExpertSpec, make_expert
 from red_ray.experts.forest import RandomForestExpert
 from red_ray.experts.host import ExpertHost, FitRows
-from red_ray.experts.logistic import LogisticRegressionExpert
+from red_ray.experts.logistic import LogisticRegressionExpert, SetFitExpert
 from red_ray.experts.stacked import ExpertStack
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "FitRows",
     "LogisticRegressionExpert",
     "RandomForestExpert",
+    "SetFitExpert",
     "make_expert",
 ]

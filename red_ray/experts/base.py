@@ -61,6 +61,7 @@ def make_expert(spec: ExpertSpec) -> Expert:
         from red_ray.experts.forest import RandomForestExpert
 
         return RandomForestExpert(n_labels=len(spec.labels), seed=spec.seed)
-    from red_ray.experts.logistic import LogisticRegressionExpert
+    from red_ray.experts.logistic import LogisticRegressionExpert, SetFitExpert
 
-    return LogisticRegressionExpert(n_labels=len(spec.labels))
+    kind = SetFitExpert if spec.kind == "setfit" else LogisticRegressionExpert
+    return kind(n_labels=len(spec.labels))

@@ -27,6 +27,7 @@ class FitRows:
         refused: rows without a label that a judge denied one of the expert's labels; learned
             as noise and never held out, shape (n_refused,).
         folds: held-out fold of each labelled row, -1 for never, shape (n_rows,).
+        known: all rows that any expert learns from, ascending; see `ExpertHost.crossfit`.
     """
 
     rows: Ints
@@ -34,6 +35,7 @@ class FitRows:
     noise: Ints
     refused: Ints
     folds: Ints
+    known: Ints | None = None
 
 
 class ExpertHost:
@@ -49,18 +51,30 @@ class ExpertHost:
         self._experts: list[Expert] = [make_expert(spec) for spec in specs]
         self._fitted: set[int] = set()
         self._vectors: Floats | None = None
+        self._tuned: dict[int, Floats] = {}
 
     def load(self, vectors: Floats) -> None:
         """Take the shared vectors, shape (n_texts, dim), which every row index refers to."""
         self._vectors = vectors
 
+    def load_tuned(self, position: int, vectors: Floats) -> None:
+        """Take what a SetFit expert looks at in place of these: a fine-tuned encoder's vectors."""
+        self._tuned[position] = vectors
+
     def fit(self, position: int, data: FitRows) -> None:
         """Fit an expert on all rows of its labels and its noise."""
-        self._fit_without(self._experts[position], position, data, fold=None)
+        rows, classes = training_rows(self._specs[position].labels, data)
+        self._experts[position].fit(self._shared(position)[rows], classes)
         self._fitted.add(position)
 
-    def crossfit(self, position: int, data: FitRows) -> Floats:
+    def crossfit(self, position: int, data: FitRows, *held: Floats) -> Floats:
         """Scores of every labelled row by an expert that had not seen its fold.
+
+        Args:
+            position: of the expert.
+            data: its rows.
+            held: for a SetFit expert one array for each fold: vectors of the `known` rows by an
+                encoder that was fine-tuned without the fold, shape (n_known, dim).
 
         Returns:
             Shape (n_rows, n_labels + 1); rows of fold -1, which are never held out, are zero.
@@ -68,15 +82,17 @@ class ExpertHost:
         n_columns = len(self._specs[position].labels) + 1
         scores = np.zeros((len(data.rows), n_columns), dtype=np.float32)
         for fold in range(int(data.folds.max(initial=-1)) + 1):
-            held = data.folds == fold
+            of_fold = data.folds == fold
+            vectors = _Known(data.known, held[fold]) if held else self._shared(position)
+            rows, classes = training_rows(self._specs[position].labels, data, fold=fold)
             expert = make_expert(self._specs[position])
-            self._fit_without(expert, position, data, fold=fold)
-            scores[held] = expert.score(self._of(data.rows[held]))
+            expert.fit(vectors[rows], classes)
+            scores[of_fold] = expert.score(vectors[data.rows[of_fold]])
         return scores
 
     def score(self, position: int, rows: Ints) -> Floats:
         """Log-probabilities of shared rows; see `Expert.score`."""
-        return self._fitted_one(position).score(self._of(rows))
+        return self._fitted_one(position).score(self._shared(position)[rows])
 
     def export(self, position: int) -> Expert:
         """The fitted expert itself, for the model."""
@@ -87,16 +103,25 @@ class ExpertHost:
             raise ForgottenError(f"fit {self._specs[position].name!r} before it is used")
         return self._experts[position]
 
-    def _fit_without(
-        self, expert: Expert, position: int, data: FitRows, *, fold: int | None
-    ) -> None:
-        rows, classes = training_rows(self._specs[position].labels, data, fold=fold)
-        expert.fit(self._of(rows), classes)
-
-    def _of(self, rows: Ints) -> Floats:
-        if self._vectors is None:
+    def _shared(self, position: int) -> Floats:
+        is_tuned = self._specs[position].kind == "setfit"
+        vectors = self._tuned.get(position) if is_tuned else self._vectors
+        if vectors is None:
             raise ForgottenError("load the shared vectors before an expert is used")
-        return self._vectors[rows]
+        return vectors
+
+
+class _Known:
+    """Vectors of some rows only, found by their indices into the shared ones."""
+
+    def __init__(self, known: Ints | None, vectors: Floats) -> None:
+        if known is None:
+            raise ValueError("vectors of an encoder without a fold come with their rows")
+        self._known, self._vectors = known, vectors
+
+    def __getitem__(self, rows: Ints) -> Floats:
+        found: Floats = self._vectors[np.searchsorted(self._known, rows)]
+        return found
 
 
 def training_rows(

@@ -63,3 +63,12 @@ class LogisticRegressionExpert:
         logits = vectors @ self.weights.T + self.bias
         scores: Floats = np.maximum(log_softmax(logits, axis=1), LOG_FLOOR).astype(np.float32)
         return scores
+
+
+class SetFitExpert(LogisticRegressionExpert):
+    """The same over the vectors of an encoder that was fine-tuned on the run's rows.
+
+    Source: Tunstall et al., Efficient Few-Shot Learning Without Prompts (2022).
+    """
+
+    kind: ExpertKind = "setfit"

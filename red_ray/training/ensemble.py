@@ -17,6 +17,7 @@ from red_ray.experts import FitRows
 from red_ray.training.fleet import Crew
 from red_ray.training.job import Estimate
 from red_ray.training.router_host import Scores
+from red_ray.training.tuned import TunedEncoders
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -43,8 +44,12 @@ class Ensemble:
         subsets: Subsets,
         vectors: Floats,
         seed_labels: Ints,
+        tuned: TunedEncoders | None = None,
     ) -> None:
-        """Start from the seed rows, which are the first rows of `vectors`; fits nothing yet."""
+        """Start from the seed rows, which are the first rows of `vectors`; fits nothing yet.
+
+        `tuned` are what SetFit experts look at the texts with.
+        """
         self.config = config
         self.crew = crew
         self.subsets = subsets
@@ -53,6 +58,7 @@ class Ensemble:
         self.n_seed = len(seed_labels)
         self.estimate: Estimate | None = None
         self.vectors = vectors
+        self._tuned = tuned
         self._noise: list[Ints] = []
         self._refused: dict[int, set[int]] = {}
 
@@ -61,9 +67,18 @@ class Ensemble:
         everyone = range(len(self.subsets))
         vectors = self.vectors[self.rows]
         self._noise = [self._draw_noise(position, vectors) for position in everyone]
+        if self._tuned is not None:
+            await self._tune(self._tuned)
         # Cross-fitting first: the router is fitted while the experts are on all rows.
         estimate, _ = await asyncio.gather(self.calibrate(), self.fit(everyone))
         return estimate
+
+    async def _tune(self, tuned: TunedEncoders) -> None:
+        """Fine-tune the encoders on the current rows, and give the experts what they see."""
+        tuned.folds = np.zeros(0, dtype=np.int64)  # the rows may be cut into folds anew
+        await tuned.fit(self.rows, self.labels, self._folds(), self.vectors)
+        seen = self.crew.shared(await tuned.vectors())
+        await asyncio.gather(*(expert.load_tuned(seen) for expert in self.crew.experts))
 
     async def fit(self, positions: Iterable[int]) -> None:
         """Fit the gate and the experts at `positions` on the full current rows."""
@@ -76,14 +91,15 @@ class Ensemble:
 
     async def calibrate(self) -> Estimate:
         """Fit the router on cross-fitted scores of all labelled rows."""
-        rng = np.random.default_rng([self.config.seed, 2])
-        folds = stratified_folds(self.labels, self.config.router.folds, rng)
-        folds[~self._may_be_held()] = -1
+        folds, known, held = self._folds(), None, []
+        if self._tuned is not None:
+            known = self._known_rows()
+            held = [self.crew.shared(vectors) for vectors in await self._tuned.held(known)]
         gate = self.crew.gate
         scored = await asyncio.gather(
             gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
             *(
-                expert.crossfit(self._fit_rows(position, folds))
+                expert.crossfit(self._fit_rows(position, folds, known), *held)
                 for position, expert in enumerate(self.crew.experts)
             ),
         )
@@ -91,6 +107,20 @@ class Ensemble:
             self.rows, self.labels, folds, self.n_seed, as_scores(scored)
         )
         return self.estimate
+
+    def _folds(self) -> Ints:
+        """In which fold each row is held back, -1 for never, shape (n_rows,)."""
+        rng = np.random.default_rng([self.config.seed, 2])
+        folds = stratified_folds(self.labels, self.config.router.folds, rng)
+        folds[~self._may_be_held()] = -1
+        if self._tuned is not None:
+            folds[: len(self._tuned.folds)] = self._tuned.folds
+        return folds
+
+    def _known_rows(self) -> Ints:
+        """All rows that any expert learns from, ascending."""
+        refused = [row for rows in self._refused.values() for row in rows]
+        return np.unique(np.concatenate([self.rows, np.array(refused, dtype=np.int64)]))
 
     @property
     def held_seed_rows(self) -> NDArray[np.bool_]:
@@ -140,7 +170,7 @@ class Ensemble:
         noise = self.config.noise
         return draw_noise(vectors, own, cap=noise.cap, factor=noise.factor, rng=rng)
 
-    def _fit_rows(self, position: int, folds: Ints) -> FitRows:
+    def _fit_rows(self, position: int, folds: Ints, known: Ints | None = None) -> FitRows:
         refused = sorted(self._refused.get(position, ()))
         return FitRows(
             rows=self.rows,
@@ -148,6 +178,7 @@ class Ensemble:
             noise=self._noise[position],
             refused=np.array(refused, dtype=np.int64),
             folds=folds,
+            known=known,
         )
 
     def _gate_rows(self, folds: Ints) -> FitRows:

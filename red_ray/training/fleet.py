@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
-from red_ray.encoding import EncoderSpec
+from red_ray.encoding import EncoderSpec, TunedWeights, TuningRows
 from red_ray.experts import Expert, ExpertSpec, FitRows
 from red_ray.judges import PoolStats
 from red_ray.training.job import Estimate
@@ -31,8 +31,9 @@ Ints = NDArray[np.int64]
 class ExpertHandle(Protocol):
     """An expert, wherever it lives; see `ExpertHost`."""
 
+    def load_tuned(self, vectors: Any) -> Awaitable[None]: ...
     def fit(self, data: FitRows) -> Awaitable[None]: ...
-    def crossfit(self, data: FitRows) -> Awaitable[Floats]: ...
+    def crossfit(self, data: FitRows, *held: Any) -> Awaitable[Floats]: ...
     def score(self, rows: Ints) -> Awaitable[Floats]: ...
     def export(self) -> Awaitable[Expert]: ...
 
@@ -54,11 +55,15 @@ class RouterHandle(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Crew:
-    """The workers of one partition."""
+    """The workers of one partition.
+
+    `shared` makes of an array what `load_tuned` and `crossfit` take of it: sent once, for all.
+    """
 
     experts: tuple[ExpertHandle, ...]
     gate: ExpertHandle | None
     router: RouterHandle
+    shared: Callable[[Floats], Any]
 
 
 class Fleet(Protocol):
@@ -66,6 +71,14 @@ class Fleet(Protocol):
 
     async def encode(self, texts: Sequence[str]) -> Floats:
         """Embeddings of `texts`, shape (n_texts, dim), unit length."""
+
+    async def tune(self, config: RunConfig, rows: TuningRows, name: str) -> TunedWeights:
+        """Fine-tune the encoder; see `red_ray.encoding.tune_once`. `name` says on what rows."""
+
+    async def encode_tuned(
+        self, config: RunConfig, texts: Sequence[str], weights: TunedWeights
+    ) -> Floats:
+        """As `encode`, by the encoder with these weights."""
 
     async def encoder_spec(self) -> EncoderSpec | None:
         """What makes the embeddings; None where that cannot be said."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from functools import partial
 from typing import Any, cast
 
@@ -13,7 +15,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import RunConfig
 from red_ray.core.partition import Subsets
-from red_ray.encoding import EncoderSpec
+from red_ray.encoding import EncoderSpec, TunedWeights, TuningRows, open_encoder, tune_once
 from red_ray.experts import ExpertHost, ExpertSpec
 from red_ray.judges import PoolStats, ValidatorPool
 from red_ray.model import TextEncoder
@@ -23,6 +25,8 @@ from red_ray.training.router_host import RouterHost
 from red_ray.types import Question, Verdict
 
 Floats = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
 
 
 class Threaded:
@@ -80,6 +84,19 @@ class LocalFleet:
         """See `Fleet.encode`."""
         return await asyncio.to_thread(self._encoder.encode, texts)
 
+    async def tune(self, config: RunConfig, rows: TuningRows, name: str) -> TunedWeights:
+        """See `Fleet.tune`."""
+        logger.info("fine_tuning", extra={"on": name, "n_rows": len(rows.texts)})
+        work = partial(tune_once, config.encoder, rows, config.setfit, seed=config.seed)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    async def encode_tuned(
+        self, config: RunConfig, texts: Sequence[str], weights: TunedWeights
+    ) -> Floats:
+        """See `Fleet.encode_tuned`."""
+        encode = partial(encode_tuned, config, texts, weights)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, encode)
+
     async def encoder_spec(self) -> EncoderSpec | None:
         """See `Fleet.encoder_spec`."""
         return getattr(self._encoder, "spec", None)
@@ -104,6 +121,7 @@ class LocalFleet:
             experts=tuple(cast("list[ExpertHandle]", handles[: len(specs)])),
             gate=cast("ExpertHandle", handles[-1]) if gate else None,
             router=cast("RouterHandle", Threaded(router, self._threads)),
+            shared=lambda vectors: vectors,
         )
 
     async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
@@ -113,3 +131,9 @@ class LocalFleet:
     def close(self) -> None:
         """End the threads."""
         self._threads.shutdown()
+
+
+def encode_tuned(config: RunConfig, texts: Sequence[str], weights: TunedWeights) -> Floats:
+    """Vectors by the fine-tuned encoder, through its store, shape (n_texts, dim)."""
+    with closing(open_encoder(config.encoder, n_threads=1, tuned=weights)) as encoder:
+        return encoder.encode(texts)

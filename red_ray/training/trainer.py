@@ -29,6 +29,7 @@ from red_ray.training.ensemble import Ensemble
 from red_ray.training.fleet import Fleet, Validator
 from red_ray.training.job import Estimate, Trained, TrainingJob
 from red_ray.training.loop import ActiveLoop
+from red_ray.training.tuned import TunedEncoders
 from red_ray.types import Iteration, Progress
 
 Floats = NDArray[np.float32]
@@ -67,6 +68,9 @@ class Trainer:
         self._clock = clock
         self._names = job.label_names
         self._texts = (*job.texts, *job.pool)
+        self._tuned: TunedEncoders | None = None
+        if job.config.expert.kind == "setfit":
+            self._tuned = TunedEncoders(job.config, fleet, self._texts, self._described())
         self._timing: dict[str, float] = {}
         self._iterations: list[Iteration] = []
         self._trained: Trained | None = None
@@ -116,12 +120,15 @@ class Trainer:
 
     async def _encode(self) -> tuple[Floats, Floats, Ints]:
         """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""
-        described = [self._job.descriptions.get(name) or readable(name) for name in self._names]
-        vectors = await self._fleet.encode([*self._texts, *described])
+        vectors = await self._fleet.encode([*self._texts, *self._described()])
         index = {name: position for position, name in enumerate(self._names)}
         labels = np.array([index[label] for label in self._job.labels], dtype=np.int64)
         n_texts = len(self._texts)
         return vectors[:n_texts], vectors[n_texts:], labels
+
+    def _described(self) -> list[str]:
+        """What each label is called, in words."""
+        return [self._job.descriptions.get(name) or readable(name) for name in self._names]
 
     async def _open(self, vectors: Floats, names: Floats, labels: Ints) -> tuple[Ensemble, str]:
         """Place the workers of the chosen partition; `auto` tries two by their likelihood."""
@@ -154,7 +161,7 @@ class Trainer:
         crew = await self._fleet.open(
             self._config, vectors, self._texts, subsets, self._expert_specs(subsets), self._gate()
         )
-        return Ensemble(self._config, crew, subsets, vectors, labels)
+        return Ensemble(self._config, crew, subsets, vectors, labels, self._tuned)
 
     async def _reduced(self, points: Floats, n_dims: int) -> Floats:
         if not enough_labels_for_umap(len(points), n_dims):
@@ -209,6 +216,7 @@ class Trainer:
             n_seed=ensemble.n_seed,
             space=parts.space,
             encoder_spec=await self._fleet.encoder_spec(),
+            tuned=None if self._tuned is None else self._tuned.whole,
         )
         return Trained(
             model=model,

@@ -56,6 +56,7 @@ def test_the_defaults_are_those_of_the_design():
     [
         ("speed", "all-MiniLM-L6-v2", "logistic_regression", 32),
         ("balanced", "all-mpnet-base-v2", "random_forest", 50),
+        ("accuracy", "Qwen/Qwen3-Embedding-0.6B", "setfit", 64),
     ],
 )
 def test_a_mode_sets_encoder_expert_and_reduction(mode, model, kind, umap_dim):

@@ -1,0 +1,100 @@
+"""The fine-tuned encoders of a run: one on all rows, and one for each fold that never saw it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import RunConfig
+from red_ray.encoding import TunedWeights, TuningRows
+
+if TYPE_CHECKING:
+    from red_ray.training.fleet import Fleet
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+
+class TunedEncoders:
+    """Fine-tunes and encodes on a fleet; holds the weights, not the models.
+
+    Attributes:
+        folds: fold of each row that they were fine-tuned on, shape (n_rows,). The encoder of a
+            fold has seen all rows but these, so a row stays in its fold as long as they are used.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        fleet: Fleet,
+        texts: Sequence[str],
+        descriptions: Sequence[str],
+    ) -> None:
+        """Fine-tune nothing yet.
+
+        Args:
+            config: of the run.
+            fleet: does the work.
+            texts: all of the run.
+            descriptions: what each label is called; a text of the label like any other (measured
+                on Banking77 at 10 per label: 0.3 points).
+        """
+        self._config = config
+        self._fleet = fleet
+        self._texts = texts
+        self._descriptions = tuple(descriptions)
+        self.folds: Ints = np.zeros(0, dtype=np.int64)
+        self._whole: TunedWeights | None = None
+        self._of_fold: list[TunedWeights] = []
+
+    async def fit(self, rows: Ints, labels: Ints, folds: Ints, vectors: Floats) -> None:
+        """Fine-tune anew, from the plain encoder.
+
+        Args:
+            rows: labelled rows, shape (n_rows,).
+            labels: their labels, shape (n_rows,).
+            folds: in which each is held back, -1 for never, shape (n_rows,).
+            vectors: the plain encoder's, of all texts.
+        """
+        n_folds = int(folds.max(initial=-1)) + 1
+        learned = [np.ones(len(rows), dtype=bool), *(folds != fold for fold in range(n_folds))]
+        names = ["all rows", *(f"fold {fold + 1} of {n_folds}" for fold in range(n_folds))]
+        self._whole, *self._of_fold = await asyncio.gather(
+            *(
+                self._fleet.tune(self._config, self._rows(rows[mine], labels[mine], vectors), name)
+                for mine, name in zip(learned, names, strict=True)
+            )
+        )
+        self.folds = folds
+
+    @property
+    def whole(self) -> TunedWeights:
+        """Fine-tuned on all rows."""
+        if self._whole is None:
+            raise RuntimeError("fine-tune before the weights are used")
+        return self._whole
+
+    async def vectors(self) -> Floats:
+        """Vectors of all texts by the encoder that saw all rows, shape (n_texts, dim)."""
+        return await self._fleet.encode_tuned(self._config, self._texts, self.whole)
+
+    async def held(self, rows: Ints) -> list[Floats]:
+        """Vectors of some rows by the encoder of each fold, shape (n_rows, dim)."""
+        texts = [self._texts[row] for row in rows]
+        encode = self._fleet.encode_tuned
+        encoded = (encode(self._config, texts, weights) for weights in self._of_fold)
+        return list(await asyncio.gather(*encoded))
+
+    def _rows(self, rows: Ints, labels: Ints, vectors: Floats) -> TuningRows:
+        named = np.unique(labels)  # a label whose only rows are held back stays unknown
+        texts = (*(self._texts[row] for row in rows), *(self._descriptions[i] for i in named))
+        means = np.stack([vectors[rows[labels == label]].mean(axis=0) for label in named])
+        return TuningRows(
+            texts=texts,
+            labels=np.concatenate([labels, named]),
+            vectors=np.concatenate([vectors[rows], means]),
+        )
