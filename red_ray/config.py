@@ -88,6 +88,7 @@ class SetFitConfig(_Frozen):
     texts_per_label: int = Field(default=4, ge=2)
     learning_rate: float = Field(default=5e-5, gt=0)
     temperature: float = Field(default=0.1, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
 
 
 class NoiseConfig(_Frozen):

@@ -319,7 +319,7 @@ _LOADING = threading.Lock()
 def load_for_training(folder: Path, spec: EncoderSpec) -> Any:
     """The model in `folder` as a `SentenceTransformer` in float32, on the device of `spec`.
 
-    In evaluation mode, without dropout: its noise is torch's own, which threads would share.
+    In evaluation mode: the noise of dropout is torch's own, which threads would share.
 
     Raises:
         EncoderError: it does not load.

@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -118,7 +119,7 @@ def tune(
         config: the encoder.
         rows: what it learns from, at least two labels.
         settings: how.
-        seed: of the batches.
+        seed: of the batches and of dropout.
 
     Raises:
         EncoderError: the model cannot be found or does not load, or has no layers to tune.
@@ -126,7 +127,7 @@ def tune(
     folder = find_model(config.model, config.revision)
     spec = spec_of_folder(config, folder)
     use_one_intra_op_thread()  # sums differ with the number of threads
-    tuner = _Tuner(load_for_training(folder, spec), spec, rows.texts, settings)
+    tuner = _Tuner(load_for_training(folder, spec), spec, rows.texts, settings, seed)
     for batch, rate in _plan(rows, settings, seed):
         tuner.step(batch, rows.labels[batch], rate)
     return TunedWeights(tuner.tensors())
@@ -225,17 +226,26 @@ class _Tuner:
     """A model in training."""
 
     def __init__(
-        self, model: Any, spec: EncoderSpec, texts: Sequence[str], settings: SetFitConfig
+        self,
+        model: Any,
+        spec: EncoderSpec,
+        texts: Sequence[str],
+        settings: SetFitConfig,
+        seed: int,
     ) -> None:
         import torch
 
         self._spec, self._temperature = spec, settings.temperature
+        self._dtype = getattr(torch, spec.dtype)
         self._transformer, *self._head = list(model)
         self._trained = upper_layers(self._transformer.auto_model, settings.layers)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
+            parameter.data = parameter.data.to(self._dtype)  # as it is when it encodes
         for parameter in self._trained.values():
+            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+        _sow_dropout(model, settings.dropout, torch.Generator(spec.device).manual_seed(seed))
         self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=WEIGHT_DECAY)
         tokenizer = private_tokenizer(model, min(spec.max_tokens, MAX_TOKENS))
         encoded = tokenizer.encode_batch_fast([encodable(spec.prompt + text) for text in texts])
@@ -250,7 +260,9 @@ class _Tuner:
             group["lr"] = rate
         order = np.argsort([len(self._ids[row]) for row in rows], kind="stable")
         groups = [rows[order[start : start + GROUP]] for start in range(0, len(rows), GROUP)]
-        vectors = torch.cat([self._vectors(group) for group in groups])
+        with self._context():
+            tokens = [self._tokens(group) for group in groups]
+        vectors = torch.cat([self._pooled(features) for features in tokens])
         loss = contrastive_loss(
             vectors, torch.from_numpy(labels[order]).to(vectors.device), self._temperature
         )
@@ -262,32 +274,69 @@ class _Tuner:
 
     def tensors(self) -> bytes:
         """The trained parameters, as a safetensors file, in the encoder's precision."""
-        import torch
         from safetensors.torch import save
 
-        dtype = getattr(torch, self._spec.dtype)
         kept = {
-            name: parameter.detach().to("cpu", dtype).contiguous()
+            name: parameter.detach().to("cpu", self._dtype).contiguous()
             for name, parameter in self._trained.items()
         }
         return save(kept)
 
-    def _vectors(self, rows: Ints) -> torch.Tensor:
+    @contextmanager
+    def _context(self) -> Iterator[None]:
+        """How the transformer is run."""
+        import torch
+        from torch.nn.attention import SDPBackend, sdpa_kernel
+
+        device, is_mixed = self._spec.device, self._dtype != torch.float32
+        with ExitStack() as stack:
+            stack.enter_context(torch.autocast(device, dtype=self._dtype, enabled=is_mixed))
+            if device == "cpu":  # its fused attention takes thrice as long on the way back
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            yield
+
+    def _tokens(self, rows: Ints) -> dict[str, Any]:
+        """What the transformer makes of some texts."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
         ids = [self._ids[row] for row in rows]
         padded = pad_sequence(ids, batch_first=True, padding_value=self._pad_id)
         mask = pad_sequence([torch.ones_like(one) for one in ids], batch_first=True)
-        device, dtype = self._spec.device, getattr(torch, self._spec.dtype)
-        features = {"input_ids": padded.to(device), "attention_mask": mask.to(device)}
-        with torch.autocast(device, dtype=dtype, enabled=dtype != torch.float32):
-            features = self._transformer(features)
+        device = self._spec.device
+        features: dict[str, Any] = self._transformer(
+            {"input_ids": padded.to(device), "attention_mask": mask.to(device)}
+        )
+        return features
+
+    def _pooled(self, features: dict[str, Any]) -> torch.Tensor:
+        """Vectors of unit length, shape (n_texts, dim)."""
+        import torch
+
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in self._head:
             features = module(features)
         vectors = features["sentence_embedding"][:, : self._spec.truncate_dim]
         return torch.nn.functional.normalize(vectors, dim=1)
+
+
+def _sow_dropout(model: torch.nn.Module, share: float, source: torch.Generator) -> None:
+    """Let the dropouts of a model draw from one source, in evaluation mode too.
+
+    torch's own share one source with all threads of a process, so that nothing would be the same
+    twice. Dropout of attention shares has no module of its own and stays off.
+    """
+    import torch
+
+    class Dropout(torch.nn.Module):
+        def forward(self, values: torch.Tensor) -> torch.Tensor:
+            kept = torch.empty_like(values).bernoulli_(1 - share, generator=source)
+            return values * kept / (1 - share)
+
+    for part in [*model.modules()]:
+        for name, inner in part.named_children():
+            if type(inner) is torch.nn.Dropout:
+                setattr(part, name, Dropout())
 
 
 def _plan(rows: TuningRows, settings: SetFitConfig, seed: int) -> Iterator[tuple[Ints, float]]:

@@ -25,6 +25,12 @@ from tests.ray.runs import (
 )
 
 LOOPBACK = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
+TUNED = {
+    "expert": {"kind": "setfit"},
+    "setfit": {"min_steps": 3, "max_steps": 3},
+    "router": {"folds": 2},
+    "judge": {"spec": None},
+}
 ELSEWHERE: frozenset[str] = frozenset()
 """Programs of Ray that may listen on other addresses: none without the dashboard and Serve."""
 
@@ -160,3 +166,14 @@ async def test_the_object_store_holds_the_vectors_once(cluster, monkeypatch):
     fleet.end()
     assert scores.shape == (12, 3)
     assert len(stored) == 1
+
+
+def test_fine_tuned_experts_give_the_same_bundle(cluster, tmp_path):
+    """Fine-tunings in processes of their own, and as threads of one."""
+
+    def trained(train, name):
+        store = tmp_path / name
+        job = sample().job(encoder={"store": store}, **TUNED)
+        return bundle_id(train(job, tmp_path / f"{name}.sqlite"), tmp_path / f"bundle-{name}")
+
+    assert trained(on_actors, "actors") == trained(in_process, "threads")

@@ -88,6 +88,16 @@ async def test_an_expert_that_was_lost_is_fitted_again_before_it_scores() -> Non
     assert names(actor) == ["load", "fit", "score"]
 
 
+async def test_an_expert_that_was_lost_gets_its_tuned_vectors_before_it_is_fitted() -> None:
+    actor = FakeActor({5: GONE})
+    expert = RestartedExpert(actor, 0, "vectors")
+    await expert.load_tuned("tuned")  # the first call: it holds nothing yet
+    await expert.fit("rows")
+    await expert.crossfit("rows", "fold 0", "fold 1")
+    assert names(actor) == ["load", "load_tuned", "fit", "crossfit"]
+    assert actor.held[-1] == ("crossfit", 0, "rows", "fold 0", "fold 1")
+
+
 async def test_a_router_learns_again_what_it_learned_in_the_same_order() -> None:
     actor = FakeActor({6: GONE})
     router = RestartedRouter(actor, "vectors", ["a text"], ((0, 1),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import typing
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from red_ray.config import ExpertKind
 from red_ray.core.partition import unit_rows
 from red_ray.errors import ForgottenError
-from red_ray.experts import ExpertHost, ExpertSpec, FitRows
+from red_ray.experts import ExpertHost, ExpertSpec, FitRows, make_expert
 from red_ray.experts.host import training_rows
 
 N_LABELS, PER_LABEL, DIM = 4, 8, 10
@@ -96,6 +97,9 @@ def host(request, vectors):
     ]
     host = ExpertHost(specs)
     host.load(vectors)
+    if request.param == "setfit":
+        for position in range(len(specs)):
+            host.load_tuned(position, vectors)
     return host
 
 
@@ -127,6 +131,30 @@ def test_crossfitted_scores_are_those_of_an_expert_that_never_saw_the_fold(host,
     )
     host.fit(0, rest)
     assert host.score(0, data.rows[~kept]).tobytes() == crossed[~kept].tobytes()
+
+
+def test_a_setfit_expert_sees_each_fold_by_the_encoder_that_never_saw_it(vectors):
+    host = ExpertHost([ExpertSpec("expert-00", OWN, "setfit", 1)])
+    host.load_tuned(0, np.zeros_like(vectors))  # would tell nothing
+    known = np.arange(2, len(vectors))
+    rng = np.random.default_rng(1)
+    held = [unit_rows(vectors + 0.1 * rng.standard_normal(vectors.shape)) for _ in range(2)]
+    data = dataclasses.replace(fit_rows(folds=FOLDS, refused=[2]), known=known)
+    crossed = host.crossfit(0, data, *(one[known].astype(np.float32) for one in held))
+    for fold, seen in enumerate(held):
+        host.load_tuned(0, seen.astype(np.float32))
+        rows, classes = training_rows(OWN, data, fold=fold)
+        expert = make_expert(ExpertSpec("alone", OWN, "setfit", 1))
+        expert.fit(seen[rows].astype(np.float32), classes)
+        expected = expert.score(seen[data.rows[fold == FOLDS]].astype(np.float32))
+        np.testing.assert_array_equal(crossed[fold == FOLDS], expected)
+
+
+def test_a_setfit_expert_is_not_used_before_its_vectors_are_there(vectors):
+    host = ExpertHost([ExpertSpec("expert-00", OWN, "setfit", 1)])
+    host.load(vectors)
+    with pytest.raises(ForgottenError, match="load the shared vectors"):
+        host.fit(0, fit_rows())
 
 
 def test_rows_that_are_never_held_out_are_zero(host):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 
 import numpy as np
@@ -231,7 +231,7 @@ class RecordingFleet(LocalFleet):
         pairs = zip(crew.experts, self.experts, strict=True)
         experts = tuple(_Recorded(handle, told) for handle, told in pairs)
         recorded_gate = _Recorded(crew.gate, self.gate) if crew.gate is not None else None
-        return Crew(experts, recorded_gate, crew.router)
+        return replace(crew, experts=experts, gate=recorded_gate)
 
     async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
         self.reductions.append((len(embeddings), n_dims))

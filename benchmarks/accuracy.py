@@ -1,0 +1,234 @@
+"""The accuracy mode: fine-tuned experts beside cheaper ones and beside SetFit's own library.
+
+Banking77 and CLINC150, rows drawn from train, official test set, no judge, MiniLM weights in every
+method. Times are CPU seconds of the whole process, so that other work on the machine counts little;
+on two quiet cores the fine-tunings take half of them. The library is given the same number of
+optimiser steps of as many texts, and, separately, the same CPU seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Sequence
+from contextlib import closing
+from time import perf_counter, process_time
+from typing import Any
+
+import numpy as np
+
+from benchmarks.cells import RESULTS, Benchmark, Cell, Result, main, mean_interval
+from benchmarks.data import encoder_of, job_of, load, train_alone, true_labels
+from red_ray.core.blas import use_one_blas_thread
+from red_ray.core.evidence import Column
+from red_ray.core.metrics import brier_score, expected_calibration_error
+from red_ray.data.inputs import Inputs, TestRows
+from red_ray.encoding import open_encoder
+from red_ray.encoding.files import find_model
+from red_ray.encoding.tuning import n_steps
+from red_ray.experts import LogisticRegressionExpert
+from red_ray.model import RedModel
+
+SETS = (("banking77", 10), ("banking77", 30), ("clinc150", 10), ("clinc150", 30))
+SEEDS = {10: (0, 1, 2), 30: (0,)}
+MINILM = {"model": "all-MiniLM-L6-v2", "truncate_dim": None, "prompt": ""}
+MODES = {
+    "speed": {},
+    "forest": {"expert": {"kind": "random_forest"}},
+    "accuracy": {"mode": "accuracy", "encoder": MINILM},
+}
+LIBRARY = ("library, same steps", "library, same time")
+N_TIMED = 500
+"""Texts on which the cost of a prediction is measured."""
+
+
+def run(cell: Cell) -> Result:
+    """One data set, rows per label, seed and method."""
+    use_one_blas_thread()
+    method = cell["method"]
+    return _library(cell) if method in LIBRARY else _mode(cell, MODES[method])
+
+
+def _mode(cell: Cell, overrides: dict[str, Any]) -> Result:
+    config, inputs, test = load(cell["data"], cell["per_label"], cell["seed"], overrides)
+    plain = encoder_of(config)
+    plain.encode([*inputs.train.texts, *test.rows.texts])  # each text is encoded once ever
+    with tempfile.TemporaryDirectory() as store:
+        # Of its own: a fine-tuning that was done before would cost nothing.
+        own = config.model_copy(
+            update={"encoder": config.encoder.model_copy(update={"store": store})}
+        )
+        start, cpu = perf_counter(), process_time()
+        trained = train_alone(job_of(own, inputs), plain)
+        times = {"fit_s": perf_counter() - start, "fit_cpu_s": process_time() - cpu}
+        model = trained.model
+        truth = true_labels(model.labels, test)
+        figures = _figures(model, plain.encode(test.rows.texts), test, truth)
+    return times | figures | _prediction(model, test)
+
+
+def _figures(model: RedModel, vectors: np.ndarray, test: TestRows, truth: np.ndarray) -> Result:
+    texts = test.rows.texts
+    result: Result = {}
+    if model.tuned is not None:
+        with closing(open_encoder(model.config.encoder, tuned=model.tuned)) as encoder:
+            tuned, examples = encoder.encode(texts), encoder.encode(model.example_texts)
+        head = LogisticRegressionExpert(len(model.labels))
+        head.fit(examples, model.example_labels)
+        alone = head.score(tuned)[:, :-1].argmax(axis=1)
+        result["tuned, flat head"] = float((alone == truth).mean())
+        vectors = np.hstack([vectors, tuned])
+    evidence = np.concatenate(list(model.evidence(texts, vectors)))
+    proba = model.assess_evidence(evidence).label_proba
+    right = proba.argmax(axis=1) == truth
+    return result | {
+        "accuracy": float(right.mean()),
+        "flat": float((evidence[:, :, Column.GATE].argmax(axis=1) == truth).mean()),
+        "ece": expected_calibration_error(proba.max(axis=1), right),
+        "brier": brier_score(proba, truth),
+        "n_test": len(truth),
+    }
+
+
+def _prediction(model: RedModel, test: TestRows) -> Result:
+    """CPU milliseconds for a text, model and encoder loaded, nothing from a store."""
+    model.predict(test.rows.texts[:32])  # loads
+    start = process_time()
+    model.predict(test.rows.texts[:N_TIMED])
+    return {"predict_cpu_ms": 1e3 * (process_time() - start) / N_TIMED}
+
+
+def _library(cell: Cell) -> Result:
+    """Plain SetFit: the library's model, trainer and defaults, all labels in one model."""
+    from datasets import Dataset
+    from setfit import SetFitModel, Trainer, TrainingArguments
+    from transformers import TrainerCallback
+
+    config, inputs, test = load(cell["data"], cell["per_label"], cell["seed"])
+    ours = _ours(cell)
+    labels = sorted(set(inputs.train.labels))
+    index = {label: position for position, label in enumerate(labels)}
+    model = SetFitModel.from_pretrained(str(find_model(config.encoder.model)), labels=labels)
+    rows = {"text": list(inputs.train.texts), "label": [index[x] for x in inputs.train.labels]}
+    is_timed = cell["method"] == "library, same time"
+    start, cpu = perf_counter(), process_time()
+
+    class Stop(TrainerCallback):  # type: ignore[misc]
+        def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:  # noqa: ARG002
+            if is_timed and process_time() - cpu > ours["fit_cpu_s"]:
+                control.should_training_stop = True
+
+    # A pair is two texts: half as many pairs as our batches have texts.
+    settings = config.setfit
+    batch = settings.labels_per_batch * settings.texts_per_label // 2
+    steps = _steps(cell, inputs)
+    arguments = TrainingArguments(
+        output_dir=tempfile.mkdtemp(),
+        batch_size=batch,
+        max_steps=100_000 if is_timed else steps,
+        seed=cell["seed"],
+        report_to="none",
+        save_strategy="no",
+        logging_strategy="no",
+    )
+    trainer = Trainer(
+        model=model, args=arguments, train_dataset=Dataset.from_dict(rows), callbacks=[Stop()]
+    )
+    trainer.train()
+    times = {"fit_s": perf_counter() - start, "fit_cpu_s": process_time() - cpu}
+    truth = true_labels(tuple(labels), test)
+    start = process_time()
+    proba = model.predict_proba(list(test.rows.texts), as_numpy=True)
+    cost = 1e3 * (process_time() - start) / len(truth)
+    return times | {
+        "accuracy": float((proba.argmax(axis=1) == truth).mean()),
+        "steps": trainer.state.global_step,
+        "predict_cpu_ms": cost,
+    }
+
+
+def _steps(cell: Cell, inputs: Inputs) -> int:
+    """Steps of all fine-tunings of the accuracy mode on these rows: on all, and for each fold."""
+    config, _, _ = load(cell["data"], cell["per_label"], cell["seed"], MODES["accuracy"])
+    n_labels, n_rows = len(set(inputs.train.labels)), len(inputs.train)
+    folds = config.router.folds
+    each = n_steps(n_rows * (folds - 1) // folds + n_labels, config.setfit)
+    return n_steps(n_rows + n_labels, config.setfit) + folds * each
+
+
+def _ours(cell: Cell) -> Result:
+    """The result of the accuracy mode on the same rows, which is run first."""
+    name = "-".join(map(str, (cell["data"], cell["per_label"], cell["seed"], "accuracy")))
+    files = sorted(
+        (RESULTS / "accuracy").glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime
+    )
+    if not files:
+        raise SystemExit(f"run the cell {name} first: the library is given its time")
+    return dict(json.loads(files[-1].read_text())["result"])
+
+
+ROWS: tuple[tuple[str, str, str], ...] = (
+    ("flat", "speed", "flat"),
+    ("logistic-regression experts (`speed`)", "speed", "accuracy"),
+    ("random-forest experts", "forest", "accuracy"),
+    ("fine-tuned encoder, one flat head", "accuracy", "tuned, flat head"),
+    ("**SetFit experts (`accuracy`)**", "accuracy", "accuracy"),
+    ("SetFit's library, same steps", LIBRARY[0], "accuracy"),
+    ("SetFit's library, same time", LIBRARY[1], "accuracy"),
+)
+
+
+def table(done: Sequence[tuple[Cell, Result]]) -> str:
+    """Accuracy in %, mean over seeds; the mean over the four sets above flat; times."""
+    heads = " | ".join(f"{data} {per_label}" for data, per_label in SETS)
+    lines = [
+        f"| accuracy, % | {heads} | mean over flat | fit, CPU s (banking77 10) | a text, CPU ms |",
+        "|" + "---|" * (len(SETS) + 4),
+    ]
+    for title, method, key in ROWS:
+        cells = [_of(done, data, n, method) for data, n in SETS]
+        shown = [
+            mean_interval([r[key] for r in found if key in r]) if found else "–" for found in cells
+        ]
+        fit, predict = _mean(cells[0], "fit_cpu_s"), _mean(cells[0], "predict_cpu_ms")
+        own = key == "accuracy"
+        times = (f"{fit:.0f}", f"{predict:.1f}") if cells[0] and own else ("–", "–")
+        lines.append(
+            f"| {title} | "
+            + " | ".join(shown)
+            + f" | {_over_flat(done, method, key)} | {times[0]} | {times[1]} |"
+        )
+    return "\n".join(lines)
+
+
+def _of(
+    done: Sequence[tuple[Cell, Result]], data: str, per_label: int, method: str
+) -> list[Result]:
+    wanted = (data, per_label, method)
+    return [r for c, r in done if (c["data"], c["per_label"], c["method"]) == wanted]
+
+
+def _mean(found: Sequence[Result], key: str) -> float:
+    return float(np.mean([one[key] for one in found])) if found else float("nan")
+
+
+def _over_flat(done: Sequence[tuple[Cell, Result]], method: str, key: str) -> str:
+    """Mean over the sets of the mean over seeds; only where all four are there."""
+    gains = []
+    for data, per_label in SETS:
+        found, flat = _of(done, data, per_label, method), _of(done, data, per_label, "speed")
+        if not found or len(found) != len(flat):
+            return "–"
+        gains.append(_mean(found, key) - _mean(flat, "flat"))
+    return f"{100 * float(np.mean(gains)):+.2f}"
+
+
+CELLS = [
+    {"data": data, "per_label": per_label, "seed": seed, "method": method}
+    for method in (*MODES, *LIBRARY)
+    for data, per_label in SETS
+    for seed in SEEDS[per_label]
+]
+
+if __name__ == "__main__":
+    main(Benchmark("accuracy", CELLS, run, table))
