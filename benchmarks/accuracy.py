@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.accuracy_subsets import SubsetRun
 from benchmarks.cells import RESULTS, Benchmark, Cell, Result, main, mean_interval
 from benchmarks.data import encoder_of, job_of, load, train_alone, true_labels
 from red_ray.core.blas import use_one_blas_thread
@@ -37,6 +38,7 @@ MODES = {
     "forest": {"expert": {"kind": "random_forest"}},
     "accuracy": {"mode": "accuracy", "encoder": MINILM},
 }
+SUBSETS = "an encoder each"
 LIBRARY = ("library, same steps", "library, same time")
 N_TIMED = 500
 """Texts on which the cost of a prediction is measured."""
@@ -46,6 +48,8 @@ def run(cell: Cell) -> Result:
     """One data set, rows per label, seed and method."""
     use_one_blas_thread()
     method = cell["method"]
+    if method == SUBSETS:
+        return _subsets(cell)
     return _library(cell) if method in LIBRARY else _mode(cell, MODES[method])
 
 
@@ -96,6 +100,31 @@ def _prediction(model: RedModel, test: TestRows) -> Result:
     start = process_time()
     model.predict(test.rows.texts[:N_TIMED])
     return {"predict_cpu_ms": 1e3 * (process_time() - start) / N_TIMED}
+
+
+def _subsets(cell: Cell) -> Result:
+    """An encoder of its own for each subset: fine-tuned on its labels and as many near ones."""
+    rows = cell["data"], cell["per_label"], cell["seed"]
+    config, inputs, test = load(*rows, MODES["accuracy"])
+    plain = encoder_of(config)
+    test_vectors = plain.encode(test.rows.texts)
+    model = train_alone(job_of(load(*rows)[0], inputs), plain).model
+    with tempfile.TemporaryDirectory() as store:
+        encoder = config.encoder.model_copy(update={"store": store})
+        config = config.model_copy(update={"encoder": encoder})
+        start, cpu = perf_counter(), process_time()
+        experts, router = SubsetRun(config, model, inputs).fitted()
+        times = {"fit_s": perf_counter() - start, "fit_cpu_s": process_time() - cpu}
+        start = process_time()
+        scores = [one.scores(test.rows.texts) for one in experts]
+    evidence = np.concatenate(list(model.evidence(test.rows.texts, test_vectors, scores)))
+    proba = np.exp(router.label_log_proba(evidence))
+    truth = true_labels(model.labels, test)
+    cost = 1e3 * (process_time() - start) / len(truth)
+    return times | {
+        "accuracy": float((proba.argmax(axis=1) == truth).mean()),
+        "predict_cpu_ms": cost,
+    }
 
 
 def _library(cell: Cell) -> Result:
@@ -173,6 +202,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("random-forest experts", "forest", "accuracy"),
     ("fine-tuned encoder, one flat head", "accuracy", "tuned, flat head"),
     ("**SetFit experts (`accuracy`)**", "accuracy", "accuracy"),
+    ("SetFit experts with an encoder each", SUBSETS, "accuracy"),
     ("SetFit's library, same steps", LIBRARY[0], "accuracy"),
     ("SetFit's library, same time", LIBRARY[1], "accuracy"),
 )
@@ -229,6 +259,7 @@ CELLS = [
     for data, per_label in SETS
     for seed in SEEDS[per_label]
 ]
+CELLS.append({"data": "banking77", "per_label": 10, "seed": 0, "method": SUBSETS})
 
 if __name__ == "__main__":
     main(Benchmark("accuracy", CELLS, run, table))

@@ -81,7 +81,7 @@ class Trainer:
         vectors, names, labels = await self._timed("encode", self._encode())
         yield Progress("partition", 0, 1, self._about_labels())
         ensemble, strategy = await self._timed("start", self._open(vectors, names, labels))
-        yield Progress("fit", 0, 1, f"{len(ensemble.subsets)} experts, {strategy} labels together")
+        yield Progress("fit", 0, 1, self._about_experts(ensemble, strategy))
         first = estimate = await self._timed("fit", ensemble.full_fit())
         yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
         stop_reason, loop = "", None
@@ -117,6 +117,12 @@ class Trainer:
             return f"{n_labels} labels"
         fits = enough_labels_for_umap(n_labels, n_dims)
         return f"{n_labels} labels, {'reduced by' if fits else 'too few for'} UMAP to {n_dims}"
+
+    def _about_experts(self, ensemble: Ensemble, strategy: str) -> str:
+        told = f"{len(ensemble.subsets)} experts, {strategy} labels together"
+        if self._tuned is None:
+            return told
+        return f"{told}; {self._config.router.folds + 1} fine-tunings first, minutes each"
 
     async def _encode(self) -> tuple[Floats, Floats, Ints]:
         """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""

@@ -164,9 +164,8 @@ def test_where_the_budget_ends_planted_questions_go_first(corpus):
 
 def of_rows(contradicted, answers, labels=(0, 0, 1, 1, 2)) -> tuple[Dispute, ...]:
     """Rows 0 to 2 are the user's, the others the judge's."""
-    ensemble = Ensemble(
-        None, Crew((), None, None, np.asarray), (), np.zeros((5, 1)), np.array(labels[:3])
-    )
+    crew = Crew((), None, None, np.asarray)
+    ensemble = Ensemble(None, crew, (), np.zeros((5, 1)), np.array(labels[:3]))
     ensemble.add(np.array([3, 4]), np.array(labels[3:]))
     texts = [f"text {row}" for row in range(5)]
     return disputed(contradicted, answers, ensemble, NAMES, texts)
