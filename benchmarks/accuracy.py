@@ -27,7 +27,7 @@ from red_ray.data.inputs import Inputs, TestRows
 from red_ray.encoding import open_encoder
 from red_ray.encoding.files import find_model
 from red_ray.encoding.tuning import n_steps
-from red_ray.experts import LogisticRegressionExpert
+from red_ray.evaluation import baselines
 from red_ray.model import RedModel
 
 SETS = (("banking77", 10), ("banking77", 30), ("clinc150", 10), ("clinc150", 30))
@@ -73,21 +73,18 @@ def _mode(cell: Cell, overrides: dict[str, Any]) -> Result:
 
 def _figures(model: RedModel, vectors: np.ndarray, test: TestRows, truth: np.ndarray) -> Result:
     texts = test.rows.texts
-    result: Result = {}
+    flat = baselines.flat(model, vectors)
     if model.tuned is not None:
         with closing(open_encoder(model.config.encoder, tuned=model.tuned)) as encoder:
-            tuned, examples = encoder.encode(texts), encoder.encode(model.example_texts)
-        head = LogisticRegressionExpert(len(model.labels))
-        head.fit(examples, model.example_labels)
-        alone = head.score(tuned)[:, :-1].argmax(axis=1)
-        result["tuned, flat head"] = float((alone == truth).mean())
-        vectors = np.hstack([vectors, tuned])
+            vectors = np.hstack([vectors, encoder.encode(texts)])
     evidence = np.concatenate(list(model.evidence(texts, vectors)))
+    gate = evidence[:, :, Column.GATE].argmax(axis=1)
     proba = model.assess_evidence(evidence).label_proba
     right = proba.argmax(axis=1) == truth
-    return result | {
+    return {
         "accuracy": float(right.mean()),
-        "flat": float((evidence[:, :, Column.GATE].argmax(axis=1) == truth).mean()),
+        "flat": float((flat == truth).mean()),
+        "gate": float((gate == truth).mean()),
         "ece": expected_calibration_error(proba.max(axis=1), right),
         "brier": brier_score(proba, truth),
         "n_test": len(truth),
@@ -200,7 +197,7 @@ ROWS: tuple[tuple[str, str, str], ...] = (
     ("flat", "speed", "flat"),
     ("logistic-regression experts (`speed`)", "speed", "accuracy"),
     ("random-forest experts", "forest", "accuracy"),
-    ("fine-tuned encoder, one flat head", "accuracy", "tuned, flat head"),
+    ("fine-tuned encoder, one flat head", "accuracy", "gate"),
     ("**SetFit experts (`accuracy`)**", "accuracy", "accuracy"),
     ("SetFit experts with an encoder each", SUBSETS, "accuracy"),
     ("SetFit's library, same steps", LIBRARY[0], "accuracy"),

@@ -342,9 +342,10 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         for position, (kind, subset) in enumerate(kinds)
     ]
     gate_stem = folder / "experts" / "gate"
-    gate = _read_expert("logistic_regression", len(labels), gate_stem) if manifest["gate"] else None
-    space = _read_space(folder) if manifest["lexical"] else None
     files = dict(manifest["files"]) | {MANIFEST: _hash(folder / MANIFEST)}
+    gate_kind = "setfit" if TUNED in files else "logistic_regression"
+    gate = _read_expert(gate_kind, len(labels), gate_stem) if manifest["gate"] else None
+    space = _read_space(folder) if manifest["lexical"] else None
     return RedModel(
         config=parse_config(manifest["config"]),
         labels=labels,

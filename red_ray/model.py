@@ -185,7 +185,7 @@ class RedModel:
         return vectors[:, : self.example_vectors.shape[1]]
 
     def expert_vectors(self, vectors: Floats) -> Floats:
-        """Of the encoder's vectors what the experts look at, shape (n_texts, dim)."""
+        """Of the encoder's vectors what gate and experts look at, shape (n_texts, dim)."""
         return vectors if self.tuned is None else vectors[:, self.example_vectors.shape[1] :]
 
     @property
@@ -231,12 +231,12 @@ class RedModel:
         self, texts: Sequence[str], vectors: Floats, scores: tuple[Floats, ...] | None
     ) -> Floats:
         ngrams = None if self.space is None else self.space.transform(texts)
-        plain = self.plain_vectors(vectors)
-        similar = SimilarityEvidence(Texts(plain, ngrams), len(self.labels))
+        seen = self.expert_vectors(vectors)
+        similar = SimilarityEvidence(Texts(self.plain_vectors(vectors), ngrams), len(self.labels))
         similar.add(self._examples)
         parts = Parts(
-            gate=None if self.gate is None else self.gate.score(plain)[:, :-1],
-            experts=self._stack.score(self.expert_vectors(vectors)) if scores is None else scores,
+            gate=None if self.gate is None else self.gate.score(seen)[:, :-1],
+            experts=self._stack.score(seen) if scores is None else scores,
             similarity=similar.similarity(self._norms),
             lexical=similar.lexical(self._norms),
         )

@@ -22,7 +22,7 @@ def majority(model: RedModel, n_texts: int) -> Ints:
 def flat(model: RedModel, vectors: Floats, *, seed_rows_only: bool = False) -> Ints:
     """Logistic regression, C=10, over all labels; on the rows that the model ended with.
 
-    The model's gate is that very fit, and is used where there is one.
+    The model's gate is that very fit, and is used where there is one over the plain vectors.
 
     Args:
         model: whose rows to learn from.
@@ -31,8 +31,9 @@ def flat(model: RedModel, vectors: Floats, *, seed_rows_only: bool = False) -> I
     """
     vectors = model.plain_vectors(vectors)
     n_rows = model.n_seed if seed_rows_only else len(model.example_labels)
-    if model.gate is not None and n_rows == len(model.example_labels):
-        return _best(model.gate.score(vectors))
+    gate = model.gate if model.tuned is None else None
+    if gate is not None and n_rows == len(model.example_labels):
+        return _best(gate.score(vectors))
     expert = LogisticRegressionExpert(len(model.labels))
     expert.fit(model.example_vectors[:n_rows], model.example_labels[:n_rows])
     return _best(expert.score(vectors))

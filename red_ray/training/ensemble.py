@@ -78,7 +78,8 @@ class Ensemble:
         tuned.folds = np.zeros(0, dtype=np.int64)  # the rows may be cut into folds anew
         await tuned.fit(self.rows, self.labels, self._folds(), self.vectors)
         seen = self.crew.shared(await tuned.vectors())
-        await asyncio.gather(*(expert.load_tuned(seen) for expert in self.crew.experts))
+        gates = [] if self.crew.gate is None else [self.crew.gate]
+        await asyncio.gather(*(one.load_tuned(seen) for one in (*gates, *self.crew.experts)))
 
     async def fit(self, positions: Iterable[int]) -> None:
         """Fit the gate and the experts at `positions` on the full current rows."""
@@ -97,7 +98,7 @@ class Ensemble:
             held = [self.crew.shared(vectors) for vectors in await self._tuned.held(known)]
         gate = self.crew.gate
         scored = await asyncio.gather(
-            gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
+            gate.crossfit(self._gate_rows(folds, known), *held) if gate is not None else nothing(),
             *(
                 expert.crossfit(self._fit_rows(position, folds, known), *held)
                 for position, expert in enumerate(self.crew.experts)
@@ -181,9 +182,9 @@ class Ensemble:
             known=known,
         )
 
-    def _gate_rows(self, folds: Ints) -> FitRows:
+    def _gate_rows(self, folds: Ints, known: Ints | None = None) -> FitRows:
         none = np.zeros(0, dtype=np.int64)
-        return FitRows(self.rows, self.labels, noise=none, refused=none, folds=folds)
+        return FitRows(self.rows, self.labels, none, none, folds, known)
 
 
 def as_scores(scored: Sequence[Floats | None]) -> Scores:

@@ -16,6 +16,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from red_ray.config import ExpertKind
 from red_ray.core.partition import (
     enough_labels_for_umap,
     label_embeddings,
@@ -193,7 +194,10 @@ class Trainer:
         n_labels = len(self._names)
         everything = tuple(range(n_labels))
         name = f"gate: {n_labels} labels"
-        return ExpertSpec(name, everything, kind="logistic_regression", seed=self._config.seed)
+        # A forest over all labels would be no better, and slow; a fine-tuned encoder is: on
+        # Banking77 at 10 per label 86.8 % instead of 86.0 with a gate over the plain vectors.
+        kind: ExpertKind = "logistic_regression" if self._tuned is None else "setfit"
+        return ExpertSpec(name, everything, kind=kind, seed=self._config.seed)
 
     async def _export(
         self,

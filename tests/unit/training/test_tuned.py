@@ -129,7 +129,7 @@ def test_experts_look_at_the_tuned_vectors_and_all_else_at_the_plain_ones(model,
     plain, tuned = FakeEncoder().encode(corpus.test), FakeTuned().encode(corpus.test)
     both = np.hstack([plain, tuned])
     (evidence,) = model.evidence(corpus.test, both)
-    np.testing.assert_array_equal(evidence[:, :, 0], model.gate.score(plain)[:, :-1])
+    np.testing.assert_array_equal(evidence[:, :, 0], model.gate.score(tuned)[:, :-1])
     for subset, expert in zip(model.subsets, model.experts, strict=True):
         assert isinstance(expert, SetFitExpert)
         seen = evidence[:, list(subset), 1]
