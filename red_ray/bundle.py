@@ -109,6 +109,16 @@ def load_bundle(folder: Path) -> RedModel:
         ) from error
 
 
+def bundle_id_of(folder: Path) -> str:
+    """The id that a bundle's manifest gives it; no other file is read.
+
+    Raises:
+        BundleError: it is no bundle, of another format, or its manifest is damaged.
+    """
+    manifest = _read_manifest(folder)
+    return _bundle_id(dict(manifest["files"]) | {MANIFEST: _hash(folder / MANIFEST)})
+
+
 def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[Expert, ...]:
     """Read every `step`-th expert of a bundle, after their files' hashes were checked.
 

@@ -16,10 +16,11 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from red_ray.model import RedModel
+from red_ray.run_folder import CROSSFIT
 from red_ray.storage import writing
 from red_ray.training.crossfit import Crossfit, Refused
 
-NAME = "crossfit.safetensors"
+NAME = CROSSFIT
 
 MAX_CELLS = 2**24
 """Scores that are kept at most: 32 MB. Of more, a change of labels cross-fits every expert."""

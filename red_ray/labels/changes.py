@@ -123,7 +123,7 @@ def merge(
     start = perf_counter()
     if len(set(names)) < max(len(names), 2):
         raise ConfigError("a merge takes two labels or more, each once")
-    at = [_position(model, name) for name in names]
+    at = [position_of(model, name) for name in names]
     into = into.strip() if into.strip() in names else _new_name(model, into)
     _check_left(model, len(model.labels) - len(names) + 1)
     encoder = model.loaded_encoder if encoder is None else encoder
@@ -179,7 +179,7 @@ def split(
         DataError: the model lacks the label, has one of the others, or a part would have no row.
     """
     start = perf_counter()
-    label = _position(model, name)
+    label = position_of(model, name)
     if len(set(into)) != 2 or len(into) != 2:
         raise ConfigError("a split makes two labels: give two different names")
     first, second = (one if one == name else _new_name(model, one) for one in into)
@@ -239,7 +239,7 @@ def retire(
         DataError: the model lacks the label, or would be left with a single one.
     """
     start = perf_counter()
-    label = _position(model, name)
+    label = position_of(model, name)
     _check_left(model, len(model.labels) - 1)
     encoder = model.loaded_encoder if encoder is None else encoder
     draft = _draft(model, crossfit)
@@ -293,7 +293,7 @@ def rename(
         DataError: the model lacks the label, or has the other.
     """
     start = perf_counter()
-    label = _position(model, old)
+    label = position_of(model, old)
     new = _new_name(model, new)
     draft = Draft.of(model).renamed(label, new, description)
     promise = model.promise
@@ -386,7 +386,12 @@ def _refusing(
     return draft
 
 
-def _position(model: RedModel, name: str) -> int:
+def position_of(model: RedModel, name: str) -> int:
+    """Where a label stands.
+
+    Raises:
+        DataError: the model lacks it.
+    """
     try:
         return model.labels.index(name)
     except ValueError:
