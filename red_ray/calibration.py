@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -75,6 +76,21 @@ def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) ->
         offered=(best == true[:, None]).any(axis=1),
         none=seen.none,
         none_out_of_scope=model.assess(texts[n:], vectors[n:]).none,
+    )
+
+
+def threshold_details(model: RedModel) -> dict[str, Any] | None:
+    """Where the thresholds come from, and what others would do; None without a goal."""
+    if model.promise is None:
+        return None
+    return asdict(model.promise) | asdict(model.promise.thresholds)
+
+
+def stale_line(source: str, why: str, run: str = "RUN") -> str:
+    """What to say of thresholds whose promise the rows do not cover any more."""
+    return (
+        f"the thresholds' {WORDS[source]} is stale: {why}; give rows that cover it, as "
+        f"`red-ray thresholds {run} --goal … --calibration F`"
     )
 
 

@@ -12,6 +12,7 @@ from red_ray.cli.demo import demo
 from red_ray.cli.down import down
 from red_ray.cli.evaluate import evaluate
 from red_ray.cli.judge import judge
+from red_ray.cli.label import label
 from red_ray.cli.ledger import ledger
 from red_ray.cli.modes import modes
 from red_ray.cli.report import report
@@ -53,4 +54,5 @@ _RUNNING = (serve, up, status, down)
 for verb in (*_LEARNING, *_RUNNING):
     app.command()(verb)
 app.add_typer(judge, name="judge")
+app.add_typer(label, name="label")
 app.add_typer(ledger, name="ledger")
