@@ -24,10 +24,10 @@ from red_ray.run_folder import RunFolder
 from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
-    from red_ray.encoding import CachedEncoder
     from red_ray.labels import Change
     from red_ray.labels.asking import Asker
     from red_ray.labels.of_run import OpenRun
+    from red_ray.model import TextEncoder
     from red_ray.snapshot import Snapshot
 
 label = typer.Typer(
@@ -264,7 +264,7 @@ class _Changing:
 
     output: Output
     run: OpenRun
-    encoder: CachedEncoder
+    encoder: TextEncoder
 
     def keep(
         self, done: Change, rows: Snapshot, what: str, seen: frozenset[str] = frozenset()
