@@ -54,7 +54,9 @@ def train(
         Path | None, typer.Option(help="Table of labels and a column `description`.")
     ] = None,
     judge: Judge = None,
-    mode: Annotated[str | None, typer.Option(help="See `red-ray modes`.  [default: speed]")] = None,
+    mode: Annotated[
+        str | None, typer.Option(help="speed, balanced or accuracy; `red-ray modes` says more.")
+    ] = None,
     samples_per_class: Annotated[
         int | None, typer.Option(help="Draw so many rows per label; the rest joins the pool.")
     ] = None,
