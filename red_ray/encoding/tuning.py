@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
@@ -236,67 +235,60 @@ class _Tuner:
         import torch
 
         self._spec, self._temperature = spec, settings.temperature
-        self._dtype = getattr(torch, spec.dtype)
         self._transformer, *self._head = list(model)
         self._trained = upper_layers(self._transformer.auto_model, settings.layers)
         for parameter in model.parameters():
             parameter.requires_grad_(False)
-            parameter.data = parameter.data.to(self._dtype)  # as it is when it encodes
         for parameter in self._trained.values():
-            parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+        # In bfloat16 a small step would be lost. Not torch's autocast: what it keeps of weights is
+        # shared by all threads, so that no two runs would be the same.
+        self._exact = [parameter.detach().float() for parameter in self._trained.values()]
         _sow_dropout(model, settings.dropout, torch.Generator(spec.device).manual_seed(seed))
-        self._optimizer = torch.optim.AdamW(self._trained.values(), weight_decay=WEIGHT_DECAY)
+        self._optimizer = torch.optim.AdamW(self._exact, weight_decay=WEIGHT_DECAY)
         tokenizer = private_tokenizer(model, min(spec.max_tokens, MAX_TOKENS))
         encoded = tokenizer.encode_batch_fast([encodable(spec.prompt + text) for text in texts])
         self._ids = [torch.tensor(one.ids) for one in encoded]
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
 
-    def step(self, rows: Ints, labels: Ints, rate: float) -> float:
-        """One step of the optimiser on a batch; its loss."""
+    def step(self, rows: Ints, labels: Ints, rate: float) -> None:
+        """One step of the optimiser on a batch."""
         import torch
 
         for group in self._optimizer.param_groups:
             group["lr"] = rate
         order = np.argsort([len(self._ids[row]) for row in rows], kind="stable")
         groups = [rows[order[start : start + GROUP]] for start in range(0, len(rows), GROUP)]
-        with self._context():
-            tokens = [self._tokens(group) for group in groups]
-        vectors = torch.cat([self._pooled(features) for features in tokens])
-        loss = contrastive_loss(
-            vectors, torch.from_numpy(labels[order]).to(vectors.device), self._temperature
-        )
-        self._optimizer.zero_grad()
+        vectors = torch.cat([self._vectors(group) for group in groups])
+        own = torch.from_numpy(labels[order]).to(vectors.device)
+        loss = contrastive_loss(vectors, own, self._temperature)
         loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(self._trained.values(), MAX_GRADIENT)
+        self._take_step()
+
+    def _take_step(self) -> None:
+        """Change the exact parameters by the gradients of those in use, and then these."""
+        import torch
+
+        for exact, used in zip(self._exact, self._trained.values(), strict=True):
+            exact.grad = None if used.grad is None else used.grad.float()
+            used.grad = None
+        torch.nn.utils.clip_grad_norm_(self._exact, MAX_GRADIENT)
         self._optimizer.step()
-        return float(loss.detach())
+        with torch.no_grad():
+            for exact, used in zip(self._exact, self._trained.values(), strict=True):
+                used.copy_(exact)
 
     def tensors(self) -> bytes:
         """The trained parameters, as a safetensors file, in the encoder's precision."""
         from safetensors.torch import save
 
         kept = {
-            name: parameter.detach().to("cpu", self._dtype).contiguous()
-            for name, parameter in self._trained.items()
+            name: parameter.detach().cpu().contiguous() for name, parameter in self._trained.items()
         }
         return save(kept)
 
-    @contextmanager
-    def _context(self) -> Iterator[None]:
-        """How the transformer is run."""
-        import torch
-        from torch.nn.attention import SDPBackend, sdpa_kernel
-
-        device, is_mixed = self._spec.device, self._dtype != torch.float32
-        with ExitStack() as stack:
-            stack.enter_context(torch.autocast(device, dtype=self._dtype, enabled=is_mixed))
-            if device == "cpu":  # its fused attention takes thrice as long on the way back
-                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
-            yield
-
-    def _tokens(self, rows: Ints) -> dict[str, Any]:
-        """What the transformer makes of some texts."""
+    def _vectors(self, rows: Ints) -> torch.Tensor:
+        """Vectors of some texts, of unit length, shape (n_texts, dim)."""
         import torch
         from torch.nn.utils.rnn import pad_sequence
 
@@ -307,12 +299,6 @@ class _Tuner:
         features: dict[str, Any] = self._transformer(
             {"input_ids": padded.to(device), "attention_mask": mask.to(device)}
         )
-        return features
-
-    def _pooled(self, features: dict[str, Any]) -> torch.Tensor:
-        """Vectors of unit length, shape (n_texts, dim)."""
-        import torch
-
         features["token_embeddings"] = features["token_embeddings"].float()
         for module in self._head:
             features = module(features)

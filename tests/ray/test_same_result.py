@@ -29,7 +29,7 @@ TUNED = {
     "expert": {"kind": "setfit"},
     "setfit": {"min_steps": 3, "max_steps": 3},
     "router": {"folds": 2},
-    "judge": {"spec": None},
+    "loop": {"max_iterations": 1},
 }
 ELSEWHERE: frozenset[str] = frozenset()
 """Programs of Ray that may listen on other addresses: none without the dashboard and Serve."""

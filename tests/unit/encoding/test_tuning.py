@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,15 @@ def test_the_labels_move_apart_and_the_bits_are_the_same_each_time(config, rows)
     with SentenceEncoder.load(config, n_threads=1, tuned=weights) as encoder:
         tuned = encoder.encode(TEXTS)
     assert apart(tuned) > apart(rows.vectors) + 0.1
+
+
+def test_threads_do_not_disturb_each_other(config, rows):
+    with ThreadPoolExecutor(2) as threads:
+        tuned = list(
+            threads.map(lambda seed: tune(config, rows, SETTINGS, seed=seed), (1, 2, 1, 2))
+        )
+    assert tuned[:2] == tuned[2:]
+    assert tuned[0] == tune(config, rows, SETTINGS, seed=1)
 
 
 def test_only_the_upper_layers_are_kept(config, rows):
