@@ -1,9 +1,9 @@
 """The accuracy mode: fine-tuned experts beside cheaper ones and beside SetFit's own library.
 
 Banking77 and CLINC150, rows drawn from train, official test set, no judge, MiniLM weights in every
-method. Times are CPU seconds of a process of its own, so that other work on the machine counts little;
-on two quiet cores the fine-tunings take half of them. The library is given the same number of
-optimiser steps of as many texts, and, separately, the same CPU seconds.
+method. Times are CPU seconds of a process of its own, so that other work on the machine counts
+little; on two quiet cores the fine-tunings take half of them. The library is given the same number
+of optimiser steps of as many texts, and, separately, the same CPU seconds.
 """
 
 from __future__ import annotations

@@ -1,13 +1,17 @@
 """`crossfit.safetensors` of a run: held-out scores of its rows, beside the bundle.
 
-Not in it, so that it has no say in the bundle's id. It says which model it is of, and one of
-another model counts as none.
+With SetFit experts also `encoders/HASH.safetensors`, what was fine-tuned without each fold, which
+stays as it is when labels change. They are not in the bundle, so that they have no say in its id.
+The scores say which model they are of, and those of another model count as none.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +19,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from red_ray.encoding import TunedWeights
 from red_ray.model import RedModel
-from red_ray.run_folder import CROSSFIT
+from red_ray.run_folder import CROSSFIT, ENCODERS
 from red_ray.storage import writing
 from red_ray.training.crossfit import Crossfit, Refused
 
@@ -60,6 +65,22 @@ def save_crossfit(folder: Path, model: RedModel, crossfit: Crossfit | None) -> b
     return True
 
 
+def save_encoders(folder: Path, encoders: Sequence[TunedWeights]) -> None:
+    """Write what was fine-tuned without each fold of a run, in place of what was there.
+
+    Raises:
+        OutputError: it cannot be written.
+        StorageError: the disk is full.
+    """
+    place = folder / ENCODERS
+    with writing(place):
+        shutil.rmtree(place, ignore_errors=True)
+        if encoders:
+            place.mkdir()
+        for weights in encoders:
+            (place / f"{weights.sha256}.safetensors").write_bytes(weights.tensors)
+
+
 def load_crossfit(folder: Path, model: RedModel) -> Crossfit | None:
     """Read it; None where there is none, it is of another model, or it cannot be read."""
     path = folder / NAME
@@ -69,7 +90,12 @@ def load_crossfit(folder: Path, model: RedModel) -> Crossfit | None:
             if about.get("model") != _digest(model):
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _crossfit(arrays, about, model)
+            names = json.loads(about.get("encoders", "[]"))
+            files = (folder / ENCODERS / f"{name}.safetensors" for name in names)
+            encoders = tuple(TunedWeights.read(file.read_bytes()) for file in files)
+            if [one.sha256 for one in encoders] != names:
+                return None
+            return replace(_crossfit(arrays, about, model), encoders=encoders)
     except (OSError, SafetensorError, KeyError, ValueError):
         return None  # it can be worked out again
 
@@ -103,6 +129,7 @@ def _about(model: RedModel, crossfit: Crossfit) -> dict[str, str]:
         "model": _digest(model),
         "refused_texts": json.dumps(refused.texts),
         "refused_of": json.dumps(refused.of_expert),
+        "encoders": json.dumps([one.sha256 for one in crossfit.encoders]),
     }
 
 

@@ -47,7 +47,7 @@ from red_ray.working_copy import Place, WorkingCopy
 
 logger = logging.getLogger(__name__)
 
-CROSSFIT = "crossfit.safetensors"
+CROSSFIT, ENCODERS = "crossfit.safetensors", "encoders"
 
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
@@ -72,6 +72,7 @@ OF_A_RUN = (
     TESTED,
     "inputs.parquet",
     CROSSFIT,
+    ENCODERS,
     FOLDER,
     "bundle",
 )
@@ -305,6 +306,7 @@ class RunFolder:
         if not (self.bundle / MANIFEST).exists():
             for name in (*RESULTS, TESTED, CROSSFIT):  # of a run that was cut short: nobody's
                 (self.path / name).unlink(missing_ok=True)
+            shutil.rmtree(self.path / ENCODERS, ignore_errors=True)
             return
         self._previous.mkdir()
         for name in (*RESULTS, *OF_A_RUN):

@@ -5,7 +5,7 @@ Importing it loads no model library; they are loaded with the first model.
 
 from red_ray.encoding.cached import CachedEncoder, open_encoder
 from red_ray.encoding.encoder import Encoder, SentenceEncoder
-from red_ray.encoding.paired import PairedEncoder
+from red_ray.encoding.paired import PairedEncoder, plain_part
 from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.spec import EncoderSpec
 from red_ray.encoding.store import EmbeddingStore
@@ -22,6 +22,7 @@ __all__ = [
     "TunedWeights",
     "TuningRows",
     "open_encoder",
+    "plain_part",
     "resolve_spec",
     "tune_once",
 ]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from red_ray.encoding.spec import EncoderSpec
+
+E = TypeVar("E")
 
 
 class _Encoder(Protocol):
@@ -39,3 +41,9 @@ class PairedEncoder:
             close = getattr(encoder, "close", None)
             if close is not None:
                 close()
+
+
+def plain_part(encoder: E) -> E:
+    """The plain one of a pair; any other encoder is that itself."""
+    found: Any = encoder.plain if isinstance(encoder, PairedEncoder) else encoder
+    return cast("E", found)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from red_ray.core.retrieval import nearest_first
 from red_ray.core.router import top_labels
 from red_ray.core.text import text_key
+from red_ray.encoding import plain_part
 from red_ray.errors import DataError, JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.model import RedModel, TextEncoder
@@ -107,6 +108,7 @@ def from_pool(
         raise DataError(
             "no pool text is left to ask about: give --pool F, or examples (--examples F, --text T)"
         )
+    encoder = plain_part(encoder)
     vectors = encoder.encode(pool)
     words = f"{readable(name)}. {description}" if description else readable(name)
     query = encoder.encode([words])[0]

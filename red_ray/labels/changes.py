@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
 from red_ray.data.prepare import LabelledRows
+from red_ray.encoding import plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.placing import (
@@ -72,7 +73,7 @@ def add(
     texts = _examples(model, name, texts)
     encoder = model.loaded_encoder if encoder is None else encoder
     draft = _draft(model, crossfit)
-    vectors = encoder.encode(texts)
+    vectors = plain_part(encoder).encode(texts)
     label = len(model.labels)
     labels = np.full(len(texts), label)
     rows = draft.rows.with_more(texts, vectors, labels, judged=judged)

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from red_ray.core.partition import Subsets
 from red_ray.core.text import text_key
-from red_ray.errors import ConfigError
 from red_ray.model import RedModel
 from red_ray.training.crossfit import Refused
 
@@ -96,16 +95,7 @@ class Draft:
 
     @classmethod
     def of(cls, model: RedModel, refused: Refused | None = None) -> Draft:
-        """Nothing changed yet.
-
-        Raises:
-            ConfigError: the model's encoder was fine-tuned on the labels as they are.
-        """
-        if model.tuned is not None:
-            raise ConfigError(
-                "the encoder of this model was fine-tuned on its labels (expert.kind: setfit), so "
-                "that a change of them is a new fine-tuning: train again on the changed rows"
-            )
+        """Nothing changed yet."""
         n_rows, n_experts = len(model.example_labels), len(model.subsets)
         dim = model.example_vectors.shape[1]
         nothing = Refused((), np.zeros((0, dim), dtype=np.float32), ((),) * n_experts)

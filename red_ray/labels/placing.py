@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.core.partition import Subsets, label_embeddings, partition
+from red_ray.encoding import plain_part
 from red_ray.labels.draft import Draft
 from red_ray.model import TextEncoder
 from red_ray.training.trainer import readable
@@ -28,7 +29,8 @@ def label_points(draft: Draft, encoder: TextEncoder) -> Floats:
     """Where each label lies, as the partition sees it, shape (n_labels, dim)."""
     pairs = zip(draft.descriptions, draft.labels, strict=True)
     described = [description or readable(name) for description, name in pairs]
-    return label_embeddings(draft.rows.vectors, draft.rows.labels, encoder.encode(described))
+    names = plain_part(encoder).encode(described)
+    return label_embeddings(draft.rows.vectors, draft.rows.labels, names)
 
 
 def near_labels(points: Floats, label: int, n: int = N_NEAR) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import Any
@@ -11,11 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from red_ray.config import RunConfig
+from red_ray.config import ExpertKind, RunConfig
 from red_ray.core.noise import draw_noise
 from red_ray.data.inputs import KnownRows
 from red_ray.data.splits import stratified_folds
-from red_ray.errors import DataError
+from red_ray.encoding import open_encoder, plain_part
+from red_ray.errors import ConfigError, DataError
 from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.effect import Effect, measure
@@ -145,7 +147,7 @@ def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Dra
         if name not in index:
             raise DataError(f"the model has no label {name!r}: add it first")
     labels = np.array([index[name] for name in examples.labels], dtype=np.int64)
-    vectors = encoder.encode(examples.texts)
+    vectors = plain_part(encoder).encode(examples.texts)
     rows = draft.rows.with_more(examples.texts, vectors, labels, judged=examples.judged)
     holders = {draft.expert_of(int(label)) for label in np.unique(labels)}
     return replace(draft.with_rows(rows), changed=draft.changed | holders)
@@ -174,7 +176,7 @@ def refitted(
         start: when the change began, by `perf_counter`.
         notes: what to tell beside what is found here.
     """
-    fits = _Fits(before, crossfit, draft, frozenset(positions))
+    fits = _Fits(before, crossfit, draft, frozenset(positions), encoder)
     fits.run()
     host = RouterHost(before.config, len(draft.labels))
     rows = draft.rows
@@ -206,7 +208,13 @@ def refitted(
     pair = None if known is None else (known.before, known.after)
     return Change(
         model=model,
-        crossfit=Crossfit(fits.folds, fits.scores.gate, fits.scores.experts, draft.refused),
+        crossfit=Crossfit(
+            fits.folds,
+            fits.scores.gate,
+            fits.scores.experts,
+            draft.refused,
+            encoders=() if crossfit is None else crossfit.encoders,
+        ),
         experts=tuple(expert_name(position) for position in sorted(positions)),
         gate=fits.gate is not None,
         estimate=estimate,
@@ -234,8 +242,10 @@ class _Fits:
         crossfit: Crossfit | None,
         draft: Draft,
         positions: frozenset[int],
+        encoder: TextEncoder,
     ) -> None:
         self._before, self._crossfit, self._draft = before, crossfit, draft
+        self._seen, self._held = _tuned_vectors(before, crossfit, draft, encoder)
         self._positions = positions
         labels, n_labels = before.example_labels, len(before.labels)
         self.old_folds = (
@@ -263,6 +273,9 @@ class _Fits:
         has_gate = self._before.gate is not None
         host = ExpertHost([*specs, _gate_spec(config, draft)] if has_gate else specs)
         host.load(np.concatenate([draft.rows.vectors, draft.refused.vectors]))
+        if self._seen is not None:
+            for at in range(len(specs) + has_gate):
+                host.load_tuned(at, self._seen)
         with ThreadPoolExecutor(N_THREADS, thread_name_prefix="labels") as threads:
             gate = self._begin(threads.submit, host, len(specs), None) if has_gate else None
             begun = {
@@ -298,7 +311,7 @@ class _Fits:
         if position is None or position in self._positions:
             unfolded = np.full(len(self._rows), -1)
             fit = submit(host.fit, at, self._fit_rows(position, unfolded))
-        crossfit = submit(host.crossfit, at, self._fit_rows(position, self.folds))
+        crossfit = submit(host.crossfit, at, self._fit_rows(position, self.folds), *self._held)
         return _Begun(host, at, fit, crossfit)
 
     def _fit_rows(self, position: int | None, folds: Ints) -> FitRows:
@@ -307,7 +320,8 @@ class _Fits:
             noise = self._noise[position]
             theirs = self._draft.refused.of_expert[position]
             refused = self._refused_rows[np.array(theirs, dtype=np.int64)]
-        return FitRows(self._rows, self._draft.rows.labels, noise, refused, folds)
+        known = np.arange(len(self._rows) + len(self._refused_rows))
+        return FitRows(self._rows, self._draft.rows.labels, noise, refused, folds, known)
 
     def _draw_noise(self, position: int) -> Ints:
         rows, config = self._draft.rows, self._before.config
@@ -329,7 +343,8 @@ class _Fits:
         kept, was_there = self._crossfit.experts[origin], rows.origins != NEW
         scores = np.zeros((len(rows.texts), kept.shape[1]), dtype=np.float32)
         scores[was_there] = kept[rows.origins[was_there]]
-        scores[~was_there] = self._before.experts[origin].score(rows.vectors[~was_there])
+        vectors = rows.vectors if self._seen is None else self._seen[: len(rows.texts)]
+        scores[~was_there] = self._before.experts[origin].score(vectors[~was_there])
         return scores
 
 
@@ -349,6 +364,30 @@ class _Begun:
         if self.fit is not None:
             self.fit.result()
         return self.host.export(self.at)
+
+
+def _tuned_vectors(
+    model: RedModel, crossfit: Crossfit | None, draft: Draft, encoder: TextEncoder
+) -> tuple[Floats | None, list[Floats]]:
+    """What gate and experts of a fine-tuned model look at: by the encoder that saw all rows when it
+    was trained, and by that of each fold; the encoders stay as they are. None and none for others.
+
+    Raises:
+        ConfigError: the run does not have the encoders of the folds.
+    """
+    if model.tuned is None:
+        return None, []
+    if crossfit is None or not crossfit.encoders:
+        raise ConfigError(
+            "the run does not have the encoders that were fine-tuned for each fold (its folder "
+            "`encoders`), so that nothing could be said of a changed model: train again"
+        )
+    texts = (*draft.rows.texts, *draft.refused.texts)
+    held = []
+    for weights in crossfit.encoders:
+        with closing(open_encoder(model.encoder_config, tuned=weights)) as of_fold:
+            held.append(of_fold.encode(texts))
+    return model.expert_vectors(encoder.encode(texts)), held
 
 
 def _folds(config: RunConfig, draft: Draft, old: Ints) -> Ints:
@@ -375,4 +414,5 @@ def _gate_spec(config: RunConfig, draft: Draft) -> ExpertSpec:
     n_labels = len(draft.labels)
     everything = tuple(range(n_labels))
     name = f"gate: {n_labels} labels"
-    return ExpertSpec(name, everything, kind="logistic_regression", seed=config.seed)
+    kind: ExpertKind = "setfit" if config.expert.kind == "setfit" else "logistic_regression"
+    return ExpertSpec(name, everything, kind=kind, seed=config.seed)

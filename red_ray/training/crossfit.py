@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import RunConfig
 from red_ray.data.splits import stratified_folds
+from red_ray.encoding import TunedWeights
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -45,12 +46,14 @@ class Crossfit:
             a row of fold -1 holds is nothing.
         experts: the same by each expert, shape (n_rows, labels of its subset + 1).
         refused: what the experts learn beside the labelled rows.
+        encoders: of a run with SetFit experts, what was fine-tuned without each fold.
     """
 
     folds: Ints
     gate: Floats | None
     experts: tuple[Floats, ...]
     refused: Refused
+    encoders: tuple[TunedWeights, ...] = ()
 
 
 def draw_folds(config: RunConfig, labels: Ints, n_seed: int, n_labels: int) -> Ints:

@@ -135,7 +135,8 @@ class Ensemble:
             vectors=self.vectors[np.array(rows, dtype=np.int64)],
             of_expert=tuple(tuple(at[row] for row in theirs) for theirs in of_expert),
         )
-        return Crossfit(self._folds, self._scores.gate, self._scores.experts, refused)
+        encoders = () if self._tuned is None else self._tuned.of_folds
+        return Crossfit(self._folds, self._scores.gate, self._scores.experts, refused, encoders)
 
     @property
     def held_seed_rows(self) -> NDArray[np.bool_]:

@@ -78,6 +78,11 @@ class TunedEncoders:
             raise RuntimeError("fine-tune before the weights are used")
         return self._whole
 
+    @property
+    def of_folds(self) -> tuple[TunedWeights, ...]:
+        """Fine-tuned without the rows of each fold."""
+        return tuple(self._of_fold)
+
     async def vectors(self) -> Floats:
         """Vectors of all texts by the encoder that saw all rows, shape (n_texts, dim)."""
         return await self._fleet.encode_tuned(self._config, self._texts, self.whole)

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from red_ray import crossfit_file
-from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit
+from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit, save_encoders
+from red_ray.encoding import TunedWeights
 from tests.unit.training.fakes import FakeValidator, train, truth
 
 
@@ -56,6 +57,22 @@ def test_what_cannot_be_read_is_worked_out_again(trained, tmp_path):
     content = (tmp_path / NAME).read_bytes()
     (tmp_path / NAME).write_bytes(content[: len(content) // 2])
     assert load_crossfit(tmp_path, trained.model) is None
+
+
+def test_encoders_of_the_folds_are_kept_beside_it(trained, tmp_path):
+    import torch
+    from safetensors.torch import save
+
+    encoders = tuple(TunedWeights(save({"a": torch.full((2,), n)})) for n in (1.0, 2.0))
+    kept = dataclasses.replace(trained.crossfit, encoders=encoders)
+    save_encoders(tmp_path, encoders)
+    save_crossfit(tmp_path, trained.model, kept)
+    assert load_crossfit(tmp_path, trained.model).encoders == encoders
+    for file in (tmp_path / "encoders").iterdir():
+        file.unlink()
+    assert load_crossfit(tmp_path, trained.model) is None  # without them it is worth nothing
+    save_encoders(tmp_path, ())
+    assert not (tmp_path / "encoders").exists()
 
 
 @pytest.mark.parametrize("limit", ["MAX_CELLS", "MAX_REFUSED"])
