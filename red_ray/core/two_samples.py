@@ -13,7 +13,7 @@ from scipy.stats import binom, hypergeom
 
 Doubles = NDArray[np.float64]
 
-MOST_ROWS = 2**22
+MOST_ROWS = 2**20
 """Beyond so many rows no number is said to be enough."""
 
 
@@ -29,7 +29,8 @@ def p_grew(hits: ArrayLike, n: int, hits_before: ArrayLike, n_before: int) -> Do
     Source: Fisher (1935), as `scipy.stats.fisher_exact(alternative="greater")`, vectorised.
     """
     hits, hits_before = np.asarray(hits), np.asarray(hits_before)
-    p = hypergeom.sf(hits - 1, n + n_before, hits + hits_before, n)
+    # Drawn are the hits, not the rows: it is the same, and scipy adds up a term for each.
+    p = hypergeom.sf(hits - 1, n + n_before, n, hits + hits_before)
     return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
 
 

@@ -62,7 +62,11 @@ TAIL = 0.05
 NEAR = 0.25
 """Share of a topic's texts whose best label an expert must hold to be near the topic."""
 
+N_NOVEL = 5
+"""Most novel texts that are named."""
+
 WANTED_POWER = 0.8
+"""Chance of being found at which a report says what it could have shown."""
 
 
 def find_drift(
@@ -148,6 +152,7 @@ def compare(
         n_before=len(before),
         comparisons=done,
         topics=tuple(sorted(topics, key=lambda topic: -topic.compared.hits)),
+        most_novel=_most_novel(recent),
         experts=(),
         confidence=float(recent.confidence.mean()),
         confidence_before=_mean(before.confidence),
@@ -281,6 +286,11 @@ def _topic(both: _Both, group: Ints, compared: Comparison) -> Topic:
         tuple(model.labels[label] for label, _ in labels[:3]),
         tuple(expert_name(expert) for expert in near),
     )
+
+
+def _most_novel(recent: DriftRows) -> tuple[str, ...]:
+    order = np.argsort(-recent.novelty, kind="stable")[:N_NOVEL]
+    return tuple(recent.texts[row] for row in order)
 
 
 def _judged(one: Comparison, corrected: float, settings: DriftSettings) -> Comparison:

@@ -178,7 +178,24 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class DriftReport:
-    """What `compare` found; `comparisons` are all tests, in no order that matters."""
+    """What recent texts came to beside a reference.
+
+    Attributes:
+        settings: when it is drift.
+        source: of the reference; see `drift_rows`.
+        n, n_before: recent texts, and those of the reference.
+        comparisons: all tests, in no order that matters.
+        topics: the new ones, the largest first.
+        most_novel: the recent texts that are least like any label.
+        experts: those to refit, the one with the surest reason first.
+        confidence, confidence_before: mean, in the answers; None where it cannot be said.
+        promised: share of the texts that the thresholds promised to escalate at most, or where
+            no such goal is, that of the rows they come from; None without a goal.
+        escalates: whether the model escalates at all.
+        sight: what the counts could have shown; None where label shares are not compared.
+        accuracy: where recent texts have labels.
+        notes: one line for each thing that a user should know.
+    """
 
     settings: DriftSettings
     source: str
@@ -186,6 +203,7 @@ class DriftReport:
     n_before: int
     comparisons: tuple[Comparison, ...]
     topics: tuple[Topic, ...]
+    most_novel: tuple[str, ...]
     experts: tuple[ExpertAdvice, ...]
     confidence: float
     confidence_before: float | None
@@ -207,6 +225,7 @@ class DriftReport:
             "findings": [one.to_dict() for one in self.findings],
             "novelty": {kind: one.to_dict() for kind in (NOVELTY, NONE) for one in self.of(kind)},
             "topics": [topic.to_dict() for topic in self.topics],
+            "most_novel": list(self.most_novel),
             "escalation": self._escalation(),
             "confidence": {"mean": self.confidence, "mean_before": self.confidence_before},
             "accuracy": None if self.accuracy is None else asdict(self.accuracy),
