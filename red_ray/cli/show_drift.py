@@ -112,9 +112,11 @@ def _shown(report: DriftReport) -> Iterable[Comparison]:
 def _named(one: Comparison) -> str:
     if one.kind == LABEL:
         return f"{one.name} ({one.expert})"
+    if one.kind == NOVELTY and one.expert:
+        return f"among the most novel, nearest to {one.expert}"
     near = f", nearest to {one.expert}" if one.expert else ""
     words = {
-        NOVELTY: "more novel than 95 % of all texts",
+        NOVELTY: "more novel than 95 % of the reference",
         NONE: "fits no label",
         ESCALATION: "escalated",
         PROMISE: "escalated, against what was promised",

@@ -44,6 +44,24 @@ def p_changed(hits: ArrayLike, n: int, hits_before: ArrayLike, n_before: int) ->
     return np.asarray(np.minimum(2 * np.minimum(grew, shrank), 1.0))
 
 
+def p_exceeds(n_above: int, n: int, rank: int, n_before: int) -> float:
+    """P-value of "no more than before", where `n_above` values exceed one of those before.
+
+    Args:
+        n_above: of `n` values, those above the one that is the `rank`-th largest of the others.
+        n: values.
+        rank: chosen before any value was seen, 1 for the largest.
+        n_before: the other values.
+
+    So many or more are above where, of the `n_above + rank - 1` largest of all, fewer than `rank`
+    are others. However few the others are, a far shift is seen; of a share of the largest of all
+    it is not, once the new ones alone fill it.
+
+    Source: the exceedance test, Gumbel and von Schelling (1950), Annals of Math. Stat. 21(2).
+    """
+    return float(hypergeom.cdf(rank - 1, n + n_before, n_before, n_above + rank - 1))
+
+
 def holm(p: ArrayLike) -> Doubles:
     """P-values corrected for their number, shape (n_tests,).
 

@@ -24,6 +24,7 @@ from red_ray.core.two_samples import (
     holm,
     least_share,
     p_changed,
+    p_exceeds,
     p_grew,
     ratio,
     rows_to_see,
@@ -57,7 +58,7 @@ Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
 
 TAIL = 0.05
-"""Of all texts of both sides, those that count as more novel than nearly all."""
+"""Of the reference, or near an expert of both sides, the texts that count as novel."""
 
 NEAR = 0.25
 """Share of a topic's texts whose best label an expert must hold to be near the topic."""
@@ -193,10 +194,10 @@ class _Both:
 
     def tail(self) -> tuple[Bools, Bools]:
         """Which texts of either side are among the most novel of both."""
-        n_above = max(1, round(TAIL * len(self.novelty)))
-        cut = np.sort(self.novelty)[-n_above - 1] if len(self.novelty) > n_above else -np.inf
+        n_above = _tail_rank(self.novelty)
+        cut = np.sort(self.novelty)[-n_above - 1]
         # Strictly above: equal ones are all in or all out, whatever side they are of.
-        above = self.novelty > cut if np.isfinite(cut) else np.isinf(self.novelty)
+        above = self.novelty > cut
         return above[: self.n], above[self.n :]
 
     def counted(
@@ -218,10 +219,9 @@ def _plain(both: _Both, reference: Reference, model: RedModel) -> Iterator[Compa
     if reference.has_shares:
         yield from _label_tests(both)
     yield both.grown(NONE, int(recent.none.sum()), int(before.none.sum()))
-    tail = both.tail()
-    yield both.grown(NOVELTY, int(tail[0].sum()), int(tail[1].sum()))
+    yield _novelty_test(both)
     if reference.has_shares:
-        yield from _expert_tests(both, NOVELTY, *tail)
+        yield from _expert_tests(both, NOVELTY, *both.tail())
     if model.thresholds.escalate is None:
         return
     yield both.grown(ESCALATION, int(recent.escalated.sum()), int(before.escalated.sum()))
@@ -244,6 +244,22 @@ def _label_tests(both: _Both) -> Iterator[Comparison]:
         yield both.counted(LABEL, hits, hits_before, float(p[label]), name, expert)
 
 
+def _novelty_test(both: _Both) -> Comparison:
+    """Recent texts that are more novel than all but a few of the reference."""
+    recent, before = both.rows[0].novelty, both.rows[1].novelty
+    rank = _tail_rank(before)
+    hits = int((recent > np.sort(before)[-rank]).sum())
+    p = p_exceeds(hits, both.n, rank, both.n_before)
+    return both.counted(NOVELTY, hits, rank - 1, p)
+
+
+def _tail_rank(novelty: NDArray[np.float64]) -> int:
+    """The rank that ends the most novel texts; those that cannot be told are all among them."""
+    n_blind = int(np.isinf(novelty).sum())
+    rank = n_blind + max(1, round(TAIL * (len(novelty) - n_blind)))
+    return min(rank, max(1, len(novelty) - 1))
+
+
 def _expert_tests(both: _Both, kind: str, recent: Bools, before: Bools) -> Iterator[Comparison]:
     """Those texts whose best label is an expert's, as shares of all texts."""
     n_experts = len(both.model.subsets)
@@ -257,7 +273,8 @@ def _expert_tests(both: _Both, kind: str, recent: Bools, before: Bools) -> Itera
 def _promise_test(hits: int, n: int, promised: float) -> Comparison:
     """Source: the exact binomial test of scipy."""
     p = float(binomtest(hits, n, promised, alternative="greater").pvalue)
-    return Comparison(PROMISE, "", "", hits, n, 0, 0, promised, (hits / n) / promised, p)
+    factor = (hits + 0.5) / (n + 1) / promised
+    return Comparison(PROMISE, "", "", hits, n, 0, 0, promised, factor, p)
 
 
 def _groups(model: RedModel, both: _Both) -> list[Ints]:

@@ -26,7 +26,7 @@ ADVICE = {
 """What to do, the most pressing first: of several reasons the first one counts."""
 
 OF_EXPERT = {
-    NOVELTY: "of the texts are like no label, and nearest to it",
+    NOVELTY: "of the texts are among the most novel of all, and nearest to it",
     ESCALATION: "of the texts are escalated, and nearest to it",
 }
 
