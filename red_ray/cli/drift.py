@@ -87,16 +87,16 @@ def drift(
         held = _reference_texts(model.config, reference)
         encoder = open_encoder(model.encoder_config)
         model.check_encoder(encoder)
-        output.note(f"scoring {len(found.texts):,} recent texts and what they are held against")
-        beside = _reference(folder, model, held, encoder)
-        report, _ = find_drift(
-            model,
-            found.texts,
-            beside,
-            labels=found.labels,
-            settings=settings,
-            encoder=encoder,
-        )
+        words = f"scoring {len(found.texts):,} recent texts and what they are held against"
+        with output.doing(words):
+            report, _ = find_drift(
+                model,
+                found.texts,
+                _reference(folder, model, held, encoder),
+                labels=found.labels,
+                settings=settings,
+                encoder=encoder,
+            )
         notes(output, (*found.notes, *report.notes))
         result = {"run": folder.name, "bundle": model.bundle_id, **report.to_dict()}
         output.result(result)
