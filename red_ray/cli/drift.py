@@ -17,13 +17,10 @@ from red_ray.data.prepare import clean_pool
 from red_ray.data.tables import read_table
 from red_ray.errors import DataError
 from red_ray.run_folder import RunFolder
-from red_ray.snapshot import ROWS, Snapshot, read_snapshot
 from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
     from red_ray.config import RunConfig
-    from red_ray.evaluation.drift_rows import Reference
-    from red_ray.model import RedModel, TextEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,18 +78,20 @@ def drift(
         from red_ray.bundle import load_bundle
         from red_ray.encoding import open_encoder
         from red_ray.evaluation.drift import find_drift
+        from red_ray.evaluation.drift_run import reference_of, rows_of
 
         model = load_bundle(folder.bundle)
         found = read_recent(model.config, recent, "recent")
-        held = _reference_texts(model.config, reference)
+        held = read_recent(model.config, reference, "reference").texts if reference else None
         encoder = open_encoder(model.encoder_config)
         model.check_encoder(encoder)
+        rows = rows_of(folder)
         words = f"scoring {len(found.texts):,} recent texts and what they are held against"
         with output.doing(words):
             report, _ = find_drift(
                 model,
                 found.texts,
-                _reference(folder, model, held, encoder),
+                reference_of(model, rows, held, encoder),
                 labels=found.labels,
                 settings=settings,
                 encoder=encoder,
@@ -125,22 +124,3 @@ def read_recent(config: RunConfig, path: Path, name: str) -> Recent:
         {key: label for key, label in pairs if label is not None},
         tuple(f"{name}: {line}" for line in counts.lines()),
     )
-
-
-def _reference_texts(config: RunConfig, path: Path | None) -> Recent | None:
-    return None if path is None else read_recent(config, path, "reference")
-
-
-def _reference(
-    folder: RunFolder, model: RedModel, held: Recent | None, encoder: TextEncoder
-) -> Reference:
-    from red_ray.evaluation.drift_rows import given_reference, own_reference
-
-    if held is not None:
-        return given_reference(model, held.texts, encoder)
-    return own_reference(model, _rows(folder), encoder)
-
-
-def _rows(folder: RunFolder) -> Snapshot | None:
-    """The run's rows; None where they were not kept."""
-    return read_snapshot(folder.path) if (folder.path / ROWS).exists() else None

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from red_ray import drift
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.snapshot import Snapshot, write_snapshot
@@ -106,6 +107,18 @@ def test_what_was_left_out_is_said(red_ray, run, tmp_path, corpus):
     result = red_ray("drift", run.path, "--recent", recent)
     assert "recent: dropped 1 row" in result.stderr
     assert "recent: left out 1 text that the model learned from" in result.stderr
+
+
+def test_the_call_says_what_the_command_says(red_ray, run, shifted):
+    found = only_json(red_ray("drift", run.path, "--recent", shifted, "--json"))
+    texts = shifted.read_text().splitlines()[1:]
+    report = drift(run.path, texts)
+    assert json.loads(json.dumps(report.to_dict())) == {
+        name: value for name, value in found.items() if name not in ("run", "bundle")
+    }
+    labels = [None] * 240 + ["new"] * 40
+    assert drift(run.path, texts, labels=labels).accuracy.unknown == {"new": 40}
+    assert not drift(run.path, texts, reference=texts).is_drift
 
 
 def test_nothing_in_the_run_changes(red_ray, run, same):
