@@ -109,6 +109,16 @@ def load_bundle(folder: Path) -> RedModel:
         ) from error
 
 
+def bundle_id_of(folder: Path) -> str:
+    """The id that a bundle's manifest gives it; no other file is read.
+
+    Raises:
+        BundleError: it is no bundle, of another format, or its manifest is damaged.
+    """
+    manifest = _read_manifest(folder)
+    return _bundle_id(dict(manifest["files"]) | {MANIFEST: _hash(folder / MANIFEST)})
+
+
 def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[Expert, ...]:
     """Read every `step`-th expert of a bundle, after their files' hashes were checked.
 
@@ -235,7 +245,7 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
             "none_bias": router.none_bias,
         },
         "risk": None if model.risk is None else _risk_to_json(model.risk),
-        "promise": None if model.promise is None else asdict(model.promise),
+        "promise": None if model.promise is None else _promise_to_json(model.promise),
         "files": dict(files),
         "seal": UNSEALED,
     }
@@ -411,6 +421,12 @@ def _read_calibration(folder: Path) -> CalibrationRows:
     )
 
 
+def _promise_to_json(promise: Promise) -> dict[str, Any]:
+    """Without what says nothing: a bundle of before there was that keeps its id."""
+    unsaid = [name for name in ("stale", "uncovered") if not getattr(promise, name)]
+    return {name: value for name, value in asdict(promise).items() if name not in unsaid}
+
+
 def _read_promise(data: Mapping[str, Any] | None) -> Promise | None:
     if data is None:
         return None
@@ -419,7 +435,8 @@ def _read_promise(data: Mapping[str, Any] | None) -> Promise | None:
         for point in data["curve"]
     )
     curve = tuple(CurvePoint(**point) for point in points)
-    return Promise(**{**data, "thresholds": Thresholds(**data["thresholds"]), "curve": curve})
+    told = dict(data) | {"uncovered": tuple(data.get("uncovered", ()))}
+    return Promise(**{**told, "thresholds": Thresholds(**data["thresholds"]), "curve": curve})
 
 
 def _read_expert(kind: str, n_labels: int, stem: Path) -> Expert:

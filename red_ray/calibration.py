@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
+from typing import Any
 
 import numpy as np
 
@@ -76,6 +77,13 @@ def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) ->
         none=seen.none,
         none_out_of_scope=model.assess(texts[n:], vectors[n:]).none,
     )
+
+
+def threshold_details(model: RedModel) -> dict[str, Any] | None:
+    """Where the thresholds come from, and what others would do; None without a goal."""
+    if model.promise is None:
+        return None
+    return asdict(model.promise) | asdict(model.promise.thresholds)
 
 
 def check_goal(

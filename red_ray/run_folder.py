@@ -8,6 +8,9 @@ ledger.sqlite     every request and verdict; beside it a lock and, while request
 inputs.parquet    its rows, so that it can go on wherever the folder is
 run.json          its id in the ledger, and whether it is finished
 seen.txt          keys of the texts that have a say in the model, so that no test row is one of them
+crossfit.safetensors
+                  held-out scores of its rows, so that a change of labels need not fit all anew
+history/          the states before the last changes of its labels (see `red_ray.history`)
 tested.txt        keys of the texts that `evaluate` scored, so that none of them sets a threshold
 disputed.csv      labels that a person should look at, with a column for the answer; one whose
                   answers were not imported when the next run began is kept as disputed.1.csv
@@ -37,16 +40,29 @@ from typing import Any
 from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig, dump_config
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
+from red_ray.history import FOLDER, PENDING, settle
 from red_ray.storage import set_aside, writing
 from red_ray.types import Iteration
 from red_ray.working_copy import Place, WorkingCopy
 
 logger = logging.getLogger(__name__)
 
+CROSSFIT = "crossfit.safetensors"
+
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
 
 RESULTS = ("details.json", "scorecard.json", "report.html", "thresholds.svg", DISPUTED)
 """What a run leaves beside its bundle and its history."""
+
+OF_TEST_ROWS = (
+    "confusions",
+    "reliability",
+    "experts",
+    "labels",
+    "confidence_histogram",
+    "none_histogram",
+)
+"""What details.json says of the test rows."""
 
 OF_A_RUN = (
     STATE,
@@ -55,6 +71,8 @@ OF_A_RUN = (
     "seen.txt",
     TESTED,
     "inputs.parquet",
+    CROSSFIT,
+    FOLDER,
     "bundle",
 )
 """What else belongs to one run and not to the next in the same folder, as the ledger does."""
@@ -219,6 +237,23 @@ class RunFolder:
         self._write(STATE, json.dumps(asdict(state)) + "\n")
 
     @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep other processes from changing the run meanwhile.
+
+        Raises:
+            OutputError: one does already.
+        """
+        self._hold()
+        try:
+            yield
+        finally:
+            self._release()
+
+    def claim(self) -> None:
+        """Be the one that writes at the run's address from now on, where it has one."""
+        self._claim()
+
+    @contextmanager
     def _holding(self) -> Iterator[None]:
         """Take the lock, and give it back where what follows fails."""
         self._hold()
@@ -238,7 +273,8 @@ class RunFolder:
             except (BlockingIOError, PermissionError) as error:
                 self._release()
                 raise OutputError(
-                    f"another process is training in {self.name!r}; wait for it, or stop it"
+                    f"another process is training in {self.name!r} or changes its labels; wait for "
+                    "it, or stop it"
                 ) from error
 
     def _claim(self) -> None:
@@ -267,7 +303,7 @@ class RunFolder:
     def _set_aside(self) -> None:
         shutil.rmtree(self._previous, ignore_errors=True)
         if not (self.bundle / MANIFEST).exists():
-            for name in (*RESULTS, TESTED):  # of a run that was cut short: nobody's
+            for name in (*RESULTS, TESTED, CROSSFIT):  # of a run that was cut short: nobody's
                 (self.path / name).unlink(missing_ok=True)
             return
         self._previous.mkdir()
@@ -290,13 +326,26 @@ class RunFolder:
         return self.path / ".previous"
 
     @classmethod
+    def settled(cls, place: Place) -> RunFolder:
+        """A folder in which no change of labels is left in the middle; perhaps no finished run.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        run = cls(place)
+        if (run.path / PENDING).is_dir():
+            with run.changing():
+                settle(run.path)
+        return run
+
+    @classmethod
     def open(cls, place: Place) -> RunFolder:
         """Open a finished run.
 
         Raises:
             DataError: it is none.
         """
-        run = cls(place)
+        run = cls.settled(place)
         if not (run.bundle / MANIFEST).exists():
             raise DataError(f"{run.name!r} is no finished run: it has no bundle/{MANIFEST}")
         return run

@@ -36,6 +36,9 @@ OWNER = ".owner"
 ROWS = "inputs.parquet"
 """A run's rows, which may be many, and which only training and thresholds look at."""
 
+_FOR_CHANGES = ("crossfit.safetensors", "history/")
+"""Beginnings of names of what only changes of labels look at."""
+
 _LAST = ("bundle/manifest.json", "run.json")
 """Files that say that others are there; what they speak of is copied before them."""
 
@@ -89,7 +92,7 @@ class WorkingCopy:
         """Copy what is there into the local folder, which must be empty; what that was.
 
         Args:
-            but: a file that is left there.
+            but: a file that is left there, as is then what only changes of labels look at.
 
         Raises:
             OutputError: it is denied, or something else is there: nothing of it is copied.
@@ -104,7 +107,8 @@ class WorkingCopy:
                     "another --out"
                 )
             try:
-                names = [name for name in before if _is_shared(name) and name != but]
+                left = (but, *_FOR_CHANGES) if but else ()
+                names = [name for name in before if _is_shared(name) and not name.startswith(left)]
                 self.remote.download(names, self.path)
             except DataError:
                 if self.remote.list() == before:
@@ -195,7 +199,7 @@ def at_place(run: str, *, but: str = "") -> Iterator[Place]:
 
     Args:
         run: a folder or an address.
-        but: a file that is not needed, and so not copied.
+        but: a file that is not needed, and so not copied; see `WorkingCopy.pull`.
 
     Raises:
         ConfigError: the address cannot be understood.

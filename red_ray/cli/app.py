@@ -13,6 +13,7 @@ from red_ray.cli.down import down
 from red_ray.cli.drift import drift
 from red_ray.cli.evaluate import evaluate
 from red_ray.cli.judge import judge
+from red_ray.cli.label import label
 from red_ray.cli.ledger import ledger
 from red_ray.cli.report import report
 from red_ray.cli.resume import resume
@@ -53,4 +54,5 @@ _RUNNING = (serve, up, status, down)
 for verb in (*_LEARNING, *_RUNNING):
     app.command()(verb)
 app.add_typer(judge, name="judge")
+app.add_typer(label, name="label")
 app.add_typer(ledger, name="ledger")

@@ -131,6 +131,7 @@ def _train_and_score(
     from red_ray.actors.cluster import ray_session
     from red_ray.actors.run import LedgerOfRun, train_on_cluster
     from red_ray.bundle import save_bundle
+    from red_ray.crossfit_file import save_crossfit
     from red_ray.evaluation.report import write_report
 
     def show(step: Step) -> None:
@@ -159,6 +160,7 @@ def _train_and_score(
         )
         done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
+        save_crossfit(run.path, done.trained.model, done.trained.crossfit)
         bundle_id = save_bundle(done.trained.model, run.bundle, facts)
         _save_now_or_later(output, run)
         card = _evaluated(run, done, config, rows)

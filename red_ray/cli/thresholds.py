@@ -18,7 +18,7 @@ from red_ray.config import RunConfig, changed, load_config
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows, read_calibration
 from red_ray.errors import ConfigError
-from red_ray.run_folder import RunFolder
+from red_ray.run_folder import OF_TEST_ROWS, RunFolder
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from red_ray.working_copy import at_place
 
@@ -27,16 +27,6 @@ if TYPE_CHECKING:
 
 
 CURVE = "thresholds.svg"
-
-OF_TEST_ROWS = (
-    "confusions",
-    "reliability",
-    "experts",
-    "labels",
-    "confidence_histogram",
-    "none_histogram",
-)
-"""What `evaluation.details.test_details` adds to details.json."""
 
 
 def thresholds(
@@ -111,9 +101,8 @@ def _derive(
     known: KnownRows | None,
 ) -> RedModel:
     from red_ray.bundle import read_provenance, save_bundle
-    from red_ray.calibration import check_goal
+    from red_ray.calibration import check_goal, threshold_details
     from red_ray.encoding import open_encoder
-    from red_ray.evaluation.details import threshold_details
     from red_ray.evaluation.report import write_report
     from red_ray.evaluation.report.curve import write_curve
 

@@ -108,6 +108,9 @@ class Promise:
         n_rows: rows that fit a label.
         n_errors: of them, those that the model alone gets wrong.
         n_out_of_scope: rows that fit none.
+        stale: why the rows do not cover the promise any more, since labels were changed; empty
+            where they do.
+        uncovered: labels that came by such a change, and of which no row is.
     """
 
     thresholds: Thresholds
@@ -119,6 +122,8 @@ class Promise:
     n_rows: int
     n_errors: int
     n_out_of_scope: int
+    stale: str = ""
+    uncovered: tuple[str, ...] = ()
 
 
 def promise(

@@ -99,6 +99,11 @@ class HiddenLabels:
         known = zip(map(text_key, rows.texts), rows.labels, strict=True)
         return HiddenLabels({**self._by_key, **dict(known)})
 
+    def renamed(self, names: Mapping[str, str | None]) -> HiddenLabels:
+        """With other names for some labels; None where no label is true any more."""
+        named = ((key, names.get(label, label)) for key, label in self._by_key.items())
+        return HiddenLabels({key: label for key, label in named if label is not None})
+
     def __len__(self) -> int:
         return len(self._by_key)
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from red_ray.calibration import threshold_details
 from red_ray.core.metrics import reliability_bins
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel, expert_name
@@ -34,13 +35,6 @@ def run_details(trained: Trained, judge_spec: str | None) -> Json:
         "learning_curve": _learning_curve(trained),
         "thresholds": threshold_details(model),
     }
-
-
-def threshold_details(model: RedModel) -> Json | None:
-    """Where the thresholds come from, and what others would do; None without a goal."""
-    if model.promise is None:
-        return None
-    return asdict(model.promise) | asdict(model.promise.thresholds)
 
 
 def test_details(model: RedModel, rows: Predictions) -> Json:

@@ -12,19 +12,14 @@ from numpy.typing import NDArray
 from red_ray.config import RunConfig
 from red_ray.core.noise import draw_noise
 from red_ray.core.partition import Subsets
-from red_ray.data.splits import stratified_folds
 from red_ray.experts import FitRows
+from red_ray.training.crossfit import Crossfit, Refused, draw_folds, held_seed_rows
 from red_ray.training.fleet import Crew
 from red_ray.training.job import Estimate
 from red_ray.training.router_host import Scores
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
-
-HELD_ROWS, HELD_CELLS, MIN_HELD_ROWS = 20_000, 8_000_000, 2_000
-"""Rows of the user that are held back in turn, at most, and as many of the judge's: more say
-nothing new of a router with a few weights, and their evidence, a cell for each label, would grow
-with the square of the labels. 8,000 rows at 1,000 labels."""
 
 
 class Ensemble:
@@ -55,6 +50,8 @@ class Ensemble:
         self.vectors = vectors
         self._noise: list[Ints] = []
         self._refused: dict[int, set[int]] = {}
+        self._folds: Ints = np.zeros(0, dtype=np.int64)
+        self._scores: Scores | None = None
 
     async def full_fit(self) -> Estimate:
         """Draw the noise anew, fit every expert on all rows and the router on cross-fitted ones."""
@@ -76,9 +73,7 @@ class Ensemble:
 
     async def calibrate(self) -> Estimate:
         """Fit the router on cross-fitted scores of all labelled rows."""
-        rng = np.random.default_rng([self.config.seed, 2])
-        folds = stratified_folds(self.labels, self.config.router.folds, rng)
-        folds[~self._may_be_held()] = -1
+        folds = draw_folds(self.config, self.labels, self.n_seed, self._n_labels)
         gate = self.crew.gate
         scored = await asyncio.gather(
             gate.crossfit(self._gate_rows(folds)) if gate is not None else nothing(),
@@ -87,25 +82,38 @@ class Ensemble:
                 for position, expert in enumerate(self.crew.experts)
             ),
         )
+        self._folds, self._scores = folds, as_scores(scored)
         self.estimate = await self.crew.router.calibrate(
-            self.rows, self.labels, folds, self.n_seed, as_scores(scored)
+            self.rows, self.labels, folds, self.n_seed, self._scores
         )
         return self.estimate
 
+    def crossfit(self, texts: Sequence[str]) -> Crossfit | None:
+        """What the last calibration rests on; None before the first.
+
+        Args:
+            texts: the shared texts, which every row index refers to.
+        """
+        if self._scores is None:
+            return None
+        rows = sorted(set().union(*self._refused.values()))
+        at = {row: position for position, row in enumerate(rows)}
+        of_expert = (sorted(self._refused.get(p, ())) for p in range(len(self.subsets)))
+        refused = Refused(
+            texts=tuple(texts[row] for row in rows),
+            vectors=self.vectors[np.array(rows, dtype=np.int64)],
+            of_expert=tuple(tuple(at[row] for row in theirs) for theirs in of_expert),
+        )
+        return Crossfit(self._folds, self._scores.gate, self._scores.experts, refused)
+
     @property
     def held_seed_rows(self) -> NDArray[np.bool_]:
-        """Which rows of the user are ever held back: always the same, so that estimates compare."""
-        n_labels = sum(len(subset) for subset in self.subsets)
-        most = min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
-        rng = np.random.default_rng([self.config.seed, 9])
-        held = np.zeros(self.n_seed, dtype=bool)
-        held[rng.permutation(self.n_seed)[:most]] = True
-        return held
+        """Which rows of the user are ever held back."""
+        return held_seed_rows(self.config, self.n_seed, self._n_labels)
 
-    def _may_be_held(self) -> NDArray[np.bool_]:
-        seed = self.held_seed_rows
-        judged = np.arange(len(self.rows) - self.n_seed) < max(int(seed.sum()), MIN_HELD_ROWS)
-        return np.concatenate([seed, judged])
+    @property
+    def _n_labels(self) -> int:
+        return sum(len(subset) for subset in self.subsets)
 
     def add(self, rows: Ints, labels: Ints) -> tuple[int, ...]:
         """Take in labelled rows; returns the positions of the experts that gained one."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from red_ray.config import RunConfig
 from red_ray.model import RedModel
+from red_ray.training.crossfit import Crossfit
 from red_ray.types import Iteration
 
 
@@ -81,6 +82,7 @@ class Trained:
         timing_s: wall seconds by stage.
         strategy: the partition strategy used, where `auto` had to choose.
         disputes: labels that a person should look at, those the model is surest about first.
+        crossfit: what the router was fitted on.
     """
 
     model: RedModel
@@ -91,3 +93,4 @@ class Trained:
     timing_s: dict[str, float]
     strategy: str
     disputes: tuple[Dispute, ...] = ()
+    crossfit: Crossfit | None = None

@@ -177,9 +177,23 @@ class RouterHost:
         self._strings: Sequence[str] = ()
         self._space: LexicalSpace | None = None
 
-    def load(self, vectors: Floats, texts: Sequence[str], subsets: Subsets) -> None:
-        """Take the shared texts, labelled and pool; row indices refer to them."""
+    def load(
+        self,
+        vectors: Floats,
+        texts: Sequence[str],
+        subsets: Subsets,
+        space: LexicalSpace | None = None,
+    ) -> None:
+        """Take the shared texts, labelled and pool; row indices refer to them.
+
+        Args:
+            vectors: their embeddings, shape (n_texts, dim).
+            texts: the texts.
+            subsets: the labels of each expert.
+            space: the lexical space of a model that is trained; fitted on the texts by default.
+        """
         self._subsets, self._strings = subsets, texts
+        self._space = self._space or space
         if self._config.router.lexical and self._space is None:
             self._space = LexicalSpace.fit(texts)
         kept = self._space is not None and len(texts) <= KEPT_TEXTS

@@ -218,6 +218,7 @@ class Trainer:
             stop_reason=stop_reason,
             timing_s=self._timing,
             strategy=strategy,
+            crossfit=ensemble.crossfit(self._texts),
         )
 
     async def _with_what_the_loop_found(

@@ -99,7 +99,7 @@ def test_rows_seen_in_parts_keep_their_order(corpus, usual, monkeypatch):
 def test_no_more_rows_are_held_back_than_say_something(corpus, monkeypatch):
     """Always the same of the user's; the others are learned from in every fold. Planted questions
     are about rows that are held back, and as many as without a limit."""
-    monkeypatch.setattr("red_ray.training.ensemble.HELD_ROWS", 40)
+    monkeypatch.setattr("red_ray.training.crossfit.HELD_ROWS", 40)
     fleet = RecordingFleet()
     run = trained(corpus, fleet, judge={"gold_share": 0.2})
     n_seed = len(corpus.texts)

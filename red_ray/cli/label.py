@@ -1,0 +1,440 @@
+"""`red-ray label`: changes of a run's labels that touch only the experts concerned."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from red_ray.cli.console import Output, guarded, notes
+from red_ray.cli.escalating import asking, settings_of, telling, told_of
+from red_ray.cli.options import Json, RunPath, Set
+from red_ray.cli.running import score_rows
+from red_ray.cli.show_label import show_change, show_undo
+from red_ray.core.text import text_key
+from red_ray.data.prepare import HiddenLabels, clean_labelled, clean_pool
+from red_ray.data.tables import read_table
+from red_ray.errors import ConfigError
+from red_ray.history import FOLDER as HISTORY
+from red_ray.run_folder import RunFolder
+from red_ray.working_copy import at_place
+
+if TYPE_CHECKING:
+    from red_ray.encoding import CachedEncoder
+    from red_ray.labels import Change
+    from red_ray.labels.asking import Asker
+    from red_ray.labels.of_run import OpenRun
+    from red_ray.snapshot import Snapshot
+
+label = typer.Typer(
+    no_args_is_help=True,
+    help="Change a run's labels; only the experts concerned are fitted anew.",
+)
+
+CURVE = "thresholds.svg"
+
+Description = Annotated[str | None, typer.Option(help="What a judge is told of the label.")]
+WhomToAsk = Annotated[
+    str | None,
+    typer.Option(
+        "--judge",
+        help="Whom to ask in place of the run's judge: ollama:MODEL, openai:MODEL@BASE_URL, "
+        "neighbours, or simulated:0.9 (for tests; needs the pool's true labels).",
+        metavar="SPEC",
+    ),
+]
+
+
+@label.command()
+def add(
+    run: RunPath,
+    name: Annotated[str, typer.Option(help="Of the new label.")],
+    examples: Annotated[
+        Path | None, typer.Option(help="Table of its texts; every row counts.")
+    ] = None,
+    text: Annotated[
+        list[str] | None, typer.Option(help="One of its texts; may repeat.", metavar="T")
+    ] = None,
+    description: Description = None,
+    pool: Annotated[
+        Path | None,
+        typer.Option(help="Without examples: texts to ask the judge about.  [default: the run's]"),
+    ] = None,
+    judge: WhomToAsk = None,
+    calls: Annotated[int, typer.Option(min=1, help="Questions to the judge at most.")] = 40,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Add a label: from examples, or from its name and texts that the judge says are of it."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        given = bool(examples or text)
+        if given and (judge or pool or assignments):
+            raise ConfigError(
+                "--judge, --pool and --set are for a label without examples: drop them, or "
+                "--examples and --text"
+            )
+        with _changing(output, run) as change:
+            about = description or ""
+            if given:
+                texts = _texts(change, examples, text or ())
+            else:
+                texts = _proposed(change, name, about, pool, judge, calls, assignments)
+            from red_ray import labels
+            from red_ray.labels.rows import check_unseen, with_examples
+
+            state = change.run
+            check_unseen(state.folder, state.rows, texts)
+            done = labels.add(
+                state.model,
+                state.crossfit,
+                name,
+                texts,
+                description=about,
+                judged=not given,
+                known=state.rows.inputs.calibration,
+                encoder=change.encoder,
+            )
+            rows = with_examples(state.rows, done.model.labels[-1], texts, about)
+            keys = frozenset(map(text_key, texts))
+            change.keep(done, rows, f"add {done.model.labels[-1]!r}", keys)
+
+
+@label.command()
+def merge(
+    run: RunPath,
+    names: Annotated[list[str], typer.Argument(help="Labels, at least two.", metavar="LABEL…")],
+    into: Annotated[str, typer.Option(help="What they become; may be one of them.")],
+    description: Description = None,
+    as_json: Json = False,
+) -> None:
+    """Make several labels one."""
+    output = Output(as_json=as_json)
+    with guarded(output), _changing(output, run) as change:
+        from red_ray import labels
+        from red_ray.labels.rows import with_names
+
+        state = change.run
+        done = labels.merge(
+            state.model,
+            state.crossfit,
+            names,
+            into,
+            description=description,
+            known=state.rows.inputs.calibration,
+            encoder=change.encoder,
+        )
+        rows = with_names(state.rows, dict.fromkeys(names, into.strip()), description)
+        told = " and ".join(repr(name) for name in names)
+        change.keep(done, rows, f"merge {told} into {into.strip()!r}")
+
+
+@label.command()
+def split(
+    run: RunPath,
+    name: Annotated[str, typer.Argument(help="The label.", metavar="LABEL")],
+    into: Annotated[list[str], typer.Option(help="One of the two that it becomes; give it twice.")],
+    rows: Annotated[
+        Path | None, typer.Option(help="Table of the label's texts with their new labels.")
+    ] = None,
+    description: Annotated[
+        list[str] | None,
+        typer.Option(help="What a judge is told of the two, in the order of --into."),
+    ] = None,
+    judge: WhomToAsk = None,
+    assignments: Set = None,
+    as_json: Json = False,
+) -> None:
+    """Make one label two: by a table that says which row is which, or by the judge."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        if len(into) != 2 or into[0].strip() == into[1].strip():
+            raise ConfigError("a split makes two labels: give --into twice, with two names")
+        if rows is not None and (judge or assignments):
+            raise ConfigError("--rows says which row is which: drop --judge and --set, or --rows")
+        first, second = (one.strip() for one in into)
+        words = (*(description or ()), "", "")[:2]
+        with _changing(output, run) as change:
+            from red_ray import labels
+            from red_ray.labels.rows import with_parts
+
+            state = change.run
+            if rows is not None:
+                part_of = _parts(change, rows, (first, second))
+            else:
+                part_of = _judged_parts(
+                    change, name, (first, second), words, judge=judge, assignments=assignments
+                )
+            done = labels.split(
+                state.model,
+                state.crossfit,
+                name,
+                (first, second),
+                part_of,
+                descriptions=words,
+                judged=rows is None,
+                known=state.rows.inputs.calibration,
+                encoder=change.encoder,
+            )
+            after = with_parts(state.rows, name, part_of, {first: words[0], second: words[1]})
+            change.keep(done, after, f"split {name!r} into {first!r} and {second!r}")
+
+
+@label.command()
+def rename(
+    run: RunPath,
+    old: Annotated[str, typer.Argument(help="The label.", metavar="OLD")],
+    new: Annotated[str, typer.Argument(help="Its new name.", metavar="NEW")],
+    description: Description = None,
+    as_json: Json = False,
+) -> None:
+    """Give a label another name; nothing is fitted, and no answer changes but for the name."""
+    output = Output(as_json=as_json)
+    with guarded(output), _changing(output, run) as change:
+        from red_ray import labels
+        from red_ray.labels.rows import with_names
+
+        state = change.run
+        known = state.rows.inputs.calibration
+        done = labels.rename(
+            state.model, state.crossfit, old, new, description=description, known=known
+        )
+        rows = with_names(state.rows, {old: new.strip()}, description)
+        change.keep(done, rows, f"rename {old!r} to {new.strip()!r}")
+
+
+@label.command()
+def retire(
+    run: RunPath,
+    name: Annotated[str, typer.Argument(help="The label.", metavar="LABEL")],
+    keep_as_none: Annotated[
+        bool,
+        typer.Option("--keep-as-none", help="Its rows stay, as texts that fit no label."),
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Remove a label with its rows."""
+    output = Output(as_json=as_json)
+    with guarded(output), _changing(output, run) as change:
+        from red_ray import labels
+        from red_ray.labels.rows import without_label
+
+        state = change.run
+        done = labels.retire(
+            state.model,
+            state.crossfit,
+            name,
+            keep_as_none=keep_as_none,
+            known=state.rows.inputs.calibration,
+            encoder=change.encoder,
+        )
+        rows = without_label(state.rows, name, keep_as_none=keep_as_none)
+        change.keep(done, rows, f"retire {name!r}")
+
+
+@label.command()
+def undo(run: RunPath, as_json: Json = False) -> None:
+    """Bring back the run as it was before the last change of its labels, bundle and all."""
+    output = Output(as_json=as_json)
+    with guarded(output), at_place(run) as place:
+        from red_ray.labels.of_run import undo as put_back
+
+        folder = RunFolder.settled(place)
+        if not (folder.path / HISTORY).is_dir():  # else also a damaged bundle is gone back from
+            RunFolder.open(place)
+        with folder.changing():
+            entry, n_left = put_back(folder)
+        folder.save()
+        show_undo(output, folder.name, entry, n_left)
+
+
+@dataclass
+class _Changing:
+    """A run whose labels a command changes.
+
+    Attributes:
+        output: where to tell of it.
+        run: as it was opened.
+        encoder: of its model.
+    """
+
+    output: Output
+    run: OpenRun
+    encoder: CachedEncoder
+
+    def keep(
+        self, done: Change, rows: Snapshot, what: str, seen: frozenset[str] = frozenset()
+    ) -> None:
+        """Put the change in place, score the run's test rows anew, and show what it came to."""
+        from red_ray.evaluation.report import write_report
+        from red_ray.evaluation.report.curve import write_curve
+        from red_ray.labels.of_run import keep
+
+        folder = self.run.folder
+        had_card = (folder.path / "scorecard.json").exists()
+        model = keep(self.run, done, rows, what=what, seen=seen)
+        if rows.test is not None:
+            self.output.note(f"scoring {len(rows.test.rows)} test rows")
+            score_rows(folder, model, rows.test, self.encoder)
+        elif had_card:
+            self.output.note("the scorecard was of the labels of before; run evaluate again")
+        if model.promise is not None:
+            write_curve(folder.path / CURVE, model.promise)
+        write_report(folder.path)
+        folder.save()
+        show_change(self.output, folder.name, what, model, done)
+
+
+@contextmanager
+def _changing(output: Output, run: str) -> Iterator[_Changing]:
+    """Open a run for a change; no other process changes it meanwhile."""
+    with at_place(run) as place:
+        folder = RunFolder.open(place)
+        with folder.changing():
+            from red_ray.encoding import open_encoder
+            from red_ray.labels.of_run import open_run
+
+            state = open_run(folder)
+            encoder = open_encoder(state.model.encoder_config)
+            state.model.check_encoder(encoder)
+            yield _Changing(output, state, encoder)
+
+
+def _texts(change: _Changing, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
+    """The examples of a table and of the command line, cleaned as training rows are."""
+    from red_ray.data.tables import Table
+
+    config = change.run.model.config
+    read: tuple[str | None, ...] = ()
+    if file is not None:
+        read = read_table(file, text_column=config.text_column).texts
+    table = Table(texts=(*read, *given), labels=None)
+    texts, _, counts = clean_pool(table, max_chars=config.max_chars, known=frozenset())
+    notes(change.output, [f"examples: {line}" for line in counts.lines()])
+    return texts
+
+
+def _proposed(
+    change: _Changing,
+    name: str,
+    description: str,
+    file: Path | None,
+    judge: str | None,
+    n_calls: int,
+    assignments: list[str] | None,
+) -> tuple[str, ...]:
+    """Pool texts that the judge says are of the label."""
+    from red_ray.labels.asking import from_pool
+    from red_ray.labels.rows import kept_apart
+
+    state = change.run
+    known = kept_apart(state.folder, state.rows)
+    known |= frozenset(map(text_key, state.model.example_texts))
+    config, pool, hidden = state.model.config, state.rows.inputs.pool, state.rows.inputs.hidden
+    if file is not None:
+        table = read_table(
+            file,
+            text_column=config.text_column,
+            label_column=config.label_column,
+            label_required=False,
+        )
+        pool, hidden, _ = clean_pool(table, max_chars=config.max_chars, known=known)
+    pool = tuple(one for one in pool if text_key(one) not in known)
+    command = f"red-ray label add {state.folder.name} --name {name}"
+    with _asker(change, command, judge, assignments, hidden) as asker:
+        found = from_pool(
+            state.model,
+            name,
+            description,
+            pool,
+            asker,
+            n_calls=n_calls,
+            encoder=change.encoder,
+        )
+    if found.n_unasked:
+        change.output.note(
+            f"the judge's budget is used up: {found.n_unasked} texts were not asked about"
+        )
+    change.output.note(f"the judge gave {len(found.texts)} of {found.n_asked} texts the label")
+    return found.texts
+
+
+def _parts(change: _Changing, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
+    """Which text is of which of two labels, by a table; other texts and labels are refused."""
+    from red_ray.errors import DataError
+
+    config = change.run.model.config
+    table = read_table(
+        file,
+        text_column=config.text_column,
+        label_column=config.label_column,
+        label_required=True,
+        rows_required=True,
+    )
+    rows, counts = clean_labelled(table, max_chars=config.max_chars)
+    notes(change.output, [f"rows: {line}" for line in counts.lines()])
+    strange = sorted(set(rows.labels) - set(into))
+    if strange:
+        raise DataError(
+            f"{str(file)!r} names the label {strange[0]!r}, and the split makes {into[0]!r} and "
+            f"{into[1]!r}"
+        )
+    return dict(zip(map(text_key, rows.texts), rows.labels, strict=True))
+
+
+def _judged_parts(
+    change: _Changing,
+    name: str,
+    into: tuple[str, str],
+    words: Sequence[str],
+    *,
+    judge: str | None,
+    assignments: list[str] | None,
+) -> dict[str, str | None]:
+    """The same by the judge."""
+    from red_ray.labels.asking import parts_of
+    from red_ray.labels.changes import position_of
+
+    state = change.run
+    at = position_of(state.model, name)
+    pairs = zip(state.model.example_texts, state.model.example_labels, strict=True)
+    texts = [text for text, row in pairs if row == at]
+    command = f"red-ray label split {state.folder.name} {name} --into … --into …"
+    with _asker(change, command, judge, assignments, None) as asker:
+        part_of, n_none = parts_of(texts, into, words, asker)
+    if n_none:
+        change.output.note(f"the judge gave {n_none} of {len(texts)} rows neither label")
+    return part_of
+
+
+@contextmanager
+def _asker(
+    change: _Changing,
+    command: str,
+    judge: str | None,
+    assignments: list[str] | None,
+    hidden: HiddenLabels | None,
+) -> Iterator[Asker]:
+    """The run's judge or another one, over the run's ledger: nothing is paid twice."""
+    from red_ray.escalation import judge_of
+    from red_ray.labels.asking import Asker
+
+    state = change.run
+    config = settings_of(state.folder, judge, assignments, command)
+    asked = judge_of(config, state.model, hidden or None)
+    with (
+        telling(change.output, "asking the judge") as (_, tell),
+        asking(config, state.folder, state.model, asked, tell) as opened,
+    ):
+        name = f"labels:{config.judge.max_answer_tokens}"
+        yield Asker(
+            ask=lambda some: opened.loop.submit(opened.pool.validate(some, asked_in=name)).result(),
+            judge_name=asked.name,
+            top_k=config.judge.top_k,
+            n_examples=config.judge.examples_per_candidate,
+        )
+        change.output.note(f"asked {told_of(opened.facts())}")

@@ -1,0 +1,498 @@
+"""Changes of the label set: from a model to a new model, in memory.
+
+Labels keep their places: a new one stands behind all others, a merged one in the place of the
+first, a renamed one where it was. (Training sorts them; a training on the same rows gives another
+order, and the same answers but for rounding and ties.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.core.text import text_key
+from red_ray.data.inputs import KnownRows
+from red_ray.data.prepare import LabelledRows
+from red_ray.errors import ConfigError, DataError
+from red_ray.labels.draft import NEW, Draft
+from red_ray.labels.placing import (
+    balanced,
+    concerned,
+    label_points,
+    near_labels,
+    receiving,
+)
+from red_ray.labels.refit import Change, Known, refitted
+from red_ray.model import RedModel, TextEncoder
+from red_ray.training.crossfit import Crossfit, Refused
+
+Ints = NDArray[np.int64]
+
+FEWEST = 2
+"""Labels that a model needs: with one there is nothing to tell apart."""
+
+
+def add(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    name: str,
+    texts: Sequence[str],
+    *,
+    description: str = "",
+    judged: bool = False,
+    known: KnownRows | None = None,
+    encoder: TextEncoder | None = None,
+) -> Change:
+    """Add a label from examples.
+
+    It goes to the expert of the nearest label that has room, and where none of the three nearest
+    has any, to that of the nearest.
+
+    Args:
+        model: trained.
+        crossfit: what its run keeps of its cross-fitting, or None.
+        name: of the label.
+        texts: its examples, at least one.
+        description: what a judge is told of it.
+        judged: whether a judge picked the examples, and not the user.
+        known: calibration rows of the run, those of the new label among them, where it has any.
+        encoder: of the model; loaded by it where none is given.
+
+    Raises:
+        ConfigError: the name is empty.
+        DataError: the model has the label, or there is no example, or one of them is a labelled
+            row already.
+    """
+    start = perf_counter()
+    name = _new_name(model, name)
+    texts = _examples(model, name, texts)
+    encoder = model.loaded_encoder if encoder is None else encoder
+    draft = _draft(model, crossfit)
+    vectors = encoder.encode(texts)
+    label = len(model.labels)
+    labels = np.full(len(texts), label)
+    rows = draft.rows.with_more(texts, vectors, labels, judged=judged)
+    size = model.config.partition.subset_size
+    points = label_points(
+        replace(
+            draft,
+            rows=rows,
+            labels=(*draft.labels, name),
+            descriptions=(*draft.descriptions, description),
+        ),
+        encoder,
+    )
+    position = receiving(draft, near_labels(points, label), size)
+    draft = replace(draft.with_label(name, description, position), rows=rows)
+    draft = balanced(draft, points, size, model.config.seed)
+    chosen = concerned(draft, points, [label])
+    about = None if known is None else Known(_without(known, {name}), known)
+    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder, start=start)
+
+
+def merge(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    names: Sequence[str],
+    into: str,
+    *,
+    description: str | None = None,
+    known: KnownRows | None = None,
+    encoder: TextEncoder | None = None,
+) -> Change:
+    """Make several labels one; it stands where the first of them stood, with the rows of all.
+
+    Args:
+        model: trained.
+        crossfit: what its run keeps of its cross-fitting, or None.
+        names: of the labels, at least two.
+        into: name of the one that they become; may be one of theirs.
+        description: of it; by default that of the first which has one.
+        known: calibration rows of the run, by their names before, where it has any.
+        encoder: of the model; loaded by it where none is given.
+
+    Raises:
+        ConfigError: fewer than two labels are named, one of them twice, or `into` is empty.
+        DataError: the model lacks one of them, has another label of the name `into`, or would be
+            left with a single label.
+    """
+    start = perf_counter()
+    if len(set(names)) < max(len(names), 2):
+        raise ConfigError("a merge takes two labels or more, each once")
+    at = [position_of(model, name) for name in names]
+    into = into.strip() if into.strip() in names else _new_name(model, into)
+    _check_left(model, len(model.labels) - len(names) + 1)
+    encoder = model.loaded_encoder if encoder is None else encoder
+    first, *others = at
+    draft = _draft(model, crossfit)
+    told = next((model.descriptions[one] for one in at if model.descriptions[one]), "")
+    draft = draft.relabelled(np.isin(draft.rows.labels, others), first)
+    draft = draft.renamed(first, into, told if description is None else description)
+    draft = replace(draft, changed=draft.changed | {draft.expert_of(one) for one in at})
+    for label in sorted(others, reverse=True):
+        draft = draft.without_label(label)
+    return _finished(
+        model,
+        crossfit,
+        draft,
+        [into],
+        known=_known(known, dict.fromkeys(names, into)),
+        encoder=encoder,
+        start=start,
+    )
+
+
+def split(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    name: str,
+    into: Sequence[str],
+    part_of: Mapping[str, str | None],
+    *,
+    descriptions: Sequence[str] = ("", ""),
+    judged: bool = False,
+    known: KnownRows | None = None,
+    encoder: TextEncoder | None = None,
+) -> Change:
+    """Make one label two: the first stands in its place, the second behind all others.
+
+    Both stay with its expert where that has room.
+
+    Args:
+        model: trained.
+        crossfit: what its run keeps of its cross-fitting, or None.
+        name: of the label.
+        into: the two names; one of them may be the label's own.
+        part_of: to which of the two a text belongs, by `text_key`; None where to none. Rows of the
+            label that it does not name leave the model, and so do calibration rows.
+        descriptions: of the two.
+        judged: whether a judge said so, and not the user: then the rows count as the judge's.
+        known: calibration rows of the run, by their names before, where it has any.
+        encoder: of the model; loaded by it where none is given.
+
+    Raises:
+        ConfigError: there are not two different names.
+        DataError: the model lacks the label, has one of the others, or a part would have no row.
+    """
+    start = perf_counter()
+    label = position_of(model, name)
+    if len(set(into)) != 2 or len(into) != 2:
+        raise ConfigError("a split makes two labels: give two different names")
+    first, second = (one if one == name else _new_name(model, one) for one in into)
+    encoder = model.loaded_encoder if encoder is None else encoder
+    draft = _draft(model, crossfit)
+    draft = draft.renamed(label, first, descriptions[0])
+    parts = [
+        part_of.get(text_key(text)) if row == label else ""
+        for text, row in zip(draft.rows.texts, draft.rows.labels, strict=True)
+    ]
+    _check_parts(parts, (first, second))
+    draft = draft.with_label(second, descriptions[1], draft.expert_of(label))
+    of_part = np.array(parts, dtype=object)
+    draft = draft.relabelled(of_part == second, len(draft.labels) - 1)
+    mine = draft.rows.origins != NEW
+    ours = mine & np.isin(draft.rows.labels, (label, len(draft.labels) - 1))
+    draft = replace(draft, rows=replace(draft.rows, redrawn=ours))
+    left_out = ours & (of_part != first) & (of_part != second)
+    draft = draft.without_rows(left_out)
+    if judged:
+        draft = _behind(draft, np.isin(draft.rows.labels, (label, len(draft.labels) - 1)))
+    draft = _roomier(draft, model, encoder)
+    told = _left_out(int(left_out.sum()), name)
+    return _finished(
+        model,
+        crossfit,
+        draft,
+        [first, second],
+        known=_known_parts(known, name, part_of),
+        encoder=encoder,
+        start=start,
+        notes=told,
+    )
+
+
+def retire(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    name: str,
+    *,
+    keep_as_none: bool = False,
+    known: KnownRows | None = None,
+    encoder: TextEncoder | None = None,
+) -> Change:
+    """Remove a label with its rows.
+
+    Args:
+        model: trained.
+        crossfit: what its run keeps of its cross-fitting, or None.
+        name: of the label.
+        keep_as_none: whether its rows stay as texts that fit no label: the experts that are
+            refitted learn them as noise, and its calibration rows count as out of scope.
+        known: calibration rows of the run, by their names before, where it has any.
+        encoder: of the model; loaded by it where none is given.
+
+    Raises:
+        DataError: the model lacks the label, or would be left with a single one.
+    """
+    start = perf_counter()
+    label = position_of(model, name)
+    _check_left(model, len(model.labels) - 1)
+    encoder = model.loaded_encoder if encoder is None else encoder
+    draft = _draft(model, crossfit)
+    points = label_points(draft, encoder)
+    near = [model.labels[one] for one in near_labels(points, label)]
+    gone = draft.rows.labels == label
+    texts = [text for text, is_gone in zip(draft.rows.texts, gone, strict=True) if is_gone]
+    vectors = draft.rows.vectors[gone]
+    draft = replace(draft, changed=draft.changed | {draft.expert_of(label)})
+    draft = draft.without_rows(gone).without_label(label)
+    size = model.config.partition.subset_size
+    points = np.delete(points, label, axis=0)
+    draft = balanced(draft, points, size, model.config.seed)
+    chosen = set(draft.changed)
+    chosen |= {draft.expert_of(draft.labels.index(one)) for one in near}
+    if keep_as_none:
+        draft = _refusing(draft, texts, vectors, sorted(chosen))
+    after = _without(known, {name}, as_strange=keep_as_none) if known is not None else None
+    return refitted(
+        model,
+        crossfit,
+        draft,
+        sorted(chosen),
+        known=None if known is None or after is None else Known(known, after),
+        encoder=encoder,
+        start=start,
+    )
+
+
+def rename(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    old: str,
+    new: str,
+    *,
+    description: str | None = None,
+    known: KnownRows | None = None,
+) -> Change:
+    """Give a label another name; nothing is fitted, and no answer changes but for the name.
+
+    Args:
+        model: trained.
+        crossfit: what its run keeps of its cross-fitting, or None.
+        old: its name.
+        new: the name that it gets.
+        description: the description that it gets; by default it keeps its own.
+        known: calibration rows of the run, by their names before, where it has any.
+
+    Raises:
+        ConfigError: the new name is empty.
+        DataError: the model lacks the label, or has the other.
+    """
+    start = perf_counter()
+    label = position_of(model, old)
+    new = _new_name(model, new)
+    draft = Draft.of(model).renamed(label, new, description)
+    promise = model.promise
+    if promise is not None:
+        about = _known(known, {old: new})
+        digest = promise.data_hash
+        if known is not None and about is not None and digest == known.data_hash:
+            digest = about.after.data_hash
+        uncovered = tuple(new if name == old else name for name in promise.uncovered)
+        promise = replace(promise, data_hash=digest, uncovered=uncovered)
+    changed = replace(
+        model,
+        labels=draft.labels,
+        descriptions=draft.descriptions,
+        promise=promise,
+        bundle_id="",
+    )
+    return Change(changed, crossfit, (), False, None, None, (), perf_counter() - start)
+
+
+def _draft(model: RedModel, crossfit: Crossfit | None) -> Draft:
+    return Draft.of(model, None if crossfit is None else crossfit.refused)
+
+
+def _finished(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    draft: Draft,
+    names: Sequence[str],
+    *,
+    known: Known | None,
+    encoder: TextEncoder,
+    start: float,
+    notes: Sequence[str] = (),
+) -> Change:
+    """Balance a draft about some labels, and fit what it concerns."""
+    points = label_points(draft, encoder)
+    config = model.config
+    draft = balanced(draft, points, config.partition.subset_size, config.seed)
+    chosen = concerned(draft, points, [draft.labels.index(name) for name in names])
+    return refitted(
+        model, crossfit, draft, chosen, known=known, encoder=encoder, start=start, notes=notes
+    )
+
+
+def _roomier(draft: Draft, model: RedModel, encoder: TextEncoder) -> Draft:
+    """With the last label at another near expert, where its own has more than it should."""
+    label, size = len(draft.labels) - 1, model.config.partition.subset_size
+    if len(draft.subsets[draft.expert_of(label)]) <= size:
+        return draft
+    near = near_labels(label_points(draft, encoder), label)
+    position = receiving(draft, near, size)
+    has_room = len(draft.subsets[position]) < size
+    return draft.moved(label, position) if has_room else draft
+
+
+def _behind(draft: Draft, judged: NDArray[np.bool_]) -> Draft:
+    """With some rows counted as the judge's: behind those that the user labelled."""
+    seed = np.arange(len(judged)) < draft.rows.n_seed
+    order = np.concatenate([np.flatnonzero(seed & ~judged), np.flatnonzero(~(seed & ~judged))])
+    rows = draft.rows
+    moved = replace(
+        rows,
+        texts=tuple(rows.texts[row] for row in order),
+        vectors=rows.vectors[order],
+        labels=rows.labels[order],
+        n_seed=int((seed & ~judged).sum()),
+        origins=rows.origins[order],
+        redrawn=rows.redrawn[order],
+    )
+    return replace(draft, rows=moved)
+
+
+def _refusing(
+    draft: Draft, texts: Sequence[str], vectors: NDArray[np.float32], at: Sequence[int]
+) -> Draft:
+    """With texts as noise of some experts."""
+    refused = draft.refused
+    first = len(refused.texts)
+    draft = replace(
+        draft,
+        refused=Refused(
+            texts=(*refused.texts, *texts),
+            vectors=np.concatenate([refused.vectors, vectors]),
+            of_expert=refused.of_expert,
+        ),
+    )
+    for position in at:
+        draft = draft.refusing(range(first, first + len(texts)), position)
+    return draft
+
+
+def position_of(model: RedModel, name: str) -> int:
+    """Where a label stands.
+
+    Raises:
+        DataError: the model lacks it.
+    """
+    try:
+        return model.labels.index(name)
+    except ValueError:
+        near = _nearest_name(model, name)
+        raise DataError(f"the model has no label {name!r}{near}") from None
+
+
+def _nearest_name(model: RedModel, name: str) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, model.labels, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f", but {len(model.labels)} others"
+
+
+def _new_name(model: RedModel, name: str) -> str:
+    name = name.strip()
+    if not name:
+        raise ConfigError("a label needs a name that is not empty")
+    if name in model.labels:
+        raise DataError(
+            f"the model has a label {name!r} already; choose another name, or merge the two"
+        )
+    return name
+
+
+def _examples(model: RedModel, name: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """The texts, each once.
+
+    Raises:
+        DataError: there is none, or one of them is a labelled row already.
+    """
+    by_key = {text_key(text): text for text in reversed(texts)}
+    kept = tuple(text for text in texts if by_key.get(text_key(text)) is text)
+    if not kept:
+        raise DataError(f"the label {name!r} needs at least one example")
+    known = {text_key(text): int(row) for text, row in _labelled(model)}
+    clash = [known[key] for key in by_key if key in known]
+    if clash:
+        n, other = len(clash), model.labels[clash[0]]
+        rows = "one example is a row" if n == 1 else f"{n} examples are rows"
+        raise DataError(
+            f"{rows} of the model already, the first of the label {other!r}: take them out, or "
+            f"split {other!r}"
+        )
+    return kept
+
+
+def _labelled(model: RedModel) -> zip[tuple[str, int]]:
+    return zip(model.example_texts, model.example_labels.tolist(), strict=True)
+
+
+def _check_left(model: RedModel, n_left: int) -> None:
+    if n_left < FEWEST:
+        raise DataError(
+            f"the model has {len(model.labels)} labels, and this would leave {n_left}: it needs "
+            f"at least {FEWEST}"
+        )
+
+
+def _check_parts(parts: Sequence[str | None], names: tuple[str, str]) -> None:
+    for name in names:
+        if name not in parts:
+            raise DataError(
+                f"no row of the model goes to {name!r}: a split needs a row for each of the two"
+            )
+
+
+def _left_out(n: int, name: str) -> tuple[str, ...]:
+    if not n:
+        return ()
+    rows = "1 row" if n == 1 else f"{n} rows"
+    return (f"{rows} of {name!r} left: no part was named for them",)
+
+
+def _known(known: KnownRows | None, names: Mapping[str, str]) -> Known | None:
+    """Calibration rows under other names."""
+    if known is None:
+        return None
+    labels = tuple(names.get(label, label) for label in known.rows.labels)
+    return Known(known, replace(known, rows=LabelledRows(known.rows.texts, labels)))
+
+
+def _known_parts(
+    known: KnownRows | None, name: str, part_of: Mapping[str, str | None]
+) -> Known | None:
+    """Calibration rows after a split: those of no part leave."""
+    if known is None:
+        return None
+    pairs = zip(known.rows.texts, known.rows.labels, strict=True)
+    named = [
+        (text, part_of.get(text_key(text)) if label == name else label) for text, label in pairs
+    ]
+    kept = [(text, label) for text, label in named if label is not None]
+    rows = LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+    return Known(known, replace(known, rows=rows))
+
+
+def _without(known: KnownRows, names: set[str], *, as_strange: bool = False) -> KnownRows:
+    """Calibration rows without some labels, perhaps as texts that fit none."""
+    pairs = [*zip(known.rows.texts, known.rows.labels, strict=True)]
+    kept = [(text, label) for text, label in pairs if label not in names]
+    gone = tuple(text for text, label in pairs if label in names) if as_strange else ()
+    rows = LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+    return KnownRows(rows, (*known.out_of_scope, *gone))

@@ -1,0 +1,378 @@
+"""Fits what a change concerns anew: few experts, the gate, and the router's few weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import RunConfig
+from red_ray.core.noise import draw_noise
+from red_ray.data.inputs import KnownRows
+from red_ray.data.splits import stratified_folds
+from red_ray.errors import DataError
+from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
+from red_ray.labels.draft import NEW, Draft
+from red_ray.labels.effect import Effect, measure
+from red_ray.labels.promises import with_old_goal
+from red_ray.model import RedModel, TextEncoder, expert_name
+from red_ray.training.crossfit import Crossfit, draw_folds
+from red_ray.training.job import Estimate
+from red_ray.training.router_host import RouterHost, Scores
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+
+N_THREADS = 2
+"""Fits at a time, each with one BLAS thread: as a local fleet has."""
+
+FITTED_ANEW = (
+    "the run keeps no held-out scores of its rows (an older run, or too many labels): every expert "
+    "was cross-fitted anew to weigh the router, and only the experts concerned were refitted"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Labelled texts that a change brings.
+
+    Attributes:
+        texts: the texts.
+        labels: their labels, by name.
+        judged: whether a judge labelled them, and not the user.
+    """
+
+    texts: tuple[str, ...]
+    labels: tuple[str, ...]
+    judged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """Calibration rows, as they were named before a change and as they are after it."""
+
+    before: KnownRows
+    after: KnownRows
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a change came to.
+
+    Attributes:
+        model: with the change; it has no bundle id yet.
+        crossfit: what to keep beside its bundle, see `red_ray.crossfit_file`.
+        experts: names of the experts that were refitted, as the changed model has them.
+        gate: whether the gate was refitted.
+        estimate: of the changed model, from cross-fitted training rows; None where nothing was
+            fitted.
+        effect: accuracy of each label before and after; None where nothing was fitted.
+        notes: one line for each thing that a user should know.
+        seconds: wall seconds it took, embeddings included.
+    """
+
+    model: RedModel
+    crossfit: Crossfit | None
+    experts: tuple[str, ...]
+    gate: bool
+    estimate: Estimate | None
+    effect: Effect | None
+    notes: tuple[str, ...]
+    seconds: float
+
+
+def refit(
+    model: RedModel,
+    crossfit: Crossfit | None,
+    positions: Sequence[int],
+    *,
+    examples: Examples | None = None,
+    known: KnownRows | None = None,
+    encoder: TextEncoder | None = None,
+) -> Change:
+    """Refit some experts of a model, and the gate where it has one; all other experts stay.
+
+    The router is weighed anew on cross-fitted evidence, and the thresholds are derived again from
+    the goal that the model has. How to use it on a run:
+
+        folder = RunFolder.open(place)
+        model = load_bundle(folder.bundle)
+        crossfit = load_crossfit(folder.path, model)  # None: everything is cross-fitted, noted
+        known = read_snapshot(folder.path).inputs.calibration
+        change = refit(model, crossfit, (3, 7), examples=more, known=known, encoder=encoder)
+
+    `red_ray.labels.of_run.keep` then writes it into the run, with an earlier state to go back to.
+
+    Args:
+        model: trained.
+        crossfit: what the run keeps of its cross-fitting, or None.
+        positions: of the experts; those that hold a label of `examples` are refitted too.
+        examples: more labelled rows, of labels that the model has.
+        known: the run's calibration rows, where it has them.
+        encoder: of the model; loaded by it where none is given.
+
+    Raises:
+        DataError: a position or a label is unknown.
+    """
+    start = perf_counter()
+    encoder = model.loaded_encoder if encoder is None else encoder
+    unknown = sorted(set(positions) - set(range(len(model.subsets))))
+    if unknown:
+        raise DataError(
+            f"there is no expert at position {unknown[0]}: the model has {len(model.subsets)}"
+        )
+    draft = Draft.of(model, crossfit.refused if crossfit is not None else None)
+    if examples is not None:
+        draft = with_examples(draft, examples, encoder)
+    about = Known(known, known) if known is not None else None
+    chosen = tuple(sorted({*positions, *draft.changed}))
+    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder, start=start)
+
+
+def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
+    """The draft with more labelled rows; their experts count as changed.
+
+    Raises:
+        DataError: it does not have one of the labels.
+    """
+    index = {name: position for position, name in enumerate(draft.labels)}
+    for name in examples.labels:
+        if name not in index:
+            raise DataError(f"the model has no label {name!r}: add it first")
+    labels = np.array([index[name] for name in examples.labels], dtype=np.int64)
+    vectors = encoder.encode(examples.texts)
+    rows = draft.rows.with_more(examples.texts, vectors, labels, judged=examples.judged)
+    holders = {draft.expert_of(int(label)) for label in np.unique(labels)}
+    return replace(draft, rows=rows, changed=draft.changed | holders)
+
+
+def refitted(
+    before: RedModel,
+    crossfit: Crossfit | None,
+    draft: Draft,
+    positions: Sequence[int],
+    *,
+    known: Known | None,
+    encoder: TextEncoder,
+    start: float,
+    notes: Sequence[str] = (),
+) -> Change:
+    """Make a draft a model.
+
+    Args:
+        before: the model that the draft was made of.
+        crossfit: of it, or None.
+        draft: what it shall be.
+        positions: of the experts to refit, as the draft has them.
+        known: calibration rows, where the run has them.
+        encoder: of the model.
+        start: when the change began, by `perf_counter`.
+        notes: what to tell beside what is found here.
+    """
+    fits = _Fits(before, crossfit, draft, frozenset(positions))
+    fits.run()
+    host = RouterHost(before.config, len(draft.labels))
+    rows = draft.rows
+    host.load(rows.vectors, rows.texts, draft.subsets, before.space)
+    everyone = np.arange(len(rows.texts))
+    estimate = host.calibrate(everyone, rows.labels, fits.folds, rows.n_seed, fits.scores)
+    parts = host.export()
+    model = replace(
+        before,
+        labels=draft.labels,
+        descriptions=draft.descriptions,
+        subsets=draft.subsets,
+        experts=fits.experts,
+        noise_counts=fits.noise_counts,
+        gate=fits.gate,
+        router=parts.router,
+        risk=parts.risk,
+        calibration=parts.calibration,
+        example_texts=rows.texts,
+        example_vectors=rows.vectors,
+        example_labels=rows.labels,
+        n_seed=rows.n_seed,
+        bundle_id="",
+        promise=None,
+        encoder=encoder,
+    )
+    after = known.after if known is not None else None
+    model, told = with_old_goal(model, before, after, encoder)
+    pair = None if known is None else (known.before, known.after)
+    return Change(
+        model=model,
+        crossfit=Crossfit(fits.folds, fits.scores.gate, fits.scores.experts, draft.refused),
+        experts=tuple(expert_name(position) for position in sorted(positions)),
+        gate=fits.gate is not None,
+        estimate=estimate,
+        effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
+        notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
+        seconds=perf_counter() - start,
+    )
+
+
+class _Fits:
+    """The fits of a change, and what of the earlier ones still holds.
+
+    Attributes:
+        old_folds: of the rows before the change.
+        folds: of its rows.
+        experts: fitted, those that are not concerned as they were.
+        noise_counts: of each expert.
+        gate: fitted, or None where the model has none.
+        scores: held-out ones of each row.
+    """
+
+    def __init__(
+        self,
+        before: RedModel,
+        crossfit: Crossfit | None,
+        draft: Draft,
+        positions: frozenset[int],
+    ) -> None:
+        self._before, self._crossfit, self._draft = before, crossfit, draft
+        self._positions = positions
+        labels, n_labels = before.example_labels, len(before.labels)
+        self.old_folds = (
+            draw_folds(before.config, labels, before.n_seed, n_labels)
+            if crossfit is None
+            else crossfit.folds
+        )
+        self.folds = _folds(before.config, draft, self.old_folds)
+        refused = len(draft.refused.texts)
+        self._rows = np.arange(len(draft.rows.texts))
+        self._refused_rows = len(self._rows) + np.arange(refused)
+        self._noise = {position: self._draw_noise(position) for position in self._crossfitted}
+
+    @property
+    def _crossfitted(self) -> tuple[int, ...]:
+        """Positions of the experts of which no held-out score is kept, or a new one is wanted."""
+        if self._crossfit is None:
+            return tuple(range(len(self._draft.subsets)))
+        return tuple(sorted(self._positions))
+
+    def run(self) -> None:
+        """Fit; in an order of its own that changes nothing."""
+        draft, config = self._draft, self._before.config
+        specs = [_spec(config, draft, position) for position in self._crossfitted]
+        has_gate = self._before.gate is not None
+        host = ExpertHost([*specs, _gate_spec(config, draft)] if has_gate else specs)
+        host.load(np.concatenate([draft.rows.vectors, draft.refused.vectors]))
+        with ThreadPoolExecutor(N_THREADS, thread_name_prefix="labels") as threads:
+            gate = self._begin(threads.submit, host, len(specs), None) if has_gate else None
+            begun = {
+                position: self._begin(threads.submit, host, at, position)
+                for at, position in enumerate(self._crossfitted)
+            }
+            scores = {position: one.scores() for position, one in begun.items()}
+            gate_scores = None if gate is None else gate.scores()[:, :-1]
+            self.gate = None if gate is None else gate.expert()
+            experts = [
+                begun[position].expert()
+                if position in self._positions
+                else self._before.experts[draft.origins[position]]
+                for position in range(len(draft.subsets))
+            ]
+        self.experts = tuple(experts)
+        kept = [scores.get(p) for p in range(len(draft.subsets))]
+        self.scores = Scores(
+            gate_scores,
+            tuple(self._kept(p) if one is None else one for p, one in enumerate(kept)),
+        )
+        self.noise_counts = tuple(self._noise_count(p) for p in range(len(draft.subsets)))
+
+    def _begin(
+        self,
+        submit: Callable[..., Future[Any]],
+        host: ExpertHost,
+        at: int,
+        position: int | None,
+    ) -> _Begun:
+        """The fits of an expert, or of the gate where `position` is None."""
+        fit = None
+        if position is None or position in self._positions:
+            unfolded = np.full(len(self._rows), -1)
+            fit = submit(host.fit, at, self._fit_rows(position, unfolded))
+        crossfit = submit(host.crossfit, at, self._fit_rows(position, self.folds))
+        return _Begun(host, at, fit, crossfit)
+
+    def _fit_rows(self, position: int | None, folds: Ints) -> FitRows:
+        noise = refused = np.zeros(0, dtype=np.int64)
+        if position is not None:
+            noise = self._noise[position]
+            theirs = self._draft.refused.of_expert[position]
+            refused = self._refused_rows[np.array(theirs, dtype=np.int64)]
+        return FitRows(self._rows, self._draft.rows.labels, noise, refused, folds)
+
+    def _draw_noise(self, position: int) -> Ints:
+        rows, config = self._draft.rows, self._before.config
+        rng = np.random.default_rng([config.seed, 1, position, len(rows.texts)])
+        own = np.isin(rows.labels, self._draft.subsets[position])
+        noise = config.noise
+        return draw_noise(rows.vectors, own, cap=noise.cap, factor=noise.factor, rng=rng)
+
+    def _noise_count(self, position: int) -> int:
+        if position not in self._positions:
+            return self._before.noise_counts[self._draft.origins[position]]
+        return len(self._noise[position]) + len(self._draft.refused.of_expert[position])
+
+    def _kept(self, position: int) -> Floats:
+        """What an expert that is not concerned says of each row; it never saw a new one."""
+        if self._crossfit is None:
+            raise RuntimeError("an expert without held-out scores is cross-fitted")
+        origin, rows = self._draft.origins[position], self._draft.rows
+        kept, was_there = self._crossfit.experts[origin], rows.origins != NEW
+        scores = np.zeros((len(rows.texts), kept.shape[1]), dtype=np.float32)
+        scores[was_there] = kept[rows.origins[was_there]]
+        scores[~was_there] = self._before.experts[origin].score(rows.vectors[~was_there])
+        return scores
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """Fits of one expert under way."""
+
+    host: ExpertHost
+    at: int
+    fit: Future[None] | None
+    crossfit: Future[Floats]
+
+    def scores(self) -> Floats:
+        return self.crossfit.result()
+
+    def expert(self) -> Expert:
+        if self.fit is not None:
+            self.fit.result()
+        return self.host.export(self.at)
+
+
+def _folds(config: RunConfig, draft: Draft, old: Ints) -> Ints:
+    """Old rows keep their fold; new ones, and those that a split divides, are dealt out anew."""
+    rows = draft.rows
+    was_there = rows.origins != NEW
+    folds = np.full(len(rows.texts), -1)
+    folds[was_there] = old[rows.origins[was_there]]
+    # A row that was never held back is not from now on: of those there are enough.
+    drawn = np.flatnonzero(rows.redrawn & (~was_there | (folds >= 0)))
+    rng = np.random.default_rng([config.seed, 2, len(rows.texts)])
+    folds[drawn] = stratified_folds(rows.labels[drawn], config.router.folds, rng)
+    return folds
+
+
+def _spec(config: RunConfig, draft: Draft, position: int) -> ExpertSpec:
+    subset = draft.subsets[position]
+    names = ", ".join(draft.labels[label] for label in subset)
+    name = f"{expert_name(position)}: {names}"
+    return ExpertSpec(name, subset, kind=config.expert.kind, seed=config.seed + position)
+
+
+def _gate_spec(config: RunConfig, draft: Draft) -> ExpertSpec:
+    n_labels = len(draft.labels)
+    everything = tuple(range(n_labels))
+    name = f"gate: {n_labels} labels"
+    return ExpertSpec(name, everything, kind="logistic_regression", seed=config.seed)

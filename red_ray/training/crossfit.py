@@ -1,0 +1,79 @@
+"""What models that had not seen a run's labelled rows said of them: kept for changes of labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from red_ray.config import RunConfig
+from red_ray.data.splits import stratified_folds
+
+Floats = NDArray[np.float32]
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+HELD_ROWS, HELD_CELLS, MIN_HELD_ROWS = 20_000, 8_000_000, 2_000
+"""Rows of the user that are held back in turn, at most, and as many of the judge's: more say
+nothing new of a router with a few weights, and their evidence, a cell for each label, would grow
+with the square of the labels. 8,000 rows at 1,000 labels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Texts without a label that a judge denied some labels: hard negatives of their experts.
+
+    Attributes:
+        texts: the texts.
+        vectors: their embeddings, shape (n_refused, dim).
+        of_expert: positions of the texts that each expert learns as noise.
+    """
+
+    texts: tuple[str, ...]
+    vectors: Floats
+    of_expert: tuple[tuple[int, ...], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Crossfit:
+    """Held-out scores of the labelled rows, in the model's order of rows, labels and experts.
+
+    Attributes:
+        folds: in which each row was held back, -1 for never, shape (n_rows,).
+        gate: log-probabilities by the gate, shape (n_rows, n_labels), or None without one; what
+            a row of fold -1 holds is nothing.
+        experts: the same by each expert, shape (n_rows, labels of its subset + 1).
+        refused: what the experts learn beside the labelled rows.
+    """
+
+    folds: Ints
+    gate: Floats | None
+    experts: tuple[Floats, ...]
+    refused: Refused
+
+
+def draw_folds(config: RunConfig, labels: Ints, n_seed: int, n_labels: int) -> Ints:
+    """The fold of each labelled row, -1 for one that is never held back, shape (n_rows,).
+
+    Args:
+        config: seed and number of folds.
+        labels: of the rows, the user's first, shape (n_rows,).
+        n_seed: how many are the user's.
+        n_labels: how many labels there are.
+    """
+    rng = np.random.default_rng([config.seed, 2])
+    folds = stratified_folds(labels, config.router.folds, rng)
+    seed = held_seed_rows(config, n_seed, n_labels)
+    judged = np.arange(len(labels) - n_seed) < max(int(seed.sum()), MIN_HELD_ROWS)
+    folds[~np.concatenate([seed, judged])] = -1
+    return folds
+
+
+def held_seed_rows(config: RunConfig, n_seed: int, n_labels: int) -> Bools:
+    """Which rows of the user are ever held back: always the same, so that estimates compare."""
+    most = min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
+    rng = np.random.default_rng([config.seed, 9])
+    held = np.zeros(n_seed, dtype=bool)
+    held[rng.permutation(n_seed)[:most]] = True
+    return held
