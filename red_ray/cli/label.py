@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from red_ray.labels import Change
     from red_ray.labels.asking import Asker
     from red_ray.labels.of_run import OpenRun
+    from red_ray.model import RedModel
     from red_ray.snapshot import Snapshot
 
 label = typer.Typer(
@@ -78,7 +79,7 @@ def add(
                 "--judge, --pool and --set are for a label without examples: drop them, or "
                 "--examples and --text"
             )
-        with _changing(output, run) as change:
+        with changing(output, run) as change:
             about = description or ""
             if given:
                 texts = _texts(change, examples, text or ())
@@ -114,7 +115,7 @@ def merge(
 ) -> None:
     """Make several labels one."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import with_names
 
@@ -158,7 +159,7 @@ def split(
             raise ConfigError("--rows says which row is which: drop --judge and --set, or --rows")
         first, second = (one.strip() for one in into)
         words = (*(description or ()), "", "")[:2]
-        with _changing(output, run) as change:
+        with changing(output, run) as change:
             from red_ray import labels
             from red_ray.labels.rows import with_parts
 
@@ -194,7 +195,7 @@ def rename(
 ) -> None:
     """Give a label another name; nothing is fitted, and no answer changes but for the name."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import with_names
 
@@ -219,7 +220,7 @@ def retire(
 ) -> None:
     """Remove a label with its rows."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import without_label
 
@@ -253,7 +254,7 @@ def undo(run: RunPath, as_json: Json = False) -> None:
 
 
 @dataclass
-class _Changing:
+class Changing:
     """A run whose labels a command changes.
 
     Attributes:
@@ -270,6 +271,13 @@ class _Changing:
         self, done: Change, rows: Snapshot, what: str, seen: frozenset[str] = frozenset()
     ) -> None:
         """Put the change in place, score the run's test rows anew, and show what it came to."""
+        model = self.put(done, rows, what, seen)
+        show_change(self.output, self.run.folder.name, what, model, done)
+
+    def put(
+        self, done: Change, rows: Snapshot, what: str, seen: frozenset[str] = frozenset()
+    ) -> RedModel:
+        """The same, without a word of it on stdout; the model with its bundle id."""
         from red_ray.evaluation.report import write_report
         from red_ray.evaluation.report.curve import write_curve
         from red_ray.labels.of_run import keep
@@ -286,11 +294,11 @@ class _Changing:
             write_curve(folder.path / CURVE, model.promise)
         write_report(folder.path)
         folder.save()
-        show_change(self.output, folder.name, what, model, done)
+        return model
 
 
 @contextmanager
-def _changing(output: Output, run: str) -> Iterator[_Changing]:
+def changing(output: Output, run: str) -> Iterator[Changing]:
     """Open a run for a change; no other process changes it meanwhile."""
     with at_place(run) as place:
         folder = RunFolder.open(place)
@@ -301,10 +309,10 @@ def _changing(output: Output, run: str) -> Iterator[_Changing]:
             state = open_run(folder)
             encoder = open_encoder(state.model.encoder_config)
             state.model.check_encoder(encoder)
-            yield _Changing(output, state, encoder)
+            yield Changing(output, state, encoder)
 
 
-def _texts(change: _Changing, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
+def _texts(change: Changing, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
     """The examples of a table and of the command line, cleaned as training rows are."""
     from red_ray.data.tables import Table
 
@@ -319,7 +327,7 @@ def _texts(change: _Changing, file: Path | None, given: Sequence[str]) -> tuple[
 
 
 def _proposed(
-    change: _Changing,
+    change: Changing,
     name: str,
     description: str,
     file: Path | None,
@@ -363,7 +371,7 @@ def _proposed(
     return found.texts
 
 
-def _parts(change: _Changing, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
+def _parts(change: Changing, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
     """Which text is of which of two labels, by a table; other texts and labels are refused."""
     from red_ray.errors import DataError
 
@@ -387,7 +395,7 @@ def _parts(change: _Changing, file: Path, into: tuple[str, str]) -> dict[str, st
 
 
 def _judged_parts(
-    change: _Changing,
+    change: Changing,
     name: str,
     into: tuple[str, str],
     words: Sequence[str],
@@ -413,7 +421,7 @@ def _judged_parts(
 
 @contextmanager
 def _asker(
-    change: _Changing,
+    change: Changing,
     command: str,
     judge: str | None,
     assignments: list[str] | None,

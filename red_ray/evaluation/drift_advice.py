@@ -16,8 +16,8 @@ from red_ray.evaluation.drift_report import (
 from red_ray.model import RedModel, expert_name
 
 ADVICE = {
-    TOPIC: "give the topic a label: red-ray label add RUN NAME --examples F, or add its texts to "
-    "the label that they belong to",
+    TOPIC: "give the topic a label (red-ray label add RUN --name N --examples F), or add its texts "
+    "to the label that they belong to",
     LABEL: "label some recent texts of it and refit: --refit with a label column or a judge",
     NOVELTY: "look at its novel texts: a label is missing (red-ray label add), or its labels are "
     "worded anew (label some and --refit)",

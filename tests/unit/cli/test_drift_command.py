@@ -63,7 +63,7 @@ def test_a_new_topic_is_shown_with_its_texts_and_the_experts_to_refit(red_ray, r
     assert printed.startswith("drift at level 0.01")
     assert "New topic: " in printed
     assert printed.count("“please family9 topic99") == 3
-    assert "red-ray label add RUN NAME" in printed.split("Experts to refit")[1]
+    assert "red-ray label add RUN --name" in printed.split("Experts to refit")[1]
     assert "accuracy:" not in printed
 
 
