@@ -86,6 +86,14 @@ def threshold_details(model: RedModel) -> dict[str, Any] | None:
     return asdict(model.promise) | asdict(model.promise.thresholds)
 
 
+def stale_line(source: str, why: str, run: str = "RUN") -> str:
+    """What to say of thresholds whose promise the rows do not cover any more."""
+    return (
+        f"the thresholds' {WORDS[source]} is stale: {why}; give rows that cover it, as "
+        f"`red-ray thresholds {run} --goal … --calibration F`"
+    )
+
+
 def check_goal(
     goal: Goal, confidence: float, known: KnownRows | None, *, n_train: int | None = None
 ) -> None:

@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from red_ray.calibration import ROWS, WORDS
+from red_ray.calibration import ROWS, WORDS, stale_line
 from red_ray.cli.console import Output
 from red_ray.core.thresholds import CATCH, ESCALATE, FALSE_ALARM, NONE_RECALL, PRECISION, CurvePoint
 from red_ray.model import RedModel
@@ -46,6 +46,9 @@ def show_thresholds(output: Output, run: str, model: RedModel) -> None:
         highlight=False,
         soft_wrap=True,
     )
+    if promise.stale:
+        line = stale_line(promise.source, promise.stale, run)
+        print_(line, style="yellow", markup=False, soft_wrap=True, highlight=False)
     for name, share in promise.goals.items():
         print_(f"  {GOALS[name].format(share)}", highlight=False)
     escalate = promise.thresholds.escalate

@@ -423,8 +423,10 @@ def _examples(model: RedModel, name: str, texts: Sequence[str]) -> tuple[str, ..
     Raises:
         DataError: there is none, or one of them is a labelled row already.
     """
-    by_key = {text_key(text): text for text in reversed(texts)}
-    kept = tuple(text for text in texts if by_key.get(text_key(text)) is text)
+    by_key: dict[str, str] = {}
+    for text in texts:
+        by_key.setdefault(text_key(text), text)
+    kept = tuple(by_key.values())
     if not kept:
         raise DataError(f"the label {name!r} needs at least one example")
     known = {text_key(text): int(row) for text, row in _labelled(model)}

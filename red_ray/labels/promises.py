@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from red_ray.calibration import ROWS, WORDS, with_goal
+from red_ray.calibration import ROWS, stale_line, with_goal
 from red_ray.core.thresholds import Promise
 from red_ray.data.inputs import KnownRows
 from red_ray.errors import GoalError
@@ -54,14 +54,6 @@ def with_old_goal(
 
 def _stale(model: RedModel, promise: Promise, why: str) -> tuple[RedModel, tuple[str, ...]]:
     return replace(model, promise=replace(promise, stale=why)), (stale_line(promise.source, why),)
-
-
-def stale_line(source: str, why: str) -> str:
-    """What to say of thresholds whose promise is not covered."""
-    return (
-        f"the thresholds' {WORDS[source]} is stale: {why}; give rows that cover it, as "
-        "`red-ray thresholds RUN --goal … --calibration F`"
-    )
 
 
 def _uncovered(model: RedModel, before: RedModel, known: KnownRows | None) -> tuple[str, ...]:

@@ -195,7 +195,7 @@ def _source_told(derived: ThresholdDetails) -> str:
     told += f" ({plural(derived.n_errors, 'error')})"
     if derived.n_out_of_scope:
         told += f" and {plural(derived.n_out_of_scope, 'text')} that fit no label"
-    return f"{told}."
+    return f"{told}. Stale: {derived.stale}." if derived.stale else f"{told}."
 
 
 def _threshold_curve(derived: ThresholdDetails) -> Markup:

@@ -130,6 +130,7 @@ class ThresholdDetails(_Part):
     escalate: float | None = None
     none: float
     curve: tuple[ThresholdPoint, ...] = ()
+    stale: str = ""
 
     @property
     def chosen(self) -> ThresholdPoint | None:

@@ -1,0 +1,67 @@
+"""Held-out scores of a run: given back near enough, and never those of another model."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import numpy as np
+import pytest
+
+from red_ray import crossfit_file
+from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit
+from tests.unit.training.fakes import FakeValidator, train, truth
+
+
+@pytest.fixture(scope="module")
+def trained(corpus):
+    job = corpus.job(loop={"max_iterations": 1}, judge={"top_k": 1})
+    return asyncio.run(train(job, FakeValidator(truth(corpus))))
+
+
+def test_what_is_kept_comes_back(trained, tmp_path):
+    kept = trained.crossfit
+    assert save_crossfit(tmp_path, trained.model, kept)
+    found = load_crossfit(tmp_path, trained.model)
+    held = kept.folds >= 0
+    assert found.folds.tolist() == kept.folds.tolist()
+    np.testing.assert_allclose(found.gate[held], kept.gate[held], rtol=1e-3, atol=1e-3)
+    for one, other in zip(found.experts, kept.experts, strict=True):
+        assert one.dtype == np.float32
+        np.testing.assert_allclose(one[held], other[held], rtol=1e-3, atol=1e-3)
+    assert kept.refused.texts
+    assert found.refused.texts == kept.refused.texts
+    assert found.refused.of_expert == kept.refused.of_expert
+    assert found.refused.vectors.tobytes() == kept.refused.vectors.tobytes()
+
+
+def test_a_model_without_a_gate_has_none_here(trained, tmp_path):
+    kept = dataclasses.replace(trained.crossfit, gate=None)
+    save_crossfit(tmp_path, trained.model, kept)
+    assert load_crossfit(tmp_path, trained.model).gate is None
+
+
+def test_another_models_scores_are_no_scores(trained, tmp_path):
+    save_crossfit(tmp_path, trained.model, trained.crossfit)
+    labels = ("other", *trained.model.labels[1:])
+    assert load_crossfit(tmp_path, dataclasses.replace(trained.model, labels=labels)) is None
+    # Thresholds have no say.
+    same = dataclasses.replace(trained.model, bundle_id="another", promise=None)
+    assert load_crossfit(tmp_path, same) is not None
+
+
+def test_what_cannot_be_read_is_worked_out_again(trained, tmp_path):
+    assert load_crossfit(tmp_path, trained.model) is None
+    save_crossfit(tmp_path, trained.model, trained.crossfit)
+    content = (tmp_path / NAME).read_bytes()
+    (tmp_path / NAME).write_bytes(content[: len(content) // 2])
+    assert load_crossfit(tmp_path, trained.model) is None
+
+
+@pytest.mark.parametrize("limit", ["MAX_CELLS", "MAX_REFUSED"])
+def test_too_much_is_not_kept_and_an_old_file_goes(trained, tmp_path, monkeypatch, limit):
+    save_crossfit(tmp_path, trained.model, trained.crossfit)
+    monkeypatch.setattr(crossfit_file, limit, 1)
+    assert not save_crossfit(tmp_path, trained.model, trained.crossfit)
+    assert not (tmp_path / NAME).exists()
+    assert not save_crossfit(tmp_path, trained.model, None)
