@@ -291,7 +291,7 @@ def same_by_command(stage: Stage, rng: np.random.Generator) -> bool:
 def table(done: Sequence[tuple[Cell, Result]]) -> str:
     """Draws in which something was found, over the seeds."""
     lines = [
-        f"Draws of {len(SEEDS)} models of each set, {PER_LABEL} per label; the level is "
+        f"Draws in which something was found; {PER_LABEL} rows per label. The level is "
         f"{SETTINGS.level:g} for a whole report, min_ratio {SETTINGS.min_ratio:g}, min_change "
         f"{SETTINGS.min_change:g}. *Right expert*: one that holds the label, or one of the three "
         "labels nearest to a new one; *others*: experts named beside those, mean of a draw.\n"
@@ -308,7 +308,8 @@ def part(data: str, sizes: Sequence[int], results: Sequence[Result]) -> list[str
     tests = np.mean([result["level"]["n_tests"] for result in results])
     population = int(np.mean([result["n_population"] for result in results]))
     lines = [
-        f"**{data}**: {first['n_labels']} labels, {N_HELD_OUT} held out; {first['n_experts']} "
+        f"**{data}**, {len(results)} {'model' if len(results) == 1 else 'models'}: "
+        f"{first['n_labels']} labels, {N_HELD_OUT} held out; {first['n_experts']} "
         f"experts; {population // 2:,} reference texts, mean; {tests:.0f} comparisons a report, "
         "mean\n",
         f"- any comparison significant in an unshifted draw of {SIZE_LEVEL:,}, however small the "
