@@ -87,7 +87,7 @@ def add(
         encoder,
     )
     position = receiving(draft, near_labels(points, label), size)
-    draft = replace(draft.with_label(name, description, position), rows=rows)
+    draft = draft.with_label(name, description, position).with_rows(rows)
     draft = balanced(draft, points, size, model.config.seed)
     chosen = concerned(draft, points, [label])
     about = None if known is None else Known(_without(known, {name}), known)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.core.partition import Subsets
+from red_ray.core.text import text_key
 from red_ray.model import RedModel
 from red_ray.training.crossfit import Refused
 
@@ -191,6 +192,15 @@ class Draft:
             changed=self.changed | {before, position},
         )
         return draft if subsets[before] else draft.without_expert(before)
+
+    def with_rows(self, rows: Rows) -> Draft:
+        """With other rows; a refused text that is one of them is refused no more."""
+        labelled = set(map(text_key, rows.texts))
+        kept = [text_key(text) not in labelled for text in self.refused.texts]
+        of_expert = tuple(
+            tuple(one for one in theirs if kept[one]) for theirs in self.refused.of_expert
+        )
+        return replace(self, rows=rows, refused=replace(self.refused, of_expert=of_expert))
 
     def refusing(self, refused: Sequence[int], position: int) -> Draft:
         """With refused texts as noise of one more expert."""

@@ -148,7 +148,7 @@ def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Dra
     vectors = encoder.encode(examples.texts)
     rows = draft.rows.with_more(examples.texts, vectors, labels, judged=examples.judged)
     holders = {draft.expert_of(int(label)) for label in np.unique(labels)}
-    return replace(draft, rows=rows, changed=draft.changed | holders)
+    return replace(draft.with_rows(rows), changed=draft.changed | holders)
 
 
 def refitted(

@@ -297,6 +297,35 @@ def test_what_a_judge_refused_stays_noise(asked, corpus, encoder):
     assert by_names(change.model) == by_names(asked.model)
 
 
+def test_a_refused_text_that_becomes_an_example_is_noise_no_more(asked, encoder):
+    text = asked.crossfit.refused.texts[0]
+    change = labels.add(asked.model, asked.crossfit, "new", [text, f"{text} n99"], encoder=encoder)
+    assert 0 not in {one for theirs in change.crossfit.refused.of_expert for one in theirs}
+    assert change.model.assess([text], encoder.encode([text])).label_proba.argmax() == 12
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        {"router": {"gate": False}},
+        {"router": {"lexical": False}},
+        {"expert": {"kind": "random_forest"}},
+        {"noise": {"factor": 1.0}},
+    ],
+)
+def test_other_configurations_change_too(corpus, encoder, monkeypatch, overrides):
+    monkeypatch.setattr("red_ray.experts.forest.N_TREES", 10)
+    trained = trained_without(corpus, HELD, **overrides)
+    texts = rows_of(corpus, HELD)
+    change = labels.add(trained.model, trained.crossfit, HELD, texts, encoder=encoder)
+    assert change.gate == ("gate" not in overrides.get("router", {}))
+    assert (change.crossfit.gate is not None) == change.gate
+    assert accuracy(change.model, corpus, encoder, {HELD}) >= 0.5
+    left = len(change.model.subsets) - len(change.experts)
+    same = [one for one in change.model.experts if one in trained.model.experts]
+    assert len(same) == left
+
+
 @pytest.mark.parametrize(
     ("call", "error", "words"),
     [
