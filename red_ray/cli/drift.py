@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from red_ray.cli.changing import ChangingRun, changing_run
 from red_ray.cli.console import Output, guarded, notes
-from red_ray.cli.label import Changing, changing
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.cli.show_drift import show_drift
 from red_ray.core.text import text_key
@@ -135,13 +135,13 @@ class _Opened:
     model: RedModel
     rows: Snapshot | None
     encoder: TextEncoder
-    change: Changing | None = None
+    change: ChangingRun | None = None
 
 
 @contextmanager
 def _opened(output: Output, run: str, how: Refit | None) -> Iterator[_Opened]:
     if how is not None:
-        with changing(output, run) as change:
+        with changing_run(output, run) as change:
             state = change.run
             yield _Opened(state.folder, state.model, state.rows, change.encoder, change)
         return
@@ -216,7 +216,7 @@ def _teacher(
 
 def _refitted(
     output: Output,
-    change: Changing,
+    change: ChangingRun,
     how: Refit,
     judge: tuple[RunConfig, Judge] | None,
     found: Recent,

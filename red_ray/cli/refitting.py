@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from red_ray.cli.changing import ChangingRun
 from red_ray.cli.console import Output
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
-from red_ray.cli.label import Changing
 from red_ray.cli.show_label import change_facts, print_change
 from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def judge_for(
-    change: Changing, spec: str, assignments: list[str] | None, truth: HiddenLabels
+    change: ChangingRun, spec: str, assignments: list[str] | None, truth: HiddenLabels
 ) -> tuple[RunConfig, Judge]:
     """The judge and its settings; nothing is asked yet.
 
@@ -53,7 +53,7 @@ def judge_for(
 
 
 def ask_about(
-    change: Changing, judge: tuple[RunConfig, Judge], rows: DriftRows
+    change: ChangingRun, judge: tuple[RunConfig, Judge], rows: DriftRows
 ) -> dict[str, str | None]:
     """What a judge says of some texts, over the run's ledger: nothing is paid twice.
 
@@ -81,7 +81,7 @@ def ask_about(
 
 def put_lessons(
     output: Output,
-    change: Changing,
+    change: ChangingRun,
     positions: Sequence[int],
     taught: Lessons,
     *,
@@ -126,7 +126,7 @@ def put_lessons(
     return change_facts(name, what, model, done) | {"n_taught": dict(Counter(taught.labels))}
 
 
-def _with_lessons(change: Changing, taught: Lessons) -> Snapshot:
+def _with_lessons(change: ChangingRun, taught: Lessons) -> Snapshot:
     from red_ray.labels.rows import with_examples
 
     rows = change.run.rows
