@@ -3,6 +3,8 @@
 model = red_ray.load("runs/demo")
 model.predict(["my card never arrived"])
 
+red_ray.drift("runs/demo", recent_texts).is_drift
+
 client = red_ray.Client("http://127.0.0.1:8000")
 client.classify(["my card never arrived"])
 """
@@ -14,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from red_ray.client import AsyncClient, Client
+    from red_ray.evaluation.drift_run import drift
     from red_ray.model import RedModel
 
-__all__ = ["AsyncClient", "Client", "load"]
+__all__ = ["AsyncClient", "Client", "drift", "load"]
 
 
 def load(place: str | Path) -> RedModel:
@@ -38,6 +41,11 @@ def load(place: str | Path) -> RedModel:
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from red_ray import client  # late: importing red_ray stays cheap
+    # Late: importing red_ray stays cheap.
+    if name == "drift":
+        from red_ray.evaluation.drift_run import drift
+
+        return drift
+    from red_ray import client
 
     return getattr(client, name)

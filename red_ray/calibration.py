@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -24,6 +24,9 @@ from red_ray.model import RedModel, TextEncoder
 
 ROWS, CROSS_FITTED = "rows", "cross_fitted"
 
+N_SHOWN = 3
+"""Labels that a line names before it counts the rest."""
+
 WORDS = {ROWS: "guarantee", CROSS_FITTED: "estimate"}
 """What a promise is called, by the rows that it was counted on."""
 
@@ -34,8 +37,11 @@ def with_goal(
     confidence: float,
     known: KnownRows | None,
     encoder: Callable[[], TextEncoder],
+    lacking: Collection[str] | None = None,
 ) -> RedModel:
     """The same model with the thresholds that keep a goal; nothing is fitted.
+
+    The promise is *stale* where none of the rows has a label that came after the training.
 
     Args:
         model: trained.
@@ -44,6 +50,8 @@ def with_goal(
         known: rows that the model has not seen; None takes the user's training rows, cross-fitted,
             and what they promise is an estimate.
         encoder: makes the model's encoder, where `known` rows have to be encoded.
+        lacking: labels that came after the training; by default those that the model's promise
+            did not cover.
 
     Raises:
         GoalError: the rows cannot promise it, or its parts cannot all hold.
@@ -57,9 +65,31 @@ def with_goal(
         source=CROSS_FITTED if known is None else ROWS,
         data_hash="" if known is None else known.data_hash,
     )
+    if lacking is None:
+        lacking = model.promise.uncovered if model.promise is not None else ()
+    bare = uncovered(model, known, lacking)
+    if bare:
+        kind = "row that you labelled" if known is None else "calibration row"
+        found = replace(found, stale=f"no {kind} has the {_told(bare)}", uncovered=bare)
     router = model.config.router.model_copy(update={"goal": goal, "confidence": confidence})
     config = model.config.model_copy(update={"router": router})
     return replace(model, config=config, promise=found, bundle_id="")
+
+
+def uncovered(model: RedModel, known: KnownRows | None, names: Collection[str]) -> tuple[str, ...]:
+    """Of some labels those that no calibration row has, or without such rows no row of the user."""
+    if known is not None:
+        covered = set(known.rows.labels)
+    else:
+        covered = {model.labels[label] for label in np.unique(model.example_labels[: model.n_seed])}
+    return tuple(name for name in model.labels if name in names and name not in covered)
+
+
+def _told(names: Sequence[str]) -> str:
+    shown = ", ".join(repr(name) for name in names[:N_SHOWN])
+    more = len(names) - N_SHOWN
+    told = f"{shown} and {more} more" if more > 0 else shown
+    return f"label {told}" if len(names) == 1 else f"labels {told}"
 
 
 def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) -> CalibrationRows:

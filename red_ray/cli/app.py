@@ -10,6 +10,7 @@ import typer
 from red_ray.cli.classify import classify
 from red_ray.cli.demo import demo
 from red_ray.cli.down import down
+from red_ray.cli.drift import drift
 from red_ray.cli.evaluate import evaluate
 from red_ray.cli.judge import judge
 from red_ray.cli.label import label
@@ -48,7 +49,7 @@ def main(
     """Many labels, few examples: a classifier that asks a language model only where it pays."""
 
 
-_LEARNING = (demo, train, resume, evaluate, classify, thresholds, report, tune, modes)
+_LEARNING = (demo, train, resume, evaluate, classify, thresholds, drift, report, tune, modes)
 _RUNNING = (serve, up, status, down)
 
 for verb in (*_LEARNING, *_RUNNING):

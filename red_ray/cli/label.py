@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from red_ray.cli.changing import ChangingRun, changing_run
 from red_ray.cli.console import Output, guarded, notes
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.options import Json, RunPath, Set
-from red_ray.cli.running import score_rows
-from red_ray.cli.show_label import show_change, show_undo
+from red_ray.cli.show_label import show_undo
 from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels, clean_labelled, clean_pool
 from red_ray.data.tables import read_table
@@ -24,18 +23,12 @@ from red_ray.run_folder import RunFolder
 from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
-    from red_ray.labels import Change
     from red_ray.labels.asking import Asker
-    from red_ray.labels.of_run import OpenRun
-    from red_ray.model import TextEncoder
-    from red_ray.snapshot import Snapshot
 
 label = typer.Typer(
     no_args_is_help=True,
     help="Change a run's labels; only the experts concerned are fitted anew.",
 )
-
-CURVE = "thresholds.svg"
 
 Description = Annotated[str | None, typer.Option(help="What a judge is told of the label.")]
 WhomToAsk = Annotated[
@@ -78,7 +71,7 @@ def add(
                 "--judge, --pool and --set are for a label without examples: drop them, or "
                 "--examples and --text"
             )
-        with _changing(output, run) as change:
+        with changing_run(output, run) as change:
             about = description or ""
             if given:
                 texts = _texts(change, examples, text or ())
@@ -114,7 +107,7 @@ def merge(
 ) -> None:
     """Make several labels one."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing_run(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import with_names
 
@@ -158,7 +151,7 @@ def split(
             raise ConfigError("--rows says which row is which: drop --judge and --set, or --rows")
         first, second = (one.strip() for one in into)
         words = (*(description or ()), "", "")[:2]
-        with _changing(output, run) as change:
+        with changing_run(output, run) as change:
             from red_ray import labels
             from red_ray.labels.rows import with_parts
 
@@ -194,7 +187,7 @@ def rename(
 ) -> None:
     """Give a label another name; nothing is fitted, and no answer changes but for the name."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing_run(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import with_names
 
@@ -219,7 +212,7 @@ def retire(
 ) -> None:
     """Remove a label with its rows."""
     output = Output(as_json=as_json)
-    with guarded(output), _changing(output, run) as change:
+    with guarded(output), changing_run(output, run) as change:
         from red_ray import labels
         from red_ray.labels.rows import without_label
 
@@ -252,57 +245,7 @@ def undo(run: RunPath, as_json: Json = False) -> None:
         show_undo(output, folder.name, entry, n_left)
 
 
-@dataclass
-class _Changing:
-    """A run whose labels a command changes.
-
-    Attributes:
-        output: where to tell of it.
-        run: as it was opened.
-        encoder: of its model.
-    """
-
-    output: Output
-    run: OpenRun
-    encoder: TextEncoder
-
-    def keep(
-        self, done: Change, rows: Snapshot, what: str, seen: frozenset[str] = frozenset()
-    ) -> None:
-        """Put the change in place, score the run's test rows anew, and show what it came to."""
-        from red_ray.evaluation.report import write_report
-        from red_ray.evaluation.report.curve import write_curve
-        from red_ray.labels.of_run import keep
-
-        folder = self.run.folder
-        had_card = (folder.path / "scorecard.json").exists()
-        model = keep(self.run, done, rows, what=what, seen=seen)
-        if rows.test is not None:
-            self.output.note(f"scoring {len(rows.test.rows)} test rows")
-            score_rows(folder, model, rows.test, self.encoder)
-        elif had_card:
-            self.output.note("the scorecard was of the labels of before; run evaluate again")
-        if model.promise is not None:
-            write_curve(folder.path / CURVE, model.promise)
-        write_report(folder.path)
-        folder.save()
-        show_change(self.output, folder.name, what, model, done)
-
-
-@contextmanager
-def _changing(output: Output, run: str) -> Iterator[_Changing]:
-    """Open a run for a change; no other process changes it meanwhile."""
-    with at_place(run) as place:
-        folder = RunFolder.open(place)
-        with folder.changing():
-            from red_ray.labels.of_run import open_run
-
-            state = open_run(folder)
-            encoder = state.model.open_encoder()
-            yield _Changing(output, state, encoder)
-
-
-def _texts(change: _Changing, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
+def _texts(change: ChangingRun, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
     """The examples of a table and of the command line, cleaned as training rows are."""
     from red_ray.data.tables import Table
 
@@ -317,7 +260,7 @@ def _texts(change: _Changing, file: Path | None, given: Sequence[str]) -> tuple[
 
 
 def _proposed(
-    change: _Changing,
+    change: ChangingRun,
     name: str,
     description: str,
     file: Path | None,
@@ -361,7 +304,7 @@ def _proposed(
     return found.texts
 
 
-def _parts(change: _Changing, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
+def _parts(change: ChangingRun, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
     """Which text is of which of two labels, by a table; other texts and labels are refused."""
     from red_ray.errors import DataError
 
@@ -385,7 +328,7 @@ def _parts(change: _Changing, file: Path, into: tuple[str, str]) -> dict[str, st
 
 
 def _judged_parts(
-    change: _Changing,
+    change: ChangingRun,
     name: str,
     into: tuple[str, str],
     words: Sequence[str],
@@ -411,7 +354,7 @@ def _judged_parts(
 
 @contextmanager
 def _asker(
-    change: _Changing,
+    change: ChangingRun,
     command: str,
     judge: str | None,
     assignments: list[str] | None,

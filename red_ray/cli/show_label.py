@@ -26,9 +26,13 @@ KINDS = {
 
 def show_change(output: Output, run: str, what: str, model: RedModel, change: Change) -> None:
     """Print what a change came to."""
-    output.result(_facts(run, what, model, change))
-    if output.as_json:
-        return
+    output.result(change_facts(run, what, model, change))
+    if not output.as_json:
+        print_change(output, run, what, model, change)
+
+
+def print_change(output: Output, run: str, what: str, model: RedModel, change: Change) -> None:
+    """The same as text alone."""
     print_ = output.out.print
     fitted = _fitted(change)
     print_(f"[bold]{_plain(what)}[/]: {fitted}, {change.seconds:.1f} s", soft_wrap=True)
@@ -59,7 +63,8 @@ def show_undo(output: Output, run: str, entry: Entry, n_left: int) -> None:
     )
 
 
-def _facts(run: str, what: str, model: RedModel, change: Change) -> dict[str, Any]:
+def change_facts(run: str, what: str, model: RedModel, change: Change) -> dict[str, Any]:
+    """What a change came to, as JSON holds it."""
     effect, promise = change.effect, model.promise
     return {
         "run": run,

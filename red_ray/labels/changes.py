@@ -30,6 +30,7 @@ from red_ray.labels.placing import (
 from red_ray.labels.refit import Change, Known, refitted
 from red_ray.model import RedModel, TextEncoder
 from red_ray.training.crossfit import Crossfit, Refused
+from red_ray.training.trainer import readable
 
 Ints = NDArray[np.int64]
 
@@ -68,12 +69,11 @@ def add(
         DataError: the model has the label, or there is no example, or one of them is a labelled
             row already.
     """
-    start = perf_counter()
     name = _new_name(model, name)
     texts = _examples(model, name, texts)
     encoder = model.loaded_encoder if encoder is None else encoder
-    draft = _draft(model, crossfit)
-    vectors = plain_part(encoder).encode(texts)
+    vectors = plain_part(encoder).encode([*texts, description or readable(name)])[: len(texts)]
+    start, draft = perf_counter(), _draft(model, crossfit)
     label = len(model.labels)
     labels = np.full(len(texts), label)
     rows = draft.rows.with_more(texts, vectors, labels, judged=judged)
@@ -121,7 +121,6 @@ def merge(
         DataError: the model lacks one of them, has another label of the name `into`, or would be
             left with a single label.
     """
-    start = perf_counter()
     if len(set(names)) < max(len(names), 2):
         raise ConfigError("a merge takes two labels or more, each once")
     at = [position_of(model, name) for name in names]
@@ -129,10 +128,12 @@ def merge(
     _check_left(model, len(model.labels) - len(names) + 1)
     encoder = model.loaded_encoder if encoder is None else encoder
     first, *others = at
-    draft = _draft(model, crossfit)
     told = next((model.descriptions[one] for one in at if model.descriptions[one]), "")
+    told = told if description is None else description
+    encoder.encode([told or readable(into)])
+    start, draft = perf_counter(), _draft(model, crossfit)
     draft = draft.relabelled(np.isin(draft.rows.labels, others), first)
-    draft = draft.renamed(first, into, told if description is None else description)
+    draft = draft.renamed(first, into, told)
     draft = replace(draft, changed=draft.changed | {draft.expert_of(one) for one in at})
     for label in sorted(others, reverse=True):
         draft = draft.without_label(label)
@@ -179,14 +180,15 @@ def split(
         ConfigError: there are not two different names.
         DataError: the model lacks the label, has one of the others, or a part would have no row.
     """
-    start = perf_counter()
     label = position_of(model, name)
     if len(set(into)) != 2 or len(into) != 2:
         raise ConfigError("a split makes two labels: give two different names")
     first, second = (one if one == name else _new_name(model, one) for one in into)
     encoder = model.loaded_encoder if encoder is None else encoder
-    draft = _draft(model, crossfit)
-    draft = draft.renamed(label, first, descriptions[0])
+    pairs = zip((first, second), descriptions, strict=True)
+    encoder.encode([words or readable(one) for one, words in pairs])
+    start = perf_counter()
+    draft = _draft(model, crossfit).renamed(label, first, descriptions[0])
     parts = [
         part_of.get(text_key(text)) if row == label else ""
         for text, row in zip(draft.rows.texts, draft.rows.labels, strict=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from red_ray.core.partition import Subsets, label_embeddings, partition
+from red_ray.core.partition import label_embeddings, partition
 from red_ray.encoding import plain_part
 from red_ray.labels.draft import Draft
 from red_ray.model import TextEncoder
@@ -107,8 +107,3 @@ def concerned(draft: Draft, points: Floats, labels: Sequence[int]) -> tuple[int,
             if len(chosen) < MOST:
                 chosen.add(draft.expert_of(near))
     return tuple(sorted(chosen))
-
-
-def holders(subsets: Subsets, labels: Sequence[int]) -> set[int]:
-    """Positions of the experts that decide on some labels."""
-    return {p for p, subset in enumerate(subsets) if not set(labels).isdisjoint(subset)}

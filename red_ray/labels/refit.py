@@ -75,7 +75,7 @@ class Change:
             fitted.
         effect: accuracy of each label before and after; None where nothing was fitted.
         notes: one line for each thing that a user should know.
-        seconds: wall seconds it took, embeddings included.
+        seconds: wall seconds it took, but for the embeddings of new examples and names.
     """
 
     model: RedModel
@@ -102,13 +102,14 @@ def refit(
     The router is weighed anew on cross-fitted evidence, and the thresholds are derived again from
     the goal that the model has. How to use it on a run:
 
-        folder = RunFolder.open(place)
-        model = load_bundle(folder.bundle)
-        crossfit = load_crossfit(folder.path, model)  # None: everything is cross-fitted, noted
-        known = read_snapshot(folder.path).inputs.calibration
-        change = refit(model, crossfit, (3, 7), examples=more, known=known, encoder=encoder)
+        run = open_run(folder)  # of `red_ray.labels.of_run`, under `folder.changing()`
+        check_unseen(folder, run.rows, more.texts)  # of `red_ray.labels.rows`: the leak rule
+        known = run.rows.inputs.calibration
+        change = refit(run.model, run.crossfit, (3, 7), examples=more, known=known)
+        keep(run, change, rows, what="refit", seen=keys)  # `rows`, `keys`: with those of `more`
 
-    `red_ray.labels.of_run.keep` then writes it into the run, with an earlier state to go back to.
+    `red_ray label undo` then goes back. A command does all of this, with the scores of the run's
+    test rows and the report, by `red_ray.cli.changing.changing_run`.
 
     Args:
         model: trained.

@@ -76,6 +76,18 @@ def test_some_experts_can_be_read_alone(model, folder, corpus, step):
             assert read.score(vectors).tobytes() == kept.score(vectors).tobytes()
 
 
+def test_what_a_promise_does_not_say_stands_in_no_manifest(plain, folder):
+    """So that bundles of before a promise could be stale keep their ids."""
+    model = with_goal(plain, Goal(escalate_at_most=0.5), 0.9, None, FakeEncoder)
+    save_bundle(model, folder, {})
+    promise = json.loads((folder / "manifest.json").read_text())["promise"]
+    assert promise["n_rows"] == 60
+    assert not {"stale", "uncovered"} & promise.keys()
+    stale = dataclasses.replace(model.promise, stale="no row", uncovered=("zebra",))
+    save_bundle(dataclasses.replace(model, promise=stale), folder, {})
+    assert load_bundle(folder).promise == stale
+
+
 def test_experts_of_another_or_a_damaged_bundle_are_refused(plain, folder):
     bundle_id = save_bundle(plain, folder, {})
     with pytest.raises(BundleError, match="holds another bundle"):

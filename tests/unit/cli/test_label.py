@@ -296,7 +296,10 @@ def test_thresholds_that_lack_rows_are_called_stale(red_ray, run, examples, corp
     facts = only_json(red_ray("thresholds", run.path, "--json"))["thresholds"]
     assert HELD in facts["stale"]
     assert "Stale: no calibration row" in (run.path / "report.html").read_text()
-    # Rows of all labels mend it.
+    # The same rows again do not mend it.
+    again = ("thresholds", run.path, "--goal", "escalate_at_most=0.4")
+    assert "is stale" in red_ray(*again).stdout
+    # Rows of all labels do.
     everything = write_rows(tmp_path / "all.csv", pairs, "text", "label")
     goal = ("--goal", "escalate_at_most=0.5", "--calibration", everything)
     assert red_ray("thresholds", run.path, *goal).exit_code == 0

@@ -18,6 +18,7 @@ from red_ray.bundle import load_bundle
 from red_ray.cli import running
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
+from red_ray.crossfit_file import load_crossfit
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import GoalError, OutputError, StorageError
@@ -143,6 +144,7 @@ def test_an_outage_after_training_leaves_the_new_run_to_copy(tmp_path, monkeypat
         )
     (kept,) = (tmp_path / "tmp").iterdir()
     assert load_bundle(kept / "bundle").labels == trained.model.labels
+    assert load_crossfit(kept, trained.model) is not None
     assert not RunFolder(kept).is_cut_short
 
 

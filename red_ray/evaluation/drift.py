@@ -1,0 +1,364 @@
+"""Whether recent texts are as those were that a model was made for, and which experts they hit.
+
+Every question is one exact test on counts: did the share of a label change, did texts that are
+like no label, or a group of alike ones (a new topic), or escalated ones grow, over all and near
+each expert. All p-values of a report are corrected together (Holm), so that a report on texts
+without drift says "drift" with a chance of at most its level. What is significant and too small
+to matter is no drift either.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from red_ray.core.metrics import wilson_interval
+from red_ray.core.text import text_key
+from red_ray.core.topics import label_likeness, most_typical, novel_groups
+from red_ray.core.two_samples import (
+    holm,
+    least_share,
+    p_changed,
+    p_exceeds,
+    p_grew,
+    ratio,
+    rows_to_see,
+)
+from red_ray.errors import DataError
+from red_ray.evaluation.drift_advice import expert_advice
+from red_ray.evaluation.drift_report import (
+    ESCALATION,
+    LABEL,
+    NONE,
+    NOVELTY,
+    PROMISE,
+    TOPIC,
+    Accuracy,
+    Comparison,
+    DriftReport,
+    DriftSettings,
+    Sight,
+    Topic,
+)
+from red_ray.evaluation.drift_rows import (
+    DriftRows,
+    Reference,
+    drawn,
+    learned_rows,
+    score_texts,
+)
+from red_ray.model import RedModel, TextEncoder, expert_name
+
+Ints = NDArray[np.int64]
+Bools = NDArray[np.bool_]
+
+TAIL = 0.05
+"""Of the reference, or near an expert of both sides, the texts that count as novel."""
+
+NEAR = 0.25
+"""Share of a topic's texts whose best label an expert must hold to be near the topic."""
+
+N_NOVEL = 5
+"""Most novel texts that are named."""
+
+WANTED_POWER = 0.8
+"""Chance of being found at which a report says what it could have shown."""
+
+
+def find_drift(
+    model: RedModel,
+    texts: Sequence[str],
+    reference: Reference,
+    *,
+    labels: Mapping[str, str] | None = None,
+    settings: DriftSettings | None = None,
+    encoder: TextEncoder | None = None,
+) -> tuple[DriftReport, DriftRows]:
+    """Hold recent texts against a reference.
+
+    A text that the model learned from is left out, as it looks more familiar than it is, and of
+    equal ones all but the first, as in a pool.
+
+    Args:
+        model: trained.
+        texts: recent ones.
+        reference: see `drift_rows`.
+        labels: of recent texts by `text_key`, where there are any: they give the accuracy.
+        settings: when it is drift.
+        encoder: makes the embeddings; by default the model's own.
+
+    Returns:
+        The report, and what the model says of the texts that it is about.
+
+    Raises:
+        DataError: no text is left.
+    """
+    kept, notes = fresh_texts(model, texts)
+    kept, more = drawn(kept, model.config.seed, "recent")
+    recent = score_texts(model, kept, encoder)
+    report = compare(model, recent, reference, settings or DriftSettings())
+    accuracy = _accuracy(model, recent, labels) if labels else None
+    return replace(report, accuracy=accuracy, notes=(*notes, *more, *report.notes)), recent
+
+
+def fresh_texts(model: RedModel, texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The texts without repeats and without what the model learned, and a line for each of these.
+
+    Raises:
+        DataError: none is left.
+    """
+    learned, n_learned = learned_rows(model), 0
+    kept: dict[str, str] = {}
+    for text in texts:
+        key = text_key(text)
+        n_learned += key in learned
+        if key not in learned:
+            kept.setdefault(key, text)
+    if not kept:
+        raise DataError(
+            f"none of the {len(texts):,} recent texts is new to the model: it learned from all of "
+            "them; give texts that came after the training"
+        )
+    n_repeats = len(texts) - n_learned - len(kept)
+    counts = ((n_learned, "that the model learned from"), (n_repeats, "that stood there before"))
+    return tuple(kept.values()), tuple(
+        f"recent: left out {n:,} {'text' if n == 1 else 'texts'} {what}" for n, what in counts if n
+    )
+
+
+def compare(
+    model: RedModel, recent: DriftRows, reference: Reference, settings: DriftSettings
+) -> DriftReport:
+    """The report on some rows; see `find_drift`."""
+    before = reference.rows
+    both = _Both.of(model, recent, before)
+    groups = _groups(model, both)
+    made = [*_plain(both, reference, model), *(_topic_test(both, group) for group in groups)]
+    corrected = holm([one.p for one in made])
+    done = tuple(_judged(one, float(p), settings) for one, p in zip(made, corrected, strict=True))
+    topics = tuple(
+        _topic(both, group, one)
+        for group, one in zip(groups, done[len(done) - len(groups) :], strict=True)
+        if one.is_drift
+    )
+    report = DriftReport(
+        settings=settings,
+        source=reference.source,
+        n=len(recent),
+        n_before=len(before),
+        comparisons=done,
+        topics=tuple(sorted(topics, key=lambda topic: -topic.compared.hits)),
+        most_novel=_most_novel(recent),
+        experts=(),
+        confidence=float(recent.confidence.mean()),
+        confidence_before=_mean(before.confidence),
+        promised=_promised(model),
+        escalates=model.thresholds.escalate is not None,
+        sight=_sight(done, settings),
+        notes=reference.notes,
+    )
+    return replace(report, experts=expert_advice(model, done, report.topics))
+
+
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """Both sides, the recent texts first."""
+
+    model: RedModel
+    rows: tuple[DriftRows, DriftRows]
+    n: int
+    n_before: int
+    novelty: NDArray[np.float64]
+    vectors: NDArray[np.float32]
+    expert: tuple[Ints, Ints]
+
+    @classmethod
+    def of(cls, model: RedModel, recent: DriftRows, before: DriftRows) -> _Both:
+        holder = np.zeros(len(model.labels), dtype=np.int64)
+        for position, subset in enumerate(model.subsets):
+            holder[list(subset)] = position
+        return cls(
+            model,
+            (recent, before),
+            len(recent),
+            len(before),
+            np.concatenate([recent.novelty, before.novelty]),
+            np.concatenate([recent.vectors, before.vectors]),
+            (holder[recent.best], holder[before.best]),
+        )
+
+    def tail(self) -> tuple[Bools, Bools]:
+        """Which texts of either side are among the most novel of both."""
+        n_above = _tail_rank(self.novelty)
+        cut = np.sort(self.novelty)[-n_above - 1]
+        # Strictly above: equal ones are all in or all out, whatever side they are of.
+        above = self.novelty > cut
+        return above[: self.n], above[self.n :]
+
+    def counted(
+        self, kind: str, hits: int, before: int, p: float, name: str = "", expert: str = ""
+    ) -> Comparison:
+        share_before = before / self.n_before
+        factor = ratio(hits, self.n, before, self.n_before)
+        sides = (hits, self.n, before, self.n_before)
+        return Comparison(kind, name, expert, *sides, share_before, factor, p)
+
+    def grown(self, kind: str, hits: int, before: int, **about: str) -> Comparison:
+        p = float(p_grew(hits, self.n, before, self.n_before))
+        return self.counted(kind, hits, before, p, **about)
+
+
+def _plain(both: _Both, reference: Reference, model: RedModel) -> Iterator[Comparison]:
+    """All comparisons but those of topics."""
+    recent, before = both.rows
+    if reference.has_shares:
+        yield from _label_tests(both)
+    yield both.grown(NONE, int(recent.none.sum()), int(before.none.sum()))
+    yield _novelty_test(both)
+    if reference.has_shares:
+        yield from _expert_tests(both, NOVELTY, *both.tail())
+    if model.thresholds.escalate is None:
+        return
+    yield both.grown(ESCALATION, int(recent.escalated.sum()), int(before.escalated.sum()))
+    if reference.has_shares:
+        yield from _expert_tests(both, ESCALATION, recent.escalated, before.escalated)
+    goal = model.promise.goals.get("escalate_at_most") if model.promise else None
+    if goal is not None:
+        yield _promise_test(int(recent.escalated.sum()), both.n, goal)
+
+
+def _label_tests(both: _Both) -> Iterator[Comparison]:
+    model, (recent, before) = both.model, both.rows
+    counts = [
+        np.bincount(rows.best[~rows.none], minlength=len(model.labels)) for rows in (recent, before)
+    ]
+    p = p_changed(counts[0], both.n, counts[1], both.n_before)
+    for label, name in enumerate(model.labels):
+        expert = model.expert_of[label]
+        hits, hits_before = int(counts[0][label]), int(counts[1][label])
+        yield both.counted(LABEL, hits, hits_before, float(p[label]), name, expert)
+
+
+def _novelty_test(both: _Both) -> Comparison:
+    """Recent texts that are more novel than all but a few of the reference."""
+    recent, before = both.rows[0].novelty, both.rows[1].novelty
+    rank = _tail_rank(before)
+    hits = int((recent > np.sort(before)[-rank]).sum())
+    p = p_exceeds(hits, both.n, rank, both.n_before)
+    return both.counted(NOVELTY, hits, rank - 1, p)
+
+
+def _tail_rank(novelty: NDArray[np.float64]) -> int:
+    """The rank that ends the most novel texts; those that cannot be told are all among them."""
+    n_blind = int(np.isinf(novelty).sum())
+    rank = n_blind + max(1, round(TAIL * (len(novelty) - n_blind)))
+    return min(rank, max(1, len(novelty) - 1))
+
+
+def _expert_tests(both: _Both, kind: str, recent: Bools, before: Bools) -> Iterator[Comparison]:
+    """Those texts whose best label is an expert's, as shares of all texts."""
+    n_experts = len(both.model.subsets)
+    hits = np.bincount(both.expert[0][recent], minlength=n_experts)
+    hits_before = np.bincount(both.expert[1][before], minlength=n_experts)
+    for position in range(n_experts):
+        about = {"expert": expert_name(position)}
+        yield both.grown(kind, int(hits[position]), int(hits_before[position]), **about)
+
+
+def _promise_test(hits: int, n: int, promised: float) -> Comparison:
+    """Source: the exact binomial test of scipy."""
+    p = float(binomtest(hits, n, promised, alternative="greater").pvalue)
+    factor = (hits + 0.5) / (n + 1) / promised
+    return Comparison(PROMISE, "", "", hits, n, 0, 0, promised, factor, p)
+
+
+def _groups(model: RedModel, both: _Both) -> list[Ints]:
+    if not both.rows[1].vectors.any():
+        return []
+    likeness = label_likeness(model.example_vectors, model.example_labels)
+    return novel_groups(both.vectors, both.novelty, likeness)
+
+
+def _topic_test(both: _Both, group: Ints) -> Comparison:
+    hits = int((group < both.n).sum())
+    return both.grown(TOPIC, hits, len(group) - hits)
+
+
+def _topic(both: _Both, group: Ints, compared: Comparison) -> Topic:
+    model, recent = both.model, both.rows[0]
+    mine = group[group < both.n]
+    typical = mine[most_typical(recent.vectors[mine], len(mine))]
+    texts = tuple(recent.texts[row] for row in typical)
+    labels = Counter(int(label) for label in recent.best[mine]).most_common()
+    held = Counter(int(expert) for expert in both.expert[0][mine]).most_common()
+    near = [held[0][0], *(expert for expert, n in held[1:] if n >= NEAR * len(mine))]
+    return Topic(
+        replace(compared, name=texts[0]),
+        texts,
+        tuple(model.labels[label] for label, _ in labels[:3]),
+        tuple(expert_name(expert) for expert in near),
+    )
+
+
+def _most_novel(recent: DriftRows) -> tuple[str, ...]:
+    order = np.argsort(-recent.novelty, kind="stable")[:N_NOVEL]
+    return tuple(recent.texts[row] for row in order)
+
+
+def _judged(one: Comparison, corrected: float, settings: DriftSettings) -> Comparison:
+    matters = settings.matters(one.share_before, one.share, one.ratio)
+    return replace(one, p_corrected=corrected, is_drift=corrected <= settings.level and matters)
+
+
+def _promised(model: RedModel) -> float | None:
+    """The share of the texts that the thresholds promised to escalate, or that of their rows."""
+    promise = model.promise
+    if promise is None or promise.thresholds.escalate is None:
+        return None
+    if "escalate_at_most" in promise.goals:
+        return promise.goals["escalate_at_most"]
+    chosen = [point for point in promise.curve if point.threshold == promise.thresholds.escalate]
+    return chosen[0].escalated if chosen else None
+
+
+def _sight(made: Sequence[Comparison], settings: DriftSettings) -> Sight | None:
+    labels = [one for one in made if one.kind == LABEL]
+    if not labels:
+        return None
+    # The median count, so that a label of it is one that there is.
+    one = sorted(labels, key=lambda one: one.hits_before)[len(labels) // 2]
+    first = settings.level / len(made)
+    # Two-sided, and the first step of Holm's correction: what it takes at the most.
+    sides = (one.hits_before, one.n_before, first / 2, WANTED_POWER)
+    triple = min(1.0, 3 * one.share_before)
+    return Sight(
+        one.share_before,
+        least_share(one.n, *sides),
+        rows_to_see(triple, *sides) if one.hits_before else None,
+    )
+
+
+def _accuracy(model: RedModel, recent: DriftRows, labels: Mapping[str, str]) -> Accuracy:
+    index = {name: position for position, name in enumerate(model.labels)}
+    found = [labels.get(text_key(text)) for text in recent.texts]
+    known = [(row, index[label]) for row, label in enumerate(found) if label in index]
+    n_right = sum(int(recent.best[row]) == label for row, label in known)
+    unknown = Counter(label for label in found if label is not None and label not in index)
+    estimate = float(model.calibration.right.mean()) if len(model.calibration.right) else 0.0
+    return Accuracy(
+        n_right / len(known) if known else None,
+        wilson_interval(n_right, len(known)),
+        len(known),
+        estimate,
+        dict(unknown.most_common()),
+    )
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else None
