@@ -24,6 +24,7 @@ from red_ray.core.partition import (
 )
 from red_ray.experts import ExpertSpec
 from red_ray.model import RedModel, expert_name
+from red_ray.training.asking import Asking
 from red_ray.training.disputes import disputed
 from red_ray.training.ensemble import Ensemble
 from red_ray.training.fleet import Fleet, Validator
@@ -82,13 +83,14 @@ class Trainer:
         yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
         stop_reason, loop = "", None
         if self._validator is not None and self._job.pool:
-            loop = ActiveLoop(self._job, ensemble, self._validator, clock=self._clock)
+            asking = Asking(self._validator, clock=self._clock)
+            loop = ActiveLoop(self._job, ensemble, asking, clock=self._clock)
             async for event in loop.run():
                 if event.iteration is not None:
                     self._iterations.append(event.iteration)
                 yield event
             stop_reason = loop.stop_reason
-            self._timing["judge_wait"] = loop.judge_s
+            self._timing["judge_wait"] = asking.judge_s
             yield Progress("final", 0, 1, "full refit with new noise")
             estimate = await self._timed("fit", ensemble.full_fit())
         trained = await self._export(ensemble, (first, estimate), strategy, stop_reason)
