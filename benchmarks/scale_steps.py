@@ -26,8 +26,8 @@ from red_ray.experts import ExpertHost, ExpertSpec, ExpertStack, FitRows
 from red_ray.judges.base import question_key
 from red_ray.model import RedModel
 from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
-from red_ray.training.ensemble import Ensemble
 from red_ray.training.asking import Asking
+from red_ray.training.ensemble import Ensemble
 from red_ray.training.loop import ActiveLoop
 from red_ray.training.router_host import RouterHost, Scores
 from red_ray.types import Outcome, Question, Verdict

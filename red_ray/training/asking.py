@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 from red_ray.errors import JudgeUnavailable
 from red_ray.training.fleet import Validator
-from red_ray.types import Outcome, Progress, Question, Verdict
+from red_ray.training.router_host import CandidateView
+from red_ray.types import Candidate, Outcome, Progress, Question, Verdict
 
 FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
 """Outcomes that say nothing about a text."""
 
 ANSWERS = (Outcome.LABEL, Outcome.NONE)
+
+MAX_FAILURES = 2
+"""Tries of a text in a run, each with its own retries, before it is set aside."""
 
 MANY = 100
 """So many answers of which not one could be read: the next will be no better."""
@@ -99,3 +103,30 @@ class Asking:
         n_done = max(0, n_asked - stats.waiting - stats.in_flight)
         back = BACK if told.message not in ("", BACK) else ""
         return Progress("judge", n_done, n_asked, stats.notice or back)
+
+
+def question_of(
+    view: CandidateView,
+    names: Sequence[str],
+    texts: Sequence[str],
+    descriptions: Mapping[str, str],
+    mode: str,
+) -> Question:
+    """The question about a text, with what is known of its candidates.
+
+    Args:
+        view: the text's row, its candidates and their examples' rows.
+        names: of the labels.
+        texts: of all rows but those that stand for a label's name.
+        descriptions: of labels, by name.
+        mode: see `Question`.
+    """
+    options = tuple(
+        Candidate(
+            label=names[label],
+            description=descriptions.get(names[label], ""),
+            examples=tuple(texts[row] for row in rows if row < len(texts)),
+        )
+        for label, rows in zip(view.labels, view.examples, strict=True)
+    )
+    return Question(texts[view.row], options, mode)

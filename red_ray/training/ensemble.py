@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -17,6 +18,7 @@ from red_ray.experts import FitRows
 from red_ray.training.fleet import Crew
 from red_ray.training.job import Estimate
 from red_ray.training.router_host import Scores
+from red_ray.types import LabelledBy
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -27,12 +29,45 @@ nothing new of a router with a few weights, and their evidence, a cell for each 
 with the square of the labels. 8,000 rows at 1,000 labels."""
 
 
+MIN_TRUSTED = 100
+"""Fewer rows of the user than this say too little of how sure to be; where a run began with rows of
+a judge beside them, those have a say too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRows:
+    """What the first fit is made on.
+
+    Attributes:
+        rows: as indices into the shared vectors; the user's first, those that stand for a label's
+            name last, shape (n_rows,).
+        labels: their labels, shape (n_rows,).
+        n_seed: how many of them the user labelled; the others a judge did.
+        n_named: how many are no texts but the names of labels that have none.
+    """
+
+    rows: Ints
+    labels: Ints
+    n_seed: int
+    n_named: int = 0
+
+    @property
+    def labelled_by(self) -> LabelledBy:
+        """Who labelled the rows that say how sure to be."""
+        n_texts = len(self.rows) - self.n_named
+        if self.n_seed >= min(MIN_TRUSTED, n_texts):
+            return "user"
+        return "user and judge" if self.n_seed else "judge"
+
+
 class Ensemble:
     """Experts, gate and router over one partition, and the rows they learn from.
 
     Attributes:
         rows: labelled rows, the seed rows first, shape (n_rows,).
         labels: their labels, shape (n_rows,).
+        n_seed: how many of them the user labelled.
+        first: the rows that it began with.
         estimate: of the last calibration.
     """
 
@@ -42,15 +77,17 @@ class Ensemble:
         crew: Crew,
         subsets: Subsets,
         vectors: Floats,
-        seed_labels: Ints,
+        first: FirstRows,
     ) -> None:
-        """Start from the seed rows, which are the first rows of `vectors`; fits nothing yet."""
+        """Start from some rows of the shared `vectors`; fits nothing yet."""
         self.config = config
         self.crew = crew
         self.subsets = subsets
-        self.rows: Ints = np.arange(len(seed_labels))
-        self.labels = seed_labels
-        self.n_seed = len(seed_labels)
+        self.first = first
+        self.rows = first.rows
+        self.labels = first.labels
+        self.n_seed = first.n_seed
+        self._named = first.rows[len(first.rows) - first.n_named :]
         self.estimate: Estimate | None = None
         self.vectors = vectors
         self._noise: list[Ints] = []
@@ -59,6 +96,7 @@ class Ensemble:
     async def full_fit(self) -> Estimate:
         """Draw the noise anew, fit every expert on all rows and the router on cross-fitted ones."""
         everyone = range(len(self.subsets))
+        self._drop_names()
         vectors = self.vectors[self.rows]
         self._noise = [self._draw_noise(position, vectors) for position in everyone]
         # Cross-fitting first: the router is fitted while the experts are on all rows.
@@ -88,27 +126,53 @@ class Ensemble:
             ),
         )
         self.estimate = await self.crew.router.calibrate(
-            self.rows, self.labels, folds, self.n_seed, as_scores(scored)
+            self.rows,
+            self.labels,
+            folds,
+            self.n_trusted,
+            as_scores(scored),
+            self.first.labelled_by != "user",
         )
         return self.estimate
 
     @property
-    def held_seed_rows(self) -> NDArray[np.bool_]:
-        """Which rows of the user are ever held back: always the same, so that estimates compare."""
+    def n_trusted(self) -> int:
+        """How many of the rows, the first ones, say how sure to be: the user's, else all."""
+        return self.n_seed if self.first.labelled_by == "user" else len(self.rows)
+
+    @property
+    def held_first_rows(self) -> NDArray[np.bool_]:
+        """Which trusted rows are ever held back: always the same, so that estimates compare."""
         n_labels = sum(len(subset) for subset in self.subsets)
         most = min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
         rng = np.random.default_rng([self.config.seed, 9])
-        held = np.zeros(self.n_seed, dtype=bool)
-        held[rng.permutation(self.n_seed)[:most]] = True
+        held = np.zeros(self.n_seed or self.n_trusted, dtype=bool)
+        held[rng.permutation(len(held))[:most]] = True
         return held
 
     def _may_be_held(self) -> NDArray[np.bool_]:
-        seed = self.held_seed_rows
-        judged = np.arange(len(self.rows) - self.n_seed) < max(int(seed.sum()), MIN_HELD_ROWS)
-        return np.concatenate([seed, judged])
+        first = self.held_first_rows
+        judged = np.arange(len(self.rows) - len(first)) < max(int(first.sum()), MIN_HELD_ROWS)
+        return np.concatenate([first, judged]) & ~np.isin(self.rows, self._named)
+
+    @property
+    def unseen(self) -> Ints:
+        """Labels that have no row but the one that stands for their name, ascending."""
+        named = np.isin(self.rows, self._named)
+        return np.setdiff1d(self.labels[named], self.labels[~named])
+
+    def _drop_names(self) -> None:
+        """Leave a name out once its label has a text."""
+        named = np.isin(self.rows, self._named)
+        kept = ~(named & np.isin(self.labels, self.labels[~named]))
+        self.rows, self.labels = self.rows[kept], self.labels[kept]
 
     def add(self, rows: Ints, labels: Ints) -> tuple[int, ...]:
         """Take in labelled rows; returns the positions of the experts that gained one."""
+        for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            for position, refused in self._refused.items():
+                if label in self.subsets[position]:
+                    refused.discard(row)
         self.rows = np.concatenate([self.rows, rows])
         self.labels = np.concatenate([self.labels, labels])
         gained = {int(label) for label in labels}
@@ -123,6 +187,11 @@ class Ensemble:
         for position, subset in enumerate(self.subsets):
             if not set(labels).isdisjoint(subset):
                 self._refused.setdefault(position, set()).add(row)
+
+    def refuse_all(self, refused: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """As `refuse`, for several texts."""
+        for row, labels in refused:
+            self.refuse(row, labels)
 
     @property
     def noise_counts(self) -> tuple[int, ...]:
