@@ -223,6 +223,8 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
         "experts": [expert.kind for expert in model.experts],
         "noise_counts": list(model.noise_counts),
         "n_seed": model.n_seed,
+        "labelled_by": model.labelled_by,
+        "unseen": list(model.unseen),
         "encoder": None if model.encoder_spec is None else model.encoder_spec.to_dict(),
         "gate": model.gate is not None,
         "lexical": model.space is not None,
@@ -358,6 +360,8 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         encoder_spec=_read_encoder_spec(manifest["encoder"]),
         bundle_id=_bundle_id(files),
         promise=_read_promise(manifest["promise"]),
+        labelled_by=manifest.get("labelled_by", "user"),  # before a judge could: the user
+        unseen=tuple(manifest.get("unseen", ())),
     )
 
 

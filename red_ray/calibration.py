@@ -23,6 +23,9 @@ from red_ray.model import RedModel, TextEncoder
 
 ROWS, CROSS_FITTED = "rows", "cross_fitted"
 
+JUDGED = {"judge": "by the judge's labels", "user and judge": "by your and the judge's labels"}
+"""What is said of figures whose rows the user did not label all."""
+
 WORDS = {ROWS: "guarantee", CROSS_FITTED: "estimate"}
 """What a promise is called, by the rows that it was counted on."""
 
@@ -55,6 +58,7 @@ def with_goal(
         none_default=model.config.router.none_threshold,
         source=CROSS_FITTED if known is None else ROWS,
         data_hash="" if known is None else known.data_hash,
+        labelled_by=model.labelled_by if known is None else "user",
     )
     router = model.config.router.model_copy(update={"goal": goal, "confidence": confidence})
     config = model.config.model_copy(update={"router": router})

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrc, betaincinv
 
 from red_ray.errors import GoalError
+from red_ray.types import LabelledBy
 
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -108,6 +109,7 @@ class Promise:
         n_rows: rows that fit a label.
         n_errors: of them, those that the model alone gets wrong.
         n_out_of_scope: rows that fit none.
+        labelled_by: who labelled the rows; what rests on a judge's labels errs where it erred.
     """
 
     thresholds: Thresholds
@@ -119,6 +121,7 @@ class Promise:
     n_rows: int
     n_errors: int
     n_out_of_scope: int
+    labelled_by: LabelledBy = "user"
 
 
 def promise(
@@ -129,6 +132,7 @@ def promise(
     none_default: float,
     source: str,
     data_hash: str = "",
+    labelled_by: LabelledBy = "user",
 ) -> Promise:
     """Derive thresholds and keep where they come from; arguments and errors as of `derive`."""
     thresholds = derive(rows, goals, confidence, none_default)
@@ -142,6 +146,7 @@ def promise(
         n_rows=len(rows.none),
         n_errors=int(rows.wrong(thresholds.none).sum()),
         n_out_of_scope=len(rows.none_out_of_scope),
+        labelled_by=labelled_by,
     )
 
 
