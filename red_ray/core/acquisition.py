@@ -88,8 +88,8 @@ def label_uncertainty(distribution: Doubles, kind: Literal["margin", "entropy"])
     """How unsure the model is between labels, times the probability that one fits, in [0, 1].
 
     Where the labelled rows are those that a prior found, like their names all of them, an ordinary
-    text looks strange; asked about what may be *none*, a judge would teach little (Banking77 from
-    label names, one seed: 88.4 % with `uncertainty`, 89.1 % with this).
+    text looks strange; asked about what may be *none*, a judge teaches little (Banking77 from label
+    names, one seed: 90.7 % instead of 88.5 % with `uncertainty`).
     """
     fits = 1 - distribution[:, -1:]
     labels = distribution[:, :-1] / np.maximum(fits, 1e-12)
@@ -114,7 +114,9 @@ def poor_labels(labels: Ints, n_labels: int) -> Doubles:
 def confused_pairs(best: Ints, predicted: Ints, labels: Ints, n_labels: int) -> Doubles:
     """What a text's worth is multiplied by for the pair of its two best labels, shape (n_texts,).
 
-    Two for the pair that is confused most often, one for a pair that never is.
+    Two for the pair that is confused most often, one for a pair that never is. Off by default:
+    Banking77 from 10 per label, 1,000 calls to a simulated judge right 90 %: 90.5 % with it, 91.6 %
+    without, mean of three seeds; the pairs that few rows confuse go short.
 
     Args:
         best: the two most probable labels of each text, shape (n_texts, 2).

@@ -38,7 +38,10 @@ class Bootstrap:
     """Asks, round by round, about the texts most like the labels that lack examples.
 
     A label whose texts were refused goes down its list; a text that the judge finds to be
-    another label's is that one's example.
+    another label's is that one's example. A label of which the pool holds nothing is searched for
+    in vain, and gets what the judge errs to give it: with seven such of Banking77's 77, 800 calls
+    and a judge right 90 %, 76.1 % of the other labels' test rows were right, and 78.1 % where the
+    seven were not asked for (one seed).
 
     Attributes:
         rows: rows found, in the order of rounds and of question keys, shape (n_found,).

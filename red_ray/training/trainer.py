@@ -130,6 +130,9 @@ class Trainer:
         """The rows of the job, those that the judge found, and names where it found none."""
         rows = np.arange(len(labels))
         if bootstrap is None:
+            missing = set(self._names) - set(self._job.labels)
+            if missing:
+                raise DataError(f"{len(missing)} labels have no row, and no judge finds them any")
             return FirstRows(rows, labels, self._job.n_seed)
         rows = np.concatenate([rows, bootstrap.rows])
         labels = np.concatenate([labels, bootstrap.labels])

@@ -150,6 +150,11 @@ def test_too_few_answers_to_begin_with_are_told_in_one_line(corpus):
         asyncio.run(train(cold_job(corpus), validator))
 
 
+def test_without_a_judge_nothing_can_begin(corpus):
+    with pytest.raises(DataError, match="8 labels have no row, and no judge finds them any"):
+        asyncio.run(train(cold_job(corpus)))
+
+
 def test_a_failure_says_nothing_about_a_text_the_first_time(corpus):
     failed: set[str] = set()
     say = truth(corpus)
