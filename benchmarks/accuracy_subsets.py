@@ -22,8 +22,8 @@ from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
 from red_ray.experts.host import training_rows
 from red_ray.experts.logistic import SetFitExpert
 from red_ray.model import RedModel
+from red_ray.training.job import readable
 from red_ray.training.router_host import RouterHost, Scores
-from red_ray.training.trainer import readable
 
 NONE = np.zeros(0, dtype=np.int64)
 

@@ -27,6 +27,7 @@ VARIANTS: dict[str, dict[str, object]] = {
     "choose, margin": {"judge": JUDGE},
     "verify, margin": {"judge": JUDGE | {"question": "verify"}},
     "choose, random": {"judge": JUDGE, "loop": {"acquisition": "random"}},
+    "choose, margin, confused pairs first": {"judge": JUDGE, "loop": {"pairs_first": True}},
     "choose, entropy": {"judge": JUDGE, "loop": {"acquisition": "entropy"}},
 }
 

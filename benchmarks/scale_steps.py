@@ -26,6 +26,7 @@ from red_ray.experts import ExpertHost, ExpertSpec, ExpertStack, FitRows
 from red_ray.judges.base import question_key
 from red_ray.model import RedModel
 from red_ray.training import LocalFleet, Trained, Trainer, TrainingJob
+from red_ray.training.asking import Asking
 from red_ray.training.ensemble import Ensemble
 from red_ray.training.loop import ActiveLoop
 from red_ray.training.router_host import RouterHost, Scores
@@ -154,7 +155,9 @@ async def _train(
     tell("iteration")
     known = dict(zip(pool[0], (labels.names[label] for label in pool[2]), strict=True))
     known |= dict(zip(job.texts, job.labels, strict=True))  # some are planted among the others
-    loop = ActiveLoop(job, trainer.ensemble, Truth(known), clock=process_time)
+    loop = ActiveLoop(
+        job, trainer.ensemble, Asking(Truth(known), clock=process_time), clock=process_time
+    )
     took = [e.iteration async for e in loop.run() if e.iteration is not None]
     fleet.close()
     (one,) = took

@@ -253,6 +253,9 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
         "files": dict(files),
         "seal": UNSEALED,
     }
+    # Keys of their own: bundles that need none of them keep their ids.
+    manifest |= {} if model.labelled_by == "user" else {"labelled_by": model.labelled_by}
+    manifest |= {"unseen": list(model.unseen)} if model.unseen else {}
     path = folder / MANIFEST
     text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     path.write_text(_sealed(text, UNSEALED, _seal(text, UNSEALED)), encoding="utf-8")
@@ -376,6 +379,8 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         tuned=_read_tuned(folder / TUNED) if TUNED in files else None,
         bundle_id=_bundle_id(files),
         promise=_read_promise(manifest["promise"]),
+        labelled_by=manifest.get("labelled_by", "user"),  # before a judge could: the user
+        unseen=tuple(manifest.get("unseen", ())),
     )
 
 
@@ -436,6 +441,7 @@ def _read_calibration(folder: Path) -> CalibrationRows:
 def _promise_to_json(promise: Promise) -> dict[str, Any]:
     """Without what says nothing: a bundle of before there was that keeps its id."""
     unsaid = [name for name in ("stale", "uncovered") if not getattr(promise, name)]
+    unsaid += ["labelled_by"] if promise.labelled_by == "user" else []
     return {name: value for name, value in asdict(promise).items() if name not in unsaid}
 
 

@@ -27,6 +27,9 @@ ROWS, CROSS_FITTED = "rows", "cross_fitted"
 N_SHOWN = 3
 """Labels that a line names before it counts the rest."""
 
+JUDGED = {"judge": "by the judge's labels", "user and judge": "by your and the judge's labels"}
+"""What is said of figures whose rows the user did not label all."""
+
 WORDS = {ROWS: "guarantee", CROSS_FITTED: "estimate"}
 """What a promise is called, by the rows that it was counted on."""
 
@@ -64,6 +67,7 @@ def with_goal(
         none_default=model.config.router.none_threshold,
         source=CROSS_FITTED if known is None else ROWS,
         data_hash="" if known is None else known.data_hash,
+        labelled_by=model.labelled_by if known is None else "user",
     )
     if lacking is None:
         lacking = model.promise.uncovered if model.promise is not None else ()

@@ -200,7 +200,12 @@ class JudgeConfig(_Frozen):
 
 
 class LoopConfig(_Frozen):
-    """When the loop asks, and when it stops."""
+    """When the loop asks, and when it stops.
+
+    `pairs_first` prefers texts whose two best labels are a pair that cross-fitted rows confuse.
+    `first_examples`: without labelled rows the judge is asked for so many of each label before the
+    loop begins; their rounds do not count as its iterations.
+    """
 
     stop_mode: Literal["informative_only", "informative_then_all_predicted"] = "informative_only"
     max_iterations: int = Field(default=10, ge=1)
@@ -208,6 +213,8 @@ class LoopConfig(_Frozen):
     acquisition: Literal["margin", "entropy", "random"] = "margin"
     diversity: float = Field(default=0.5, ge=0, le=1)
     uncertainty_threshold: float = Field(default=0.1, ge=0, le=1)
+    pairs_first: bool = False
+    first_examples: int = Field(default=5, ge=2)
     all_predicted_iterations: int = Field(default=3, ge=1)
     recalibrate_every: int = Field(default=3, ge=1)
     plateau_patience: int = Field(default=2, ge=1)

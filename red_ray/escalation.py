@@ -258,7 +258,7 @@ def judge_of(config: RunConfig, model: RedModel, truth: HiddenLabels | None) -> 
     if config.judge.spec == "neighbours":
         from red_ray.judges.votes import lexical_votes  # late: scikit-learn costs a second
 
-        n_seed = model.n_seed
+        n_seed = model.n_seed or len(model.example_texts)  # else a judge's: there are no others
         names = [model.labels[label] for label in model.example_labels[:n_seed]]
         votes = lexical_votes(model.example_texts[:n_seed], names)
     hidden = truth.of if truth is not None else None

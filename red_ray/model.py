@@ -31,7 +31,7 @@ from red_ray.encoding import (
 )
 from red_ray.errors import EncoderError
 from red_ray.experts import Expert, ExpertStack
-from red_ray.types import Alternative, Decision
+from red_ray.types import Alternative, Decision, LabelledBy
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
@@ -84,12 +84,15 @@ class RedModel:
         gate: the flat model over all labels, or None where the configuration has none.
         router: turns evidence into a distribution.
         risk: how doubtful an answer is, or None where the confidence in it says that best.
-        calibration: the user's training rows, by models that had not seen them.
+        calibration: training rows, by models that had not seen them: the user's, or where there
+            are too few of those the first that a judge labelled.
         promise: where the thresholds come from; None without a goal.
         example_texts: the labelled texts it ended with.
         example_vectors: their embeddings, shape (n_examples, dim).
         example_labels: their labels, shape (n_examples,).
         n_seed: how many of them, the first ones, were labelled by the user and not by a judge.
+        labelled_by: who labelled the rows of `calibration`.
+        unseen: labels that have no example but their name.
         space: the lexical space, or None without lexical evidence.
         encoder_spec: what made the embeddings; None where that cannot be said.
         tuned: what fine-tuning changed of that encoder for SetFit experts, None for others. A
@@ -117,6 +120,8 @@ class RedModel:
     tuned: TunedWeights | None = None
     bundle_id: str = ""
     promise: Promise | None = None
+    labelled_by: LabelledBy = "user"
+    unseen: tuple[str, ...] = ()
     encoder: TextEncoder | None = field(default=None, compare=False, repr=False)
 
     def predict(self, texts: Sequence[str], *, top_k: int = 3) -> list[Decision]:

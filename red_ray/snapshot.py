@@ -39,9 +39,10 @@ def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
         OutputError: it cannot be written.
     """
     inputs, test = snapshot.inputs, snapshot.test
-    rows: list[_Row] = [*_labelled("train", inputs.train)]
+    rows: list[_Row] = [*_labelled("train", inputs.train), *_labelled("judged", inputs.judged)]
     rows += [("pool", text, inputs.hidden.of(text)) for text in inputs.pool]
     about: dict[str, Any] = {"descriptions": dict(inputs.descriptions), "test": None}
+    about["labels"] = list(inputs.labels)
     if inputs.calibration is not None:
         rows += _labelled("calibration", inputs.calibration.rows)
         rows += [("calibration_oos", text, None) for text in inputs.calibration.out_of_scope]
@@ -95,6 +96,8 @@ def _inputs(parts: _Parts, about: dict[str, Any]) -> Inputs:
         hidden=HiddenLabels.of_texts((text, label) for text, label in pool if label is not None),
         descriptions=about["descriptions"],
         calibration=_calibration(parts),
+        labels=tuple(about.get("labels", ())),
+        judged=_rows(parts.get("judged", [])),
     )
 
 

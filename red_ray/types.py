@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 
 class Outcome(StrEnum):
@@ -15,6 +16,12 @@ class Outcome(StrEnum):
     TIMEOUT = "timeout"
     ERROR = "error"
 
+
+LabelledBy = Literal["user", "judge", "user and judge"]
+"""Who labelled the rows that say how sure a model is to be."""
+
+FIRST_EXAMPLES = "first_examples"
+"""The phase of the rounds before a loop that began without labelled rows."""
 
 HUMAN = "human"
 """Stands as the judge of a verdict that a person gave; no judge's spec reads so."""
@@ -106,14 +113,15 @@ class Iteration:
     """One round of the loop, as `iterations.jsonl` and the progress events carry it.
 
     Times are wall seconds. `log_likelihood` and `estimated_accuracy` are over the cross-fitted seed
-    rows, null in a round that did not refit the router. `n_asked`: questions about the pool that
+    rows, null in a round that did not refit the router; the accuracy also where a judge labelled
+    those rows. `n_asked`: questions about the pool that
     had an outcome, what a budget left unasked not among them. `n_gold`: planted questions that were
     answered, `n_gold_right` of them rightly. `label_precision`, the share of the labels added that
     are right, is filled in by who knows the pool's hidden labels.
     """
 
     iteration: int
-    phase: str  # informative | all_predicted
+    phase: str  # first_examples | informative | all_predicted
     n_asked: int
     n_labelled: int
     n_none: int

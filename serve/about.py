@@ -90,6 +90,7 @@ def thresholds_of(model: RedModel) -> Thresholds:
         none=thresholds.none,
         goals=dict(promise.goals),
         source="rows" if promise.source == "rows" else "cross_fitted",
+        labelled_by=promise.labelled_by,
         confidence=promise.confidence,
     )
 

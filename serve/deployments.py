@@ -173,7 +173,8 @@ async def open_actor(opening: desk.Opening) -> desk.Validator:
 
 def _opened(opening: desk.Opening) -> RayValidator:
     config, model = opening.config, opening.model
-    n_seed = model.n_seed if config.judge.spec == "neighbours" else 0
+    n_known = model.n_seed or len(model.example_texts)  # else the judge's: there are no others
+    n_seed = n_known if config.judge.spec == "neighbours" else 0
     names = tuple(model.labels[label] for label in model.example_labels[:n_seed])
     account = Account(config.judge, opening.ledger, config.seed, run=_name(opening.place))
     examples = LabelledRows(model.example_texts[:n_seed], names)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -198,6 +199,12 @@ def _gate(model: RedModel, evidence: Floats, top_k: int) -> list[list[Alternativ
     ]
 
 
+def _given_by(model: RedModel, row: int) -> Literal["user", "judge", "name"]:
+    if model.labels[model.example_labels[row]] in model.unseen:
+        return "name"
+    return "user" if row < model.n_seed else "judge"
+
+
 def _nearest(model: RedModel, similarity: Floats) -> list[NearExample]:
     # To sort all of them would take longer than everything else here.
     n_shown = min(N_EXAMPLES, len(similarity))
@@ -208,7 +215,7 @@ def _nearest(model: RedModel, similarity: Floats) -> list[NearExample]:
             text=model.example_texts[row],
             label=model.labels[model.example_labels[row]],
             similarity=float(similarity[row]),
-            given_by="user" if row < model.n_seed else "judge",
+            given_by=_given_by(model, row),
         )
         for row in rows
     ]

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, FailFast, Field, StrictBool, model_validator
 
+from red_ray.types import LabelledBy
+
 Escalate = Literal["auto", "never", "always"]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -93,12 +95,15 @@ class ExpertSaid(_Told):
 
 
 class NearExample(_Told):
-    """A labelled text that is like this one; `given_by`: who labelled it."""
+    """A labelled text that is like this one; `given_by`: who labelled it.
+
+    `name`: it is the label's own name, which has no other example.
+    """
 
     text: str
     label: str
     similarity: float
-    given_by: Literal["user", "judge"]
+    given_by: Literal["user", "judge", "name"]
 
 
 class AskedCandidate(_Told):
@@ -141,13 +146,15 @@ class Step(_Told):
 class Thresholds(_Told):
     """Where decisions change: a text is escalated from this risk on, *none* from that probability.
 
-    `goals` and `source` (`rows`: a guarantee, `cross_fitted`: an estimate) are null without a goal.
+    `goals`, `source` (`rows`: a guarantee, `cross_fitted`: an estimate) and `labelled_by` (who
+    labelled the rows that they rest on) are null without a goal.
     """
 
     escalate: float | None
     none: float
     goals: dict[str, float] | None = None
     source: Literal["rows", "cross_fitted"] | None = None
+    labelled_by: LabelledBy | None = None
     confidence: float | None = None
 
 

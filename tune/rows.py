@@ -15,7 +15,7 @@ from red_ray.data.inputs import (
     read_test,
     with_calibration,
 )
-from red_ray.training.trainer import readable
+from red_ray.training.job import readable
 from tune.space import Setting, SweepConfig, base_config
 from tune.trial import job_of
 

@@ -173,7 +173,8 @@ def _train_and_score(
     _tell_of_disputes(output, run)
     if card is None:
         judge = run.read_json("details.json").get("judge")
-        result = {"estimate": asdict(done.trained.estimate), "judge": judge}
+        by = done.trained.model.labelled_by
+        result = {"estimate": asdict(done.trained.estimate), "labelled_by": by, "judge": judge}
     else:
         result = card
     return {"run": run.name, "bundle": bundle_id, **result}, fault
@@ -298,10 +299,7 @@ def check_nobody_asks(config: RunConfig, out: Place) -> None:
 def _job(config: RunConfig, inputs: Inputs) -> TrainingJob:
     from red_ray.training import TrainingJob
 
-    # Without a judge nobody asks about the pool, and encoding it would be for nothing.
-    pool = inputs.pool if config.judge.spec else ()
-    rows = inputs.train
-    return TrainingJob(rows.texts, rows.labels, pool, dict(inputs.descriptions), config)
+    return TrainingJob.of(config, inputs, pool=bool(config.judge.spec))
 
 
 def _provenance(trained: Trained, *, total_s: float) -> dict[str, Any]:
@@ -319,6 +317,8 @@ def _provenance(trained: Trained, *, total_s: float) -> dict[str, Any]:
 def _warn_of_loss(output: Output, trained: Trained) -> None:
     """Say so where the judge's rows made the model worse on the rows that the user labelled."""
     first, last = trained.first_estimate, trained.estimate
+    if trained.model.labelled_by != "user":  # there is no row to say so by
+        return
     if not trained.iterations or last.log_likelihood >= first.log_likelihood:
         return
     figures = [(f"{one.log_likelihood:.3f}", f"{one.accuracy:.1%}") for one in (first, last)]
@@ -383,7 +383,7 @@ def _after_the_loop(
     if done.judge is None:
         return {}
     path, disputes = run.path / "disputed.csv", done.trained.disputes
-    texts = (*inputs.train.texts, *inputs.pool)
+    texts = (*inputs.train.texts, *inputs.judged.texts, *inputs.pool)
     with closing(Ledger(ledger_of(config, run))) as ledger:
         bill = ledger.requests_of(run.run_id)
         n_disputed = write_disputes(path, disputes, ledger, texts=texts)

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from red_ray.calibration import WORDS
+from red_ray.calibration import JUDGED, WORDS
 from red_ray.cli.console import Output
 
 Card = Mapping[str, Any]
@@ -32,11 +32,7 @@ def show_run(output: Output, run: Path | str, result: Card) -> None:
     if "accuracy" in result:
         _scorecard(output.out, result)
     else:
-        estimate = result["estimate"]
-        output.out.print(
-            f"estimated accuracy {estimate['accuracy']:.1%} (cross-fitted training rows; give "
-            "--test for a scorecard)"
-        )
+        output.out.print(_estimated(result))
         if result.get("judge"):
             output.out.print(_grid(_judge(result["judge"])))
     output.out.print(
@@ -47,12 +43,30 @@ def show_run(output: Output, run: Path | str, result: Card) -> None:
     )
 
 
+def _estimated(result: Card) -> str:
+    accuracy, by = result["estimate"]["accuracy"], result.get("labelled_by", "user")
+    if by == "user":
+        told = f"estimated accuracy {accuracy:.1%} (cross-fitted training rows; give --test for a "
+        return f"{told}scorecard)"
+    return (
+        f"agrees with {accuracy:.1%} of the labels of its hardest rows, {JUDGED[by]}: no estimate "
+        "of accuracy (give --test for a scorecard)"
+    )
+
+
+def _kind(router: Card) -> str:
+    """What its promise is called, and by whose labels."""
+    by = JUDGED.get(router.get("labelled_by", "user"))
+    return WORDS[router["source"]] + (f" {by}" if by else "")
+
+
 def _scorecard(console: Console, card: Card) -> None:
     _accuracy(console, card)
     calibration = card["calibration"]
     facts = [
         ("macro F1", _rate(card, "macro_f1")),
         ("calibration error (ECE)", _rate(calibration, "ece")),
+        *_judged(calibration),
         ("answered with a label", _rate(card, "answered_share")),
         ("accuracy where answered", _rate(card, "accuracy_decided")),
     ]
@@ -67,6 +81,11 @@ def _scorecard(console: Console, card: Card) -> None:
     parts = ", ".join(f"{words} {timing.get(key, 0.0):.1f}" for key, words in STAGES.items())
     facts.append(("seconds", f"{timing.get('total', 0.0):.1f} in all: {parts}"))
     console.print(_grid(facts))
+
+
+def _judged(calibration: Card) -> list[tuple[str, str]]:
+    by = JUDGED.get(calibration.get("labelled_by", "user"))
+    return [("how sure to be was fitted", by)] if by else []
 
 
 def _grid(facts: list[tuple[str, str]]) -> Table:
@@ -86,6 +105,8 @@ def _accuracy(console: Console, card: Card) -> None:
         "[bold]red_ray[/]", f"[bold]{card['accuracy']:.1%}[/]", _interval(card, "accuracy")
     )
     for name, words in RIVALS.items():
+        if card["baselines"][name] is None:  # nobody but the judge labelled a row
+            continue
         style = "dim" if name in ("oracle_routed", "majority") else ""
         values = card["baselines"]
         table.add_row(words, f"{values[name]:.1%}", _interval(values, name), style=style)
@@ -102,7 +123,7 @@ def _none(none: Card) -> list[tuple[str, str]]:
 
 
 def _router(router: Card) -> list[tuple[str, str]]:
-    kind = WORDS[router["source"]]
+    kind = _kind(router)
     goals = ", ".join(f"{name} {share:g}" for name, share in router["goals"].items())
     return [
         (f"goal ({kind}, confidence {router['confidence']:g})", goals),

@@ -43,8 +43,7 @@ def show_plan(output: Output, config: RunConfig, inputs: Inputs, out: Place) -> 
             "--dry-run says what a judge would be asked and cost; give it --judge and --pool"
         )
     price, judge, count = price_of(config.judge), _judge(config, inputs), open_tokenizer(config)
-    rows = inputs.train
-    job = TrainingJob(rows.texts, rows.labels, inputs.pool, dict(inputs.descriptions), config)
+    job = TrainingJob.of(config, inputs)
     asked = asyncio.run(_first_round(output, job, judge))
     plan = make_plan(
         job,

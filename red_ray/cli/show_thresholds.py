@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from red_ray.calibration import ROWS, WORDS, stale_line
+from red_ray.calibration import JUDGED, ROWS, WORDS, stale_line
 from red_ray.cli.console import Output
 from red_ray.core.thresholds import CATCH, ESCALATE, FALSE_ALARM, NONE_RECALL, PRECISION, CurvePoint
 from red_ray.model import RedModel
@@ -39,9 +39,10 @@ def show_thresholds(output: Output, run: str, model: RedModel) -> None:
     if promise.n_out_of_scope:
         rows += f", and {promise.n_out_of_scope:,} that fit no label"
     kind = "calibration" if promise.source == ROWS else "cross-fitted training"
+    by = f" {JUDGED[promise.labelled_by]}" if promise.labelled_by in JUDGED else ""
     print_ = output.out.print
     print_(
-        f"[bold]{WORDS[promise.source]}[/] from {rows} ({kind} rows), each with confidence "
+        f"[bold]{WORDS[promise.source]}[/] from {rows} ({kind} rows{by}), each with confidence "
         f"{promise.confidence:g}:",
         highlight=False,
         soft_wrap=True,

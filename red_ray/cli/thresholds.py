@@ -84,12 +84,17 @@ def _read(
     own = rows.inputs.calibration
     again = frozenset(map(text_key, own.rows.texts + own.out_of_scope)) if own else frozenset()
     seen = (folder.seen() - again) | folder.tested() | frozenset(map(text_key, tested))
-    labels = frozenset(rows.inputs.train.labels)
+    labels = rows.inputs.label_set
     known, lines = read_calibration(
         config, seen, labels, calibration=calibration, out_of_scope=out_of_scope
     )
     notes(output, lines)
     return known
+
+
+def _n_counted(model: RedModel) -> int:
+    """Training rows on which a goal is counted, at most."""
+    return model.n_seed if model.labelled_by == "user" else len(model.calibration.right)
 
 
 def _derive(
@@ -108,7 +113,7 @@ def _derive(
     goal, confidence = config.router.goal, config.router.confidence
     if goal is None:
         raise ConfigError("a goal states at least one share")
-    check_goal(goal, confidence, known, n_train=model.n_seed)
+    check_goal(goal, confidence, known, n_train=_n_counted(model))
     encoder = model.open_encoder()
     model = with_goal(model, goal, confidence, known, lambda: encoder)
     # All marks before the bundle: whatever ends this in between, no test row has set a threshold.

@@ -25,20 +25,26 @@ from red_ray.cli.options import (
     goal_of,
     resolve,
 )
+from red_ray.cli.reading import read_rows
 from red_ray.cli.running import check_ledger, listen_to_people, run_training
 from red_ray.cli.show import show_run
 from red_ray.cli.show_plan import show_plan
 from red_ray.data.holdout import hold_out
-from red_ray.data.inputs import read_inputs, read_test, with_calibration
+from red_ray.data.inputs import read_test, with_calibration
 from red_ray.errors import ConfigError
 from red_ray.working_copy import at_place
 
 
 def train(
-    train_file: Annotated[
-        Path, typer.Option("--train", help="Labelled rows: csv, tsv, jsonl, parquet or xlsx.")
-    ],
     out: OutPath,
+    train_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--train",
+            help="Labelled rows: csv, tsv, jsonl, parquet or xlsx. Without them the judge finds "
+            "the first examples of the labels in --descriptions.",
+        ),
+    ] = None,
     pool: Annotated[
         Path | None, typer.Option(help="Unlabelled rows; labels in it are hidden from the model.")
     ] = None,
@@ -51,7 +57,17 @@ def train(
     calibration_oos: CalibrationOos = None,
     goal: Goals = None,
     descriptions: Annotated[
-        Path | None, typer.Option(help="Table of labels and a column `description`.")
+        Path | None,
+        typer.Option(
+            help="Table of labels and a column `description`; without --train the labels."
+        ),
+    ] = None,
+    warm_start: Annotated[
+        str | None,
+        typer.Option(
+            help="A run or a bundle whose examples join the training rows, where labels agree.",
+            metavar="RUN",
+        ),
     ] = None,
     judge: Judge = None,
     mode: Annotated[
@@ -92,12 +108,12 @@ def train(
                 "--calibration-oos goes with rows that fit a label: give --calibration"
             )
         check_ledger(settings, out)
-        inputs = read_inputs(settings, train_file, pool, descriptions)
+        inputs = read_rows(settings, train_file, pool, descriptions, warm_start)
         with at_place(out) as place:
             inputs = listen_to_people(settings, inputs, place)
             if settings.judge.spec and not inputs.pool and not dry_run:
                 output.note("no pool: the judge has nothing to be asked about")
-            labels = frozenset(inputs.train.labels)
+            labels = inputs.label_set
             rows = (
                 read_test(settings, inputs.seen_keys, labels, test=test, out_of_scope=oos)
                 if test
@@ -112,7 +128,7 @@ def train(
                     settings.router.goal,
                     settings.router.confidence,
                     inputs.calibration,
-                    n_train=len(inputs.train),
+                    n_train=len(inputs.train) or None,
                 )
             if dry_run:
                 show_plan(output, settings, inputs, place)

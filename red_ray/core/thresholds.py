@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from scipy.special import bdtr, bdtrc, betaincinv
 
 from red_ray.errors import GoalError
+from red_ray.types import LabelledBy
 
 Doubles = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -111,6 +112,7 @@ class Promise:
         stale: why the rows do not cover the promise any more, since labels were changed; empty
             where they do.
         uncovered: labels that came by such a change, and of which no row is.
+        labelled_by: who labelled the rows; what rests on a judge's labels errs where it erred.
     """
 
     thresholds: Thresholds
@@ -124,6 +126,7 @@ class Promise:
     n_out_of_scope: int
     stale: str = ""
     uncovered: tuple[str, ...] = ()
+    labelled_by: LabelledBy = "user"
 
 
 def promise(
@@ -134,6 +137,7 @@ def promise(
     none_default: float,
     source: str,
     data_hash: str = "",
+    labelled_by: LabelledBy = "user",
 ) -> Promise:
     """Derive thresholds and keep where they come from; arguments and errors as of `derive`."""
     thresholds = derive(rows, goals, confidence, none_default)
@@ -147,6 +151,7 @@ def promise(
         n_rows=len(rows.none),
         n_errors=int(rows.wrong(thresholds.none).sum()),
         n_out_of_scope=len(rows.none_out_of_scope),
+        labelled_by=labelled_by,
     )
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.data.prepare import check_trainable
 from red_ray.data.splits import assert_disjoint, stratified_split
+from red_ray.errors import DataError
 
 
 def hold_out(inputs: Inputs, fraction: float, seed: int) -> tuple[Inputs, TestRows]:
@@ -23,6 +24,8 @@ def hold_out(inputs: Inputs, fraction: float, seed: int) -> tuple[Inputs, TestRo
         ConfigError: `fraction` is out of range.
         DataError: too few rows are left to train on.
     """
+    if not len(inputs.train):
+        raise DataError("--test-fraction holds training rows back, and there are none: give --test")
     rng = np.random.default_rng([seed, 4])
     rest, held = stratified_split(inputs.train.labels, fraction, rng)
     train, test = inputs.train.take(rest), inputs.train.take(held)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from red_ray.data.prepare import (
 from red_ray.data.splits import sample_per_class, without_leaks
 from red_ray.data.tables import Table, read_table
 from red_ray.errors import DataError
+
+NO_ROWS = LabelledRows((), ())
 
 N_SHOWN = 3
 """Labels that a line names before it counts the rest."""
@@ -85,6 +87,8 @@ class Inputs:
         descriptions: of labels, by name.
         notes: one line for each thing that a user should know.
         calibration: rows that set thresholds and nothing else, or None.
+        labels: names of labels that need no row: the judge finds their first examples.
+        judged: more rows to train on, that a judge labelled for an earlier run.
     """
 
     train: LabelledRows
@@ -93,11 +97,23 @@ class Inputs:
     descriptions: Mapping[str, str] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     calibration: KnownRows | None = None
+    labels: tuple[str, ...] = ()
+    judged: LabelledRows = NO_ROWS
+
+    @property
+    def label_set(self) -> frozenset[str]:
+        """All labels that the run has."""
+        return frozenset({*self.train.labels, *self.judged.labels, *self.labels})
+
+    @property
+    def unseen(self) -> tuple[str, ...]:
+        """Labels without a row, sorted."""
+        return tuple(sorted(self.label_set - {*self.train.labels, *self.judged.labels}))
 
     @property
     def seen_keys(self) -> frozenset[str]:
         """Keys of all texts that have a say in the model: no test row may be among them."""
-        texts = (*self.train.texts, *self.pool)
+        texts = (*self.train.texts, *self.judged.texts, *self.pool)
         if self.calibration is not None:
             texts += (*self.calibration.rows.texts, *self.calibration.out_of_scope)
         return frozenset(text_key(text) for text in texts)
@@ -135,6 +151,32 @@ def read_inputs(
     inputs = draw_samples(config, Inputs(rows, texts, hidden, described))
     check_trainable(inputs.train)
     return replace(inputs, notes=(*notes, *_weak(inputs.train)))
+
+
+def read_cold(config: RunConfig, descriptions: Path | None, pool: Path | None) -> Inputs:
+    """Read the labels of a run that begins without labelled rows, and its pool.
+
+    Args:
+        config: columns and longest text.
+        descriptions: table with the label column and, if it has one, a column `description`; None
+            for a run whose labels come from elsewhere.
+        pool: table of texts; a label column in it is hidden from the model.
+
+    Raises:
+        DataError: a file cannot be used.
+    """
+    labels: tuple[str, ...] = ()
+    described: dict[str, str] = {}
+    if descriptions is not None:
+        labels, described = _read_labels(config, descriptions)
+    notes: list[str] = []
+    texts: tuple[str, ...] = ()
+    hidden = HiddenLabels({})
+    if pool is not None:
+        table = _read(config, pool, labels=False)
+        texts, hidden, counts = clean_pool(table, max_chars=config.max_chars, known=frozenset())
+        notes += _lines("pool", counts)
+    return Inputs(LabelledRows((), ()), texts, hidden, described, tuple(notes), labels=labels)
 
 
 def draw_samples(config: RunConfig, inputs: Inputs) -> Inputs:
@@ -198,7 +240,7 @@ def with_calibration(
 
     One that is a test row is dropped: a test row sets no threshold.
     """
-    labels = frozenset(inputs.train.labels)
+    labels = inputs.label_set
     seen = inputs.seen_keys | (test.keys if test is not None else frozenset())
     known, notes = read_calibration(
         config, seen, labels, calibration=calibration, out_of_scope=out_of_scope
@@ -243,7 +285,7 @@ def read_test(
         words = "row carries a label" if n_rows == 1 else "rows carry labels"
         count = "counts as an error" if n_rows == 1 else "count as errors"
         notes.append(
-            f"{name}: {n_rows} {words} without a training row, and {count}: {_some(unknown)}"
+            f"{name}: {n_rows} {words} without a training row, and {count}: {some_of(unknown)}"
         )
     if out_of_scope is None:
         return TestRows(rows, (), n_dropped, tuple(notes))
@@ -279,7 +321,7 @@ def _weak(rows: LabelledRows) -> list[str]:
         return []
     one = len(weak) == 1
     words = "label has a single row and stays" if one else "labels have a single row and stay"
-    return [f"train: {len(weak)} {words} weak: {_some(weak)}"]
+    return [f"train: {len(weak)} {words} weak: {some_of(weak)}"]
 
 
 def _read_descriptions(config: RunConfig, path: Path) -> dict[str, str]:
@@ -288,11 +330,28 @@ def _read_descriptions(config: RunConfig, path: Path) -> dict[str, str]:
     return {label.strip(): text for label, text in pairs if label and text}
 
 
+def _read_labels(config: RunConfig, path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
+    """The labels of a table, sorted, and the descriptions of those that have one."""
+    table = read_table(
+        path,
+        text_column=config.label_column,
+        label_column="description",
+        label_required=False,
+    )
+    told = table.labels or ("",) * len(table.texts)
+    pairs = [((label or "").strip(), text) for label, text in zip(table.texts, told, strict=True)]
+    labels = tuple(sorted({label for label, _ in pairs if label}))
+    if len(labels) < 2:
+        raise DataError(f"{str(path)!r} names {len(labels)} labels; give at least two")
+    return labels, {label: text for label, text in pairs if label and text}
+
+
 def _lines(where: str, counts: DropCounts) -> list[str]:
     return [f"{where}: {line}" for line in counts.lines()]
 
 
-def _some(labels: list[str] | tuple[str, ...]) -> str:
+def some_of(labels: Sequence[str]) -> str:
+    """Some names, and how many more there are."""
     shown = ", ".join(labels[:N_SHOWN])
     more = len(labels) - N_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown

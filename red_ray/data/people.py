@@ -21,7 +21,7 @@ def of_this_run(
         inputs: rows of the files.
         said: texts and labels, None where none fits.
     """
-    keys, labels = inputs.seen_keys, frozenset(inputs.train.labels)
+    keys, labels = inputs.seen_keys, inputs.label_set
     return ((text, word) for text, word in said if word in labels or text_key(text) in keys)
 
 
@@ -41,6 +41,7 @@ def with_people(inputs: Inputs, said: Iterable[tuple[str, str | None]]) -> Input
     by_key = {text_key(text): (text, label) for text, label in said}
     if not by_key:
         return inputs
+    said_of = set(by_key)
     rows = dict(zip(inputs.train.texts, inputs.train.labels, strict=True))
     kept: dict[str, str] = {}
     n_changed = 0
@@ -52,6 +53,12 @@ def with_people(inputs: Inputs, said: Iterable[tuple[str, str | None]]) -> Input
     pool = tuple(text for text in inputs.pool if text_key(text) not in by_key)
     more = {text: label for _, (text, label) in sorted(by_key.items()) if label is not None}
     train = LabelledRows((*kept, *more), (*kept.values(), *more.values()))
-    check_trainable(train)
+    judged = inputs.judged
+    outranked = {text_key(text) for text in judged.texts} & said_of
+    judged = judged.take(
+        at for at, text in enumerate(judged.texts) if text_key(text) not in outranked
+    )
+    if not inputs.labels:
+        check_trainable(train)
     note = f"people: {n_changed} training rows changed, {len(more)} more labelled"
-    return replace(inputs, train=train, pool=pool, notes=(*inputs.notes, note))
+    return replace(inputs, train=train, judged=judged, pool=pool, notes=(*inputs.notes, note))

@@ -28,6 +28,9 @@ def flat(model: RedModel, vectors: Floats, *, seed_rows_only: bool = False) -> I
         model: whose rows to learn from.
         vectors: embeddings of the texts, shape (n_texts, dim).
         seed_rows_only: learn from the rows that the user labelled alone.
+
+    Raises:
+        ValueError: they have fewer than two labels.
     """
     vectors = model.plain_vectors(vectors)
     n_rows = model.n_seed if seed_rows_only else len(model.example_labels)

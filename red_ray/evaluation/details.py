@@ -14,6 +14,7 @@ from red_ray.core.metrics import reliability_bins
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel, expert_name
 from red_ray.training import Trained
+from red_ray.types import FIRST_EXAMPLES
 
 Json = dict[str, Any]
 
@@ -32,6 +33,8 @@ def run_details(trained: Trained, judge_spec: str | None) -> Json:
         "strategy": trained.strategy,
         "n_seed": model.n_seed,
         "n_train": len(model.example_labels),
+        "labelled_by": model.labelled_by,
+        "unseen": list(model.unseen),
         "learning_curve": _learning_curve(trained),
         "thresholds": threshold_details(model),
     }
@@ -53,12 +56,17 @@ def test_details(model: RedModel, rows: Predictions) -> Json:
 
 
 def _learning_curve(trained: Trained) -> list[Json]:
-    iterations = trained.iterations
-    n_requests = np.cumsum([one.n_requests + one.n_cached for one in iterations])
+    iterations = [one for one in trained.iterations if one.phase != FIRST_EXAMPLES]
+    before = [one for one in trained.iterations if one.phase == FIRST_EXAMPLES]
+    n_before = sum(one.n_requests + one.n_cached for one in before)
+    n_requests = n_before + np.cumsum([one.n_requests + one.n_cached for one in iterations])
+    # How often a model agrees with a judge says nothing of how good it is.
+    by_user = trained.model.labelled_by == "user"
+    accuracy = trained.first_estimate.accuracy if by_user else None
     start = {
-        "n_train": trained.model.n_seed,
-        "n_requests": 0,
-        "estimated_accuracy": trained.first_estimate.accuracy,
+        "n_train": trained.n_first,
+        "n_requests": n_before,
+        "estimated_accuracy": accuracy,
     }
     return [start] + [
         {

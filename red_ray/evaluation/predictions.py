@@ -27,7 +27,8 @@ class Predictions:
         proba: over labels, given that one fits, shape (n_rows, n_labels), rows sum to 1.
         label_risk: probability that the best label is wrong, shape (n_rows,).
         none: probability that no label fits, shape (n_rows,).
-        rivals: the baselines' labels by name, each (n_rows,).
+        rivals: the baselines' labels by name, each (n_rows,); of the user's rows none where these
+            have fewer than two labels.
         none_out_of_scope: probability of *none* for out-of-scope rows, shape (n_oos,).
         encode_s: wall seconds of encoding.
         score_s: wall seconds of evidence and router.
@@ -69,8 +70,9 @@ def predict_rows(
     rivals |= {
         "majority": baselines.majority(model, n),
         "flat": baselines.flat(model, vectors[:n]),
-        "flat_seed_rows": baselines.flat(model, vectors[:n], seed_rows_only=True),
     }
+    if len(set(model.example_labels[: model.n_seed].tolist())) > 1:
+        rivals["flat_seed_rows"] = baselines.flat(model, vectors[:n], seed_rows_only=True)
     return Predictions(
         texts=tuple(texts),
         true=true,

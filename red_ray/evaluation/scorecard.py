@@ -131,7 +131,9 @@ def _decided(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> 
 def _baselines(rows: Predictions) -> Json:
     figures: Json = {}
     for name in ("majority", "flat", "flat_seed_rows", "experts_only", "oracle_routed"):
-        figures |= _share(name, rows.rivals[name] == rows.true)
+        rival = rows.rivals.get(name)
+        none: Json = {name: None, f"{name}_ci": None}
+        figures |= none if rival is None else _share(name, rival == rows.true)
     return figures
 
 
@@ -151,6 +153,7 @@ def _router(model: RedModel, rows: Predictions, correct: NDArray[np.bool_]) -> J
     escalated = _escalated(model, rows)
     return {
         "source": promise.source,
+        "labelled_by": promise.labelled_by,
         "confidence": promise.confidence,
         "goals": dict(promise.goals),
         "threshold": promise.thresholds.escalate,
@@ -170,6 +173,7 @@ def _calibration(model: RedModel, rows: Predictions, correct: NDArray[np.bool_])
     known = rows.true >= 0
     return {
         "source": CROSS_FITTED if model.promise is None else model.promise.source,
+        "labelled_by": model.labelled_by if model.promise is None else model.promise.labelled_by,
         **_resampled(
             "ece",
             lambda draw: expected_calibration_error(confidence[draw], correct[draw]),

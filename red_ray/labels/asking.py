@@ -15,7 +15,7 @@ from red_ray.encoding import plain_part
 from red_ray.errors import DataError, JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.model import RedModel, TextEncoder
-from red_ray.training.trainer import readable
+from red_ray.training.job import readable
 from red_ray.types import Candidate, Outcome, Question, Verdict
 
 Floats = NDArray[np.float32]

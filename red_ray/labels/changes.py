@@ -30,7 +30,7 @@ from red_ray.labels.placing import (
 from red_ray.labels.refit import Change, Known, refitted
 from red_ray.model import RedModel, TextEncoder
 from red_ray.training.crossfit import Crossfit, Refused
-from red_ray.training.trainer import readable
+from red_ray.training.job import readable
 
 Ints = NDArray[np.int64]
 

@@ -122,8 +122,9 @@ def measure(
 
 
 def _by_row(model: RedModel, folds: Ints) -> dict[int, bool]:
-    """Of the user's rows that were held back, whether the model without them was right."""
-    rows = np.flatnonzero(folds[: model.n_seed] >= 0)
+    """Of the trusted rows that were held back, whether the model without them was right."""
+    n_trusted = model.n_seed if model.labelled_by == "user" else len(folds)
+    rows = np.flatnonzero(folds[:n_trusted] >= 0)
     if len(rows) != len(model.calibration.right):  # cross-fitted otherwise: by an older version
         return {}
     return {int(row): bool(right) for row, right in zip(rows, model.calibration.right, strict=True)}

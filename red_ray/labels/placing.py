@@ -11,7 +11,7 @@ from red_ray.core.partition import label_embeddings, partition
 from red_ray.encoding import plain_part
 from red_ray.labels.draft import Draft
 from red_ray.model import TextEncoder
-from red_ray.training.trainer import readable
+from red_ray.training.job import readable
 
 Floats = NDArray[np.float32]
 

@@ -183,7 +183,9 @@ def refitted(
     rows = draft.rows
     host.load(rows.vectors, rows.texts, draft.subsets, before.space)
     everyone = np.arange(len(rows.texts))
-    estimate = host.calibrate(everyone, rows.labels, fits.folds, rows.n_seed, fits.scores)
+    is_judged = before.labelled_by != "user"
+    n_trusted = len(rows.texts) if is_judged else rows.n_seed
+    estimate = host.calibrate(everyone, rows.labels, fits.folds, n_trusted, fits.scores, is_judged)
     parts = host.export()
     model = replace(
         before,
@@ -200,6 +202,7 @@ def refitted(
         example_vectors=rows.vectors,
         example_labels=rows.labels,
         n_seed=rows.n_seed,
+        unseen=tuple(name for name in before.unseen if name in draft.labels),
         bundle_id="",
         promise=None,
         encoder=encoder,
@@ -250,7 +253,7 @@ class _Fits:
         self._positions = positions
         labels, n_labels = before.example_labels, len(before.labels)
         self.old_folds = (
-            draw_folds(before.config, labels, before.n_seed, n_labels)
+            draw_folds(before.config, labels, before.n_seed or len(labels), n_labels)
             if crossfit is None
             else crossfit.folds
         )

@@ -56,27 +56,27 @@ class Crossfit:
     encoders: tuple[TunedWeights, ...] = ()
 
 
-def draw_folds(config: RunConfig, labels: Ints, n_seed: int, n_labels: int) -> Ints:
+def draw_folds(config: RunConfig, labels: Ints, n_first: int, n_labels: int) -> Ints:
     """The fold of each labelled row, -1 for one that is never held back, shape (n_rows,).
 
     Args:
         config: seed and number of folds.
         labels: of the rows, the user's first, shape (n_rows,).
-        n_seed: how many are the user's.
+        n_first: how many are the user's; all of them where a judge labelled the first ones.
         n_labels: how many labels there are.
     """
     rng = np.random.default_rng([config.seed, 2])
     folds = stratified_folds(labels, config.router.folds, rng)
-    seed = held_seed_rows(config, n_seed, n_labels)
-    judged = np.arange(len(labels) - n_seed) < max(int(seed.sum()), MIN_HELD_ROWS)
-    folds[~np.concatenate([seed, judged])] = -1
+    first = held_first_rows(config, n_first, n_labels)
+    judged = np.arange(len(labels) - n_first) < max(int(first.sum()), MIN_HELD_ROWS)
+    folds[~np.concatenate([first, judged])] = -1
     return folds
 
 
-def held_seed_rows(config: RunConfig, n_seed: int, n_labels: int) -> Bools:
-    """Which rows of the user are ever held back: always the same, so that estimates compare."""
+def held_first_rows(config: RunConfig, n_first: int, n_labels: int) -> Bools:
+    """Which of the first rows are ever held back: always the same, so that estimates compare."""
     most = min(HELD_ROWS, max(MIN_HELD_ROWS, HELD_CELLS // n_labels))
     rng = np.random.default_rng([config.seed, 9])
-    held = np.zeros(n_seed, dtype=bool)
-    held[rng.permutation(n_seed)[:most]] = True
+    held = np.zeros(n_first, dtype=bool)
+    held[rng.permutation(n_first)[:most]] = True
     return held

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
@@ -13,14 +14,46 @@ from red_ray.config import RunConfig
 from red_ray.core.noise import draw_noise
 from red_ray.core.partition import Subsets
 from red_ray.experts import FitRows
-from red_ray.training.crossfit import Crossfit, Refused, draw_folds, held_seed_rows
+from red_ray.training.crossfit import Crossfit, Refused, draw_folds, held_first_rows
 from red_ray.training.fleet import Crew
 from red_ray.training.job import Estimate
 from red_ray.training.router_host import Scores
 from red_ray.training.tuned import TunedEncoders
+from red_ray.types import LabelledBy
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
+
+
+MIN_TRUSTED = 100
+"""Fewer rows of the user than this say too little of how sure to be; where a run began with rows of
+a judge beside them, those have a say too."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstRows:
+    """What the first fit is made on.
+
+    Attributes:
+        rows: as indices into the shared vectors; the user's first, those that stand for a label's
+            name last, shape (n_rows,).
+        labels: their labels, shape (n_rows,).
+        n_seed: how many of them the user labelled; the others a judge did.
+        n_named: how many are no texts but the names of labels that have none.
+    """
+
+    rows: Ints
+    labels: Ints
+    n_seed: int
+    n_named: int = 0
+
+    @property
+    def labelled_by(self) -> LabelledBy:
+        """Who labelled the rows that say how sure to be."""
+        n_texts = len(self.rows) - self.n_named
+        if self.n_seed >= min(MIN_TRUSTED, n_texts):
+            return "user"
+        return "user and judge" if self.n_seed else "judge"
 
 
 class Ensemble:
@@ -29,6 +62,8 @@ class Ensemble:
     Attributes:
         rows: labelled rows, the seed rows first, shape (n_rows,).
         labels: their labels, shape (n_rows,).
+        n_seed: how many of them the user labelled.
+        first: the rows that it began with.
         estimate: of the last calibration.
     """
 
@@ -38,19 +73,21 @@ class Ensemble:
         crew: Crew,
         subsets: Subsets,
         vectors: Floats,
-        seed_labels: Ints,
+        first: FirstRows,
         tuned: TunedEncoders | None = None,
     ) -> None:
-        """Start from the seed rows, which are the first rows of `vectors`; fits nothing yet.
+        """Start from some rows of the shared `vectors`; fits nothing yet.
 
         `tuned` are what SetFit experts look at the texts with.
         """
         self.config = config
         self.crew = crew
         self.subsets = subsets
-        self.rows: Ints = np.arange(len(seed_labels))
-        self.labels = seed_labels
-        self.n_seed = len(seed_labels)
+        self.first = first
+        self.rows = first.rows
+        self.labels = first.labels
+        self.n_seed = first.n_seed
+        self._named = first.rows[len(first.rows) - first.n_named :]
         self.estimate: Estimate | None = None
         self.vectors = vectors
         self._tuned = tuned
@@ -62,6 +99,7 @@ class Ensemble:
     async def full_fit(self) -> Estimate:
         """Draw the noise anew, fit every expert on all rows and the router on cross-fitted ones."""
         everyone = range(len(self.subsets))
+        self._drop_names()
         vectors = self.vectors[self.rows]
         self._noise = [self._draw_noise(position, vectors) for position in everyone]
         if self._tuned is not None:
@@ -103,13 +141,19 @@ class Ensemble:
         )
         self._folds, self._scores = folds, as_scores(scored)
         self.estimate = await self.crew.router.calibrate(
-            self.rows, self.labels, folds, self.n_seed, self._scores
+            self.rows,
+            self.labels,
+            folds,
+            self.n_trusted,
+            self._scores,
+            self.first.labelled_by != "user",
         )
         return self.estimate
 
     def _draw_folds(self) -> Ints:
         """In which fold each row is held back, -1 for never, shape (n_rows,)."""
-        folds = draw_folds(self.config, self.labels, self.n_seed, self._n_labels)
+        folds = draw_folds(self.config, self.labels, self._n_first, self._n_labels)
+        folds[np.isin(self.rows, self._named)] = -1
         if self._tuned is not None:
             folds[: len(self._tuned.folds)] = self._tuned.folds
         return folds
@@ -139,16 +183,41 @@ class Ensemble:
         return Crossfit(self._folds, self._scores.gate, self._scores.experts, refused, encoders)
 
     @property
-    def held_seed_rows(self) -> NDArray[np.bool_]:
-        """Which rows of the user are ever held back."""
-        return held_seed_rows(self.config, self.n_seed, self._n_labels)
+    def n_trusted(self) -> int:
+        """How many of the rows, the first ones, say how sure to be: the user's, else all."""
+        return self.n_seed if self.first.labelled_by == "user" else len(self.rows)
+
+    @property
+    def _n_first(self) -> int:
+        return self.n_seed or self.n_trusted
+
+    @property
+    def held_first_rows(self) -> NDArray[np.bool_]:
+        """Which trusted rows are ever held back: always the same, so that estimates compare."""
+        return held_first_rows(self.config, self._n_first, self._n_labels)
 
     @property
     def _n_labels(self) -> int:
         return sum(len(subset) for subset in self.subsets)
 
+    @property
+    def unseen(self) -> Ints:
+        """Labels that have no row but the one that stands for their name, ascending."""
+        named = np.isin(self.rows, self._named)
+        return np.setdiff1d(self.labels[named], self.labels[~named])
+
+    def _drop_names(self) -> None:
+        """Leave a name out once its label has a text."""
+        named = np.isin(self.rows, self._named)
+        kept = ~(named & np.isin(self.labels, self.labels[~named]))
+        self.rows, self.labels = self.rows[kept], self.labels[kept]
+
     def add(self, rows: Ints, labels: Ints) -> tuple[int, ...]:
         """Take in labelled rows; returns the positions of the experts that gained one."""
+        for row, label in zip(rows.tolist(), labels.tolist(), strict=True):
+            for position, refused in self._refused.items():
+                if label in self.subsets[position]:
+                    refused.discard(row)
         self.rows = np.concatenate([self.rows, rows])
         self.labels = np.concatenate([self.labels, labels])
         gained = {int(label) for label in labels}
@@ -163,6 +232,11 @@ class Ensemble:
         for position, subset in enumerate(self.subsets):
             if not set(labels).isdisjoint(subset):
                 self._refused.setdefault(position, set()).add(row)
+
+    def refuse_all(self, refused: Iterable[tuple[int, Sequence[int]]]) -> None:
+        """As `refuse`, for several texts."""
+        for row, labels in refused:
+            self.refuse(row, labels)
 
     @property
     def noise_counts(self) -> tuple[int, ...]:

@@ -42,7 +42,13 @@ class RouterHandle(Protocol):
     """The router, wherever it lives; see `RouterHost`."""
 
     def calibrate(
-        self, rows: Ints, labels: Ints, folds: Ints, n_seed: int, scores: Scores
+        self,
+        rows: Ints,
+        labels: Ints,
+        folds: Ints,
+        n_trusted: int,
+        scores: Scores,
+        by_judge: bool = False,
     ) -> Awaitable[Estimate]: ...
     def follow_pool(self, pool: Ints, rows: Ints, labels: Ints) -> Awaitable[int]: ...
     def learn(self, rows: Ints, labels: Ints) -> Awaitable[None]: ...

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Self
 
 from red_ray.config import RunConfig
+from red_ray.data.inputs import Inputs
 from red_ray.model import RedModel
 from red_ray.training.crossfit import Crossfit
 from red_ray.types import Iteration
@@ -20,6 +22,8 @@ class TrainingJob:
         pool: unlabelled texts, each once; what is hidden about them never comes here.
         descriptions: of labels, by name; a label without one is described by its name.
         config: the resolved configuration.
+        label_set: names of all labels; of those without a row the judge finds the first examples.
+        n_judged: how many of the rows, the last ones, a judge labelled and not the user.
     """
 
     texts: tuple[str, ...]
@@ -27,18 +31,50 @@ class TrainingJob:
     pool: tuple[str, ...]
     descriptions: dict[str, str]
     config: RunConfig
+    label_set: tuple[str, ...] = ()
+    n_judged: int = 0
+
+    @classmethod
+    def of(cls, config: RunConfig, inputs: Inputs, *, pool: bool = True) -> Self:
+        """The job of a run's rows.
+
+        Args:
+            config: resolved.
+            inputs: rows.
+            pool: whether anybody will be asked about the pool; encoding it were for nothing else.
+        """
+        train, judged = inputs.train, inputs.judged
+        return cls(
+            texts=(*train.texts, *judged.texts),
+            labels=(*train.labels, *judged.labels),
+            pool=inputs.pool if pool else (),
+            descriptions=dict(inputs.descriptions),
+            config=config,
+            label_set=inputs.labels,
+            n_judged=len(judged),
+        )
 
     @property
     def label_names(self) -> tuple[str, ...]:
         """All labels, sorted, so that row order changes nothing."""
-        return tuple(sorted(set(self.labels)))
+        return tuple(sorted({*self.labels, *self.label_set}))
+
+    @property
+    def n_seed(self) -> int:
+        """How many of the rows, the first ones, the user labelled."""
+        return len(self.texts) - self.n_judged
+
+    def described(self) -> list[str]:
+        """Each label's description, or its name as words."""
+        return [self.descriptions.get(name) or readable(name) for name in self.label_names]
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """Figures from cross-fitted training rows: estimates, never promises.
 
-    `log_likelihood` is the mean log-probability of the seed rows' labels given that a label
+    They are over the rows that the user labelled, where there are enough of them (see `Ensemble`).
+    `log_likelihood` is the mean log-probability of their labels given that a label
     fits; the others are as in the scorecard.
     """
 
@@ -81,6 +117,7 @@ class Trained:
         stop_reason: why the loop stopped, empty without one.
         timing_s: wall seconds by stage.
         strategy: the partition strategy used, where `auto` had to choose.
+        n_first: rows that the first estimate was made with.
         disputes: labels that a person should look at, those the model is surest about first.
         crossfit: what the router was fitted on.
     """
@@ -92,5 +129,11 @@ class Trained:
     stop_reason: str
     timing_s: dict[str, float]
     strategy: str
+    n_first: int
     disputes: tuple[Dispute, ...] = ()
     crossfit: Crossfit | None = None
+
+
+def readable(label: str) -> str:
+    """A label's name as words: `card_arrival` reads `card arrival`."""
+    return label.replace("_", " ").replace("-", " ")

@@ -14,10 +14,11 @@ from numpy.typing import NDArray
 
 from red_ray.config import LoopConfig
 from red_ray.core.stopping import LoopState, Phase, StopRule
-from red_ray.errors import ForgottenError, JudgeUnavailable
+from red_ray.errors import ForgottenError
 from red_ray.judges.base import question_key
+from red_ray.training.asking import FAILURES, MAX_FAILURES, Asking, question_of
+from red_ray.training.bootstrap import Bootstrap
 from red_ray.training.ensemble import Ensemble, as_scores, nothing
-from red_ray.training.fleet import Validator
 from red_ray.training.gold import GoldRows
 from red_ray.training.job import Estimate, TrainingJob
 from red_ray.training.router_host import CandidateView, PoolView, Scores
@@ -26,29 +27,10 @@ from red_ray.types import Candidate, Iteration, Outcome, Progress, Question, Ver
 Ints = NDArray[np.int64]
 T = TypeVar("T")
 
-FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
-"""Outcomes that say nothing about a text."""
-
-MAX_FAILURES = 2
-"""Tries of a text in a run, each with its own retries, before it is set aside."""
-
-ANSWERS = (Outcome.LABEL, Outcome.NONE)
-
-MANY = 100
-"""So many answers of which not one could be read: the next will be no better."""
-
 BUDGETS = ("budget_calls", "budget_tokens", "budget_usd")
-
-FEW = 5
-"""So many questions may all fail by themselves; more of them mean that the judge is away."""
 
 N_DESCRIBED = 5
 """Examples from which the judge writes a label's description."""
-
-BACK = "the judge is back"
-
-POLL_S = 1.0
-"""How often a round looks how far the judge is."""
 
 
 @dataclass(slots=True)
@@ -80,7 +62,6 @@ class ActiveLoop:
 
     Attributes:
         stop_reason: why it stopped, empty while it runs.
-        judge_s: wall seconds spent waiting for verdicts.
         gold: rows with a known label that the judge was asked about.
         descriptions: of the labels, given ones and those that the judge wrote.
     """
@@ -89,15 +70,24 @@ class ActiveLoop:
         self,
         job: TrainingJob,
         ensemble: Ensemble,
-        validator: Validator,
+        asking: Asking,
         *,
         clock: Callable[[], float],
+        bootstrap: Bootstrap | None = None,
     ) -> None:
+        """Prepare; nobody is asked yet.
+
+        Args:
+            job: rows and configuration.
+            ensemble: fitted once.
+            asking: puts the questions.
+            clock: wall seconds.
+            bootstrap: what came before, where the run began without labelled rows.
+        """
         self.stop_reason = ""
-        self.judge_s = 0.0
         self._job = job
         self._ensemble = ensemble
-        self._validator = validator
+        self._asking = asking
         self._clock = clock
         self._names = job.label_names
         self._index = {name: position for position, name in enumerate(self._names)}
@@ -106,19 +96,20 @@ class ActiveLoop:
             ensemble.labels[: ensemble.n_seed],
             job.config.judge.gold_share,
             np.random.default_rng([job.config.seed, 4]),
-            ensemble.held_seed_rows,
+            ensemble.held_first_rows[: ensemble.n_seed],
         )
-        self._verdicts: Sequence[Verdict] = ()
         self._n_unasked = 0
         self._texts = (*job.texts, *job.pool)
         self._pool = np.arange(len(job.texts), len(self._texts))
-        self._left = np.ones(len(job.pool), dtype=bool)
+        self._left = np.ones(len(job.pool), dtype=bool) if bootstrap is None else bootstrap.left
+        self._n_before = 0 if bootstrap is None else bootstrap.n_rounds
+        self._is_cold = ensemble.first.labelled_by != "user"
+        self._again = [] if bootstrap is None else list(bootstrap.refused)
+        self._refused = {row for row, _ in self._again}
         self._phase: Phase = "informative"
         self._n_done = 0
         self._n_in_phase = 0
         self._likelihoods: list[float] = []
-        self._answered = self._was_read = False
-        self._n_unread = 0
         self._failures: Counter[int] = Counter()
         self._n_calibrated = len(ensemble.rows)
         self._stale = set(range(len(ensemble.subsets)))
@@ -128,7 +119,7 @@ class ActiveLoop:
 
     async def run(self) -> AsyncGenerator[Progress, None]:
         """Iterate to the end; each iteration comes as an event."""
-        ensemble, limit = self._ensemble, self._rule.max_iterations
+        ensemble, limit = self._ensemble, self._n_before + self._rule.max_iterations
         if ensemble.estimate is None:
             raise RuntimeError("fit the ensemble before the loop starts")
         self._likelihoods.append(ensemble.estimate.log_likelihood)
@@ -145,21 +136,26 @@ class ActiveLoop:
                 self.stop_reason = "budget"  # with more of it the rule had seen another model
             if not self.stop_reason:
                 asked = await self._questions(view)
-                judge_s = self.judge_s
-                async with aclosing(self._ask(asked.questions, self._n_done + 1)) as steps:
+                judge_s = self._asking.judge_s
+                async with aclosing(self._asking.ask(asked.questions, self._n_all + 1)) as steps:
                     async for step in steps:
                         yield step
-                judge_s = self.judge_s - judge_s
-                self._n_unasked = asked.n_without(self._verdicts)
+                judge_s = self._asking.judge_s - judge_s
+                self._n_unasked = asked.n_without(self._asking.verdicts)
                 # Not before they are put: what the ledger knows is there without a budget.
-                self.stop_reason = "" if self._verdicts else "budget"
+                self.stop_reason = "" if self._asking.verdicts else "budget"
             if self.stop_reason:
-                yield Progress("loop", self._n_done, limit, f"stopped: {self._why()}")
+                yield Progress("loop", self._n_all, limit, f"stopped: {self._why()}")
                 return
             iteration, gained = await self._learn(view, asked)
             acquire_s = weigh_s + choose_s
             iteration = replace(iteration, score_s=score_s, acquire_s=acquire_s, judge_s=judge_s)
             yield Progress("loop", iteration.iteration, limit, "", iteration, gained)
+
+    @property
+    def _n_all(self) -> int:
+        """Rounds asked so far, those before the loop among them."""
+        return self._n_before + self._n_done
 
     def _why(self) -> str:
         """The reason, and what to do about it."""
@@ -177,61 +173,59 @@ class ActiveLoop:
         if not self._job.config.judge.describe_labels or not missing:
             return
         examples: dict[str, list[str]] = {name: [] for name in missing}
-        for text, label in zip(self._job.texts, self._job.labels, strict=True):
-            if label in examples and len(examples[label]) < N_DESCRIBED:
-                examples[label].append(text)
+        ensemble = self._ensemble
+        for row, label in zip(ensemble.rows, ensemble.labels, strict=True):
+            known = examples.get(self._names[label])
+            if known is not None and row < len(self._texts) and len(known) < N_DESCRIBED:
+                known.append(self._texts[row])
         questions = [
             Question(name, (Candidate(name, "", tuple(examples[name])),), "describe")
             for name in missing
         ]
-        async with aclosing(self._ask(questions, 0)) as steps:
+        async with aclosing(self._asking.ask(questions, 0)) as steps:
             async for step in steps:
                 yield step
-        written = {verdict.key: verdict.label for verdict in self._verdicts}
+        written = {verdict.key: verdict.label for verdict in self._asking.verdicts}
         for question in questions:
-            description = written.get(question_key(question, self._validator.judge_name))
+            description = written.get(question_key(question, self._asking.judge_name))
             if description:
                 self.descriptions[question.text] = description
-
-    async def _ask(
-        self, questions: Sequence[Question], round_number: int
-    ) -> AsyncGenerator[Progress, None]:
-        """Put the questions of a round, telling how far it is; leaves `_verdicts`."""
-        start, told = self._clock(), Progress("judge", 0, len(questions))
-        yield told
-        asking = asyncio.ensure_future(self._validator.validate(questions, round_number))
-        try:
-            while not (await asyncio.wait({asking}, timeout=POLL_S))[0]:
-                step = await self._how_far(len(questions), told)
-                if step != told:
-                    yield step
-                told = step
-            self._verdicts = await asking
-        finally:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
-        self.judge_s += self._clock() - start
-
-    async def _how_far(self, n_asked: int, told: Progress) -> Progress:
-        stats = await self._validator.stats()
-        if stats is None:
-            return told
-        n_done = max(0, n_asked - stats.waiting - stats.in_flight)
-        back = BACK if told.message not in ("", BACK) else ""
-        return Progress("judge", n_done, n_asked, stats.notice or back)
 
     async def _questions(self, view: PoolView) -> _Asked:
         """Of the chosen texts, and of some rows whose label is known."""
         gold = self.gold.take(len(view.chosen))
         planted = await self._ensemble.crew.router.gold(gold) if len(gold) else ()
-        questions = [self._question(one) for one in (*view.chosen, *planted)]
-        keys = [question_key(one, self._validator.judge_name) for one in questions]
-        n_chosen = len(view.chosen)
+        chosen = (*view.chosen, *self._second_questions())
+        questions = [self._question(one) for one in (*chosen, *planted)]
+        keys = [question_key(one, self._asking.judge_name) for one in questions]
+        n_chosen = len(chosen)
         return _Asked(
-            chosen=dict(zip(keys, view.chosen, strict=False)),
+            chosen=dict(zip(keys, chosen, strict=False)),
             gold=dict(zip(keys[n_chosen:], planted, strict=True)),
             questions=tuple(questions),
         )
+
+    def _second_questions(self) -> list[CandidateView]:
+        """Texts that fit none of their likeliest labels, about those that lack examples.
+
+        A name may say little of its texts: Banking77's `get_physical_card` is about PINs. No model
+        without such a text would ever offer the label.
+        """
+        counts = np.bincount(self._ensemble.labels, minlength=len(self._names))
+        again, self._again = self._again, []
+        if counts.min() >= self._job.config.loop.first_examples:
+            return []
+        poorest = [int(label) for label in np.argsort(counts, kind="stable")]
+        top_k = self._job.config.judge.top_k
+        views = []
+        for row, refused in again:
+            labels = tuple(label for label in poorest if label not in refused)[:top_k]
+            views.append(CandidateView(row, labels, tuple(map(self._some_examples, labels))))
+        return [view for view in views if view.labels]
+
+    def _some_examples(self, label: int) -> tuple[int, ...]:
+        rows = self._ensemble.rows[self._ensemble.labels == label]
+        return tuple(rows[: self._job.config.judge.examples_per_candidate].tolist())
 
     async def _weigh_pool(self) -> tuple[float, float]:
         """Have the whole pool scored and weighed, some texts at a time; the seconds of each."""
@@ -285,35 +279,36 @@ class ActiveLoop:
             iterations_in_phase=self._n_in_phase,
             n_informative=view.n_informative,
             n_predicted=view.n_predicted,
-            log_likelihoods=self._likelihoods,
+            # Where no user labelled a row, whether the model agrees with the judge is no measure.
+            log_likelihoods=self._likelihoods if self._ensemble.n_seed else (),
         )
 
     async def _learn(
         self, view: PoolView, asked: _Asked
     ) -> tuple[Iteration, tuple[tuple[int, str], ...]]:
         """Take in the verdicts, and refit; the times of what went before are not filled in."""
-        self._check_alive(self._verdicts)
+        self._asking.check_alive()
         tally = self._apply(asked)
         fit_s, touched = await self._measured(self._refit(tally))
         self._n_done += 1
         self._n_in_phase += 1
         recalibrate_s, estimate = await self._measured(self._recalibrate())
         iteration = Iteration(
-            iteration=self._n_done,
+            iteration=self._n_all,
             phase=self._phase,
-            n_asked=len(asked.chosen.keys() & {verdict.key for verdict in self._verdicts}),
+            n_asked=len(asked.chosen.keys() & {verdict.key for verdict in self._asking.verdicts}),
             n_labelled=len(tally.rows),
             n_none=tally.outcomes[Outcome.NONE],
             n_unreadable=tally.outcomes[Outcome.UNREADABLE],
             n_failed=sum(tally.outcomes[outcome] for outcome in FAILURES),
-            n_requests=sum(verdict.requests for verdict in self._verdicts),
-            n_cached=sum(verdict.requests == 0 for verdict in self._verdicts),
+            n_requests=sum(verdict.requests for verdict in self._asking.verdicts),
+            n_cached=sum(verdict.requests == 0 for verdict in self._asking.verdicts),
             n_train=len(self._ensemble.rows),
             n_pool=int(self._left.sum()),
             experts_refitted=touched,
             mean_uncertainty=view.mean_uncertainty,
             log_likelihood=estimate.log_likelihood if estimate else None,
-            estimated_accuracy=estimate.accuracy if estimate else None,
+            estimated_accuracy=estimate.accuracy if estimate and not self._is_cold else None,
             label_precision=None,
             fit_s=fit_s,
             score_s=0.0,
@@ -323,41 +318,13 @@ class ActiveLoop:
             n_gold=tally.n_gold,
             n_gold_right=tally.n_gold_right,
         )
-        n_seed = self._ensemble.n_seed
+        n_texts = len(self._job.texts)
         pairs = zip(tally.rows, tally.labels, strict=True)
-        return iteration, tuple((row - n_seed, self._names[label]) for row, label in pairs)
-
-    def _check_alive(self, verdicts: Sequence[Verdict]) -> None:
-        """Stop where a judge is away, or of no use, by more than a few questions."""
-        failed = [one for one in verdicts if one.outcome in FAILURES]
-        unread = [one for one in verdicts if one.outcome is Outcome.UNREADABLE]
-        self._n_unread += len(unread)
-        self._was_read = self._was_read or any(one.outcome in ANSWERS for one in verdicts)
-        self._answered = self._answered or len(failed) < len(verdicts)
-        if unread and self._n_unread >= MANY and not self._was_read:
-            raise JudgeUnavailable(
-                f"none of the judge's {self._n_unread} answers could be read ({unread[0].error}); "
-                "ask another model, or raise judge.max_answer_tokens, and train again "
-                "with --overwrite"
-            )
-        if not failed or len(failed) < len(verdicts):
-            return
-        if not self._answered or len(failed) > FEW:
-            raise JudgeUnavailable(
-                f"the judge gave no answer to any of {len(failed)} questions ({failed[0].error}); "
-                "what it answered before is kept: `red-ray resume` goes on when it is back"
-            )
+        return iteration, tuple((row - n_texts, self._names[label]) for row, label in pairs)
 
     def _question(self, chosen: CandidateView) -> Question:
-        candidates = tuple(
-            Candidate(
-                label=self._names[label],
-                description=self.descriptions.get(self._names[label], ""),
-                examples=tuple(self._texts[row] for row in rows),
-            )
-            for label, rows in zip(chosen.labels, chosen.examples, strict=True)
-        )
-        return Question(self._texts[chosen.row], candidates, self._job.config.judge.question)
+        mode = self._job.config.judge.question
+        return question_of(chosen, self._names, self._texts, self.descriptions, mode)
 
     def _apply(self, asked: _Asked) -> _Tally:
         """Take in the verdicts in the order of their keys, so that timing changes nothing.
@@ -366,7 +333,7 @@ class ActiveLoop:
         one, or an answer that cannot be read, takes it out without a label.
         """
         tally = _Tally()
-        verdicts = {verdict.key: verdict for verdict in self._verdicts}
+        verdicts = {verdict.key: verdict for verdict in self._asking.verdicts}
         tally.n_gold, tally.n_gold_right = self.gold.count(
             list(asked.gold.values()), [verdicts.get(key) for key in asked.gold], self._index
         )
@@ -380,13 +347,16 @@ class ActiveLoop:
             self._failures[chosen.row] += 1
             if self._failures[chosen.row] < MAX_FAILURES:
                 return
-        self._left[chosen.row - self._ensemble.n_seed] = False
+        self._left[chosen.row - len(self._job.texts)] = False
         if verdict.label is not None and verdict.label in self._index:
             tally.rows.append(chosen.row)
             tally.labels.append(self._index[verdict.label])
         elif verdict.outcome in (Outcome.NONE, Outcome.LABEL):
             # A person may name a label that the model does not know: none of ours fits.
             self._ensemble.refuse(chosen.row, chosen.labels)
+            if self._is_cold and chosen.row not in self._refused:
+                self._again.append((chosen.row, chosen.labels))
+            self._refused.add(chosen.row)
 
     async def _refit(self, tally: _Tally) -> tuple[int, ...]:
         """Refit the gate and only the experts whose own labels gained a row."""

@@ -17,6 +17,7 @@ from red_ray.encoding.quiet import quiet_libraries
 from red_ray.errors import ConfigError
 from red_ray.judges import Ledger, question_key
 from red_ray.judges.prompts import answer_schema, none_option, options, presented, render
+from red_ray.training.bootstrap import TRIES
 from red_ray.training.fleet import Fleet
 from red_ray.training.gold import GoldRows
 from red_ray.training.job import TrainingJob
@@ -277,10 +278,12 @@ def _sampled(job: TrainingJob) -> tuple[str, ...]:
 
 def _questions(job: TrainingJob, n_first: int, known: Known) -> Questions:
     loop, judge = job.config.loop, job.config.judge
-    about_pool = min(len(job.pool), loop.max_iterations * loop.samples_per_iteration)
-    missing = set(job.labels) - job.descriptions.keys() if judge.describe_labels else ()
+    n_unseen = len(set(job.label_names) - set(job.labels))
+    first = n_unseen * TRIES * loop.first_examples
+    about_pool = min(len(job.pool), first + loop.max_iterations * loop.samples_per_iteration)
+    missing = set(job.label_names) - job.descriptions.keys() if judge.describe_labels else ()
     index = {name: position for position, name in enumerate(job.label_names)}
-    labels = np.array([index[label] for label in job.labels], dtype=np.int64)
+    labels = np.array([index[label] for label in job.labels[: job.n_seed]], dtype=np.int64)
     gold = GoldRows(labels, judge.gold_share, np.random.default_rng(0))
     planted, descriptions = len(gold.take(about_pool)), len(missing)
     # Of a larger pool the dry run drew some texts, and the run's first round is another one.

@@ -10,7 +10,13 @@ from numpy.typing import NDArray
 from scipy.special import logsumexp
 
 from red_ray.config import RunConfig
-from red_ray.core.acquisition import WeighedPool, most_uncertain, select_diverse
+from red_ray.core.acquisition import (
+    WeighedPool,
+    confused_pairs,
+    most_uncertain,
+    poor_labels,
+    select_diverse,
+)
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.evidence import Column, Parts, assemble
 from red_ray.core.lexical import LexicalSpace
@@ -112,7 +118,7 @@ class _Crossfitted:
         none: probability of *none*, shape (n_rows,).
         features: see `risk_features`, shape (n_rows, n_features).
         folds: in which each was held back, shape (n_rows,).
-        trusted: whether the user labelled it, shape (n_rows,).
+        trusted: whether it says how sure to be, shape (n_rows,).
         log_likelihood: log-probability of their own labels, shape (n_rows,).
         brier: their terms of the Brier score, shape (n_rows,).
     """
@@ -148,7 +154,7 @@ class PoolView:
 
 @dataclass(frozen=True, slots=True)
 class RouterParts:
-    """What a model needs of the router host; `calibration` are the user's rows, cross-fitted."""
+    """What a model needs of the router host; `calibration` are the trusted rows, cross-fitted."""
 
     router: Router
     space: LexicalSpace | None
@@ -172,6 +178,7 @@ class RouterHost:
         )
         self._subsets: Subsets = ()
         self._router: Router | None = None
+        self._is_cold = False
         self._crossfitted: _Crossfitted | None = None
         self._loaded: Texts | None = None
         self._strings: Sequence[str] = ()
@@ -201,7 +208,13 @@ class RouterHost:
         self._loaded = Texts(vectors, ngrams)
 
     def calibrate(
-        self, rows: Ints, labels: Ints, folds: Ints, n_seed: int, scores: Scores
+        self,
+        rows: Ints,
+        labels: Ints,
+        folds: Ints,
+        n_trusted: int,
+        scores: Scores,
+        by_judge: bool = False,
     ) -> Estimate:
         """Fit the router on cross-fitted evidence.
 
@@ -209,9 +222,10 @@ class RouterHost:
             rows: all labelled rows, the seed rows first, shape (n_rows,).
             labels: their labels, shape (n_rows,).
             folds: held-out fold of each, -1 for never, shape (n_rows,).
-            n_seed: rows whose labels come from the user; the estimate is over these, so that
-                it compares from one iteration to the next.
+            n_trusted: how many of them, the first ones, say how sure to be; the estimate is over
+                these: the user's, so that it compares from one iteration to the next.
             scores: of each row, by models that had not seen it.
+            by_judge: whether a judge labelled trusted rows.
 
         Raises:
             DataError: no label has two rows.
@@ -219,7 +233,7 @@ class RouterHost:
         held = folds >= 0
         if not held.any():
             raise DataError("no label has two rows, so nothing can be held back to fit the router")
-        trusted = held & (np.arange(len(rows)) < n_seed)
+        trusted = held & (np.arange(len(rows)) < n_trusted)
         learned = self._rows_to_fit(held)
         if len(learned) == held.sum():
             evidence = self.crossfitted_evidence(rows, labels, folds, scores)[held]
@@ -233,7 +247,9 @@ class RouterHost:
             trusted=trusted[learned],
             columns=self._columns,
             none_prior=self._config.router.none_prior,
+            by_judge=by_judge,
         )
+        self._is_cold = by_judge
         seen = [
             (at, self._seen(at, block, rows, labels, folds, trusted))
             for whole, held_evidence in parts
@@ -355,6 +371,7 @@ class RouterHost:
             distribution,
             kind="margin" if kind == "random" else kind,
             none_threshold=self._config.router.none_threshold,
+            between_labels=self._is_cold,
         )
 
     def view_pool(self, left: Bools, phase: str, draw: int) -> PoolView:
@@ -371,7 +388,7 @@ class RouterHost:
         predicted = left & ~self._weighed.is_none
         informative = left & (unsure > self._config.loop.uncertainty_threshold)
         eligible = np.flatnonzero(informative if phase == "informative" else predicted)
-        chosen = eligible[self._choose(eligible, unsure, draw)]
+        chosen = eligible[self._choose(eligible, self._worth(), draw)]
         return PoolView(
             n_informative=int(informative.sum()),
             n_predicted=int(predicted.sum()),
@@ -477,16 +494,27 @@ class RouterHost:
                 parts = Parts(scored.gate, scored.experts, similar, lexical)
                 yield some, assemble(parts, self._subsets)
 
-    def _choose(self, eligible: Ints, unsure: Doubles, draw: int) -> Ints:
+    def _worth(self) -> Doubles:
+        """What a question about each pool text is worth, shape (n_pool,)."""
+        worth, best = self._weighed.unsure, self._weighed.best
+        if self._is_cold:
+            worth = worth * poor_labels(self._labels, self._n_labels)[best[:, 0]]
+        if self._config.loop.pairs_first and best.shape[1] > 1:
+            seen = self._the_crossfitted
+            pair, predicted = best[:, :2].astype(np.int64), seen.best[:, 0]
+            worth = worth * confused_pairs(pair, predicted, seen.labels, self._n_labels)
+        return worth
+
+    def _choose(self, eligible: Ints, worth: Doubles, draw: int) -> Ints:
         loop = self._config.loop
         if loop.acquisition == "random":
             rng = np.random.default_rng([self._config.seed, draw])
             return rng.permutation(len(eligible))[: loop.samples_per_iteration]
         # The vectors of the few that can be chosen: those of all would be the pool once more.
-        few = most_uncertain(unsure[eligible], loop.samples_per_iteration)
+        few = most_uncertain(worth[eligible], loop.samples_per_iteration)
         vectors = self._texts.vectors[self._pool[eligible[few]]]
         chosen = select_diverse(
-            unsure[eligible[few]], vectors, loop.samples_per_iteration, diversity=loop.diversity
+            worth[eligible[few]], vectors, loop.samples_per_iteration, diversity=loop.diversity
         )
         return few[chosen]
 
@@ -542,7 +570,7 @@ def _joined(parts: Sequence[tuple[Ints, _Crossfitted]]) -> _Crossfitted:
 
 
 def _estimate(seen: _Crossfitted) -> Estimate:
-    """Over the rows that the user labelled."""
+    """Over the trusted rows."""
     mine = seen.trusted
     correct = (seen.best[:, 0] == seen.labels)[mine]
     return Estimate(

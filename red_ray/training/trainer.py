@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
 from typing import Literal, TypeVar
@@ -23,10 +24,13 @@ from red_ray.core.partition import (
     partition,
     unit_rows,
 )
+from red_ray.errors import DataError
 from red_ray.experts import ExpertSpec
 from red_ray.model import RedModel, expert_name
+from red_ray.training.asking import Asking
+from red_ray.training.bootstrap import Bootstrap
 from red_ray.training.disputes import disputed
-from red_ray.training.ensemble import Ensemble
+from red_ray.training.ensemble import Ensemble, FirstRows
 from red_ray.training.fleet import Fleet, Validator
 from red_ray.training.job import Estimate, Trained, TrainingJob
 from red_ray.training.loop import ActiveLoop
@@ -65,42 +69,93 @@ class Trainer:
         self._job = job
         self._config = job.config
         self._fleet = fleet
-        self._validator = validator
+        self._asking = None if validator is None else Asking(validator, clock=clock)
         self._clock = clock
         self._names = job.label_names
         self._texts = (*job.texts, *job.pool)
         self._tuned: TunedEncoders | None = None
-        if job.config.expert.kind == "setfit":
-            self._tuned = TunedEncoders(job.config, fleet, self._texts, self._described())
         self._timing: dict[str, float] = {}
         self._iterations: list[Iteration] = []
         self._trained: Trained | None = None
 
     async def run(self) -> AsyncIterator[Progress]:
-        """Run to the end; the steps come as events, the result is in `result` afterwards."""
+        """Run to the end; the steps come as events, the result is in `result` afterwards.
+
+        Raises:
+            DataError: the judge found no examples to begin with.
+        """
         yield Progress("encode", 0, len(self._texts), f"{len(self._texts):,} texts")
         vectors, names, labels = await self._timed("encode", self._encode())
-        yield Progress("partition", 0, 1, self._about_labels())
-        ensemble, strategy = await self._timed("start", self._open(vectors, names, labels))
+        bootstrap = self._bootstrap(vectors, names)
+        if bootstrap is not None:
+            async with aclosing(bootstrap.run()) as steps:
+                async for event in steps:
+                    yield self._kept(event)
+            vectors = np.concatenate([vectors, names])
+            self._texts += tuple(self._job.described())
+        if self._config.expert.kind == "setfit":
+            described = self._job.described()
+            self._tuned = TunedEncoders(self._config, self._fleet, self._texts, described)
+        first = self._first_rows(labels, bootstrap)
+        yield Progress("partition", 0, 1, self._about_labels(first))
+        ensemble, strategy = await self._timed("start", self._open(vectors, names, first))
+        if bootstrap is not None:
+            ensemble.refuse_all(bootstrap.refused)
         yield Progress("fit", 0, 1, self._about_experts(ensemble, strategy))
-        first = estimate = await self._timed("fit", ensemble.full_fit())
-        yield Progress("calibrate", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
-        stop_reason, loop = "", None
-        if self._validator is not None and self._job.pool:
-            loop = ActiveLoop(self._job, ensemble, self._validator, clock=self._clock)
-            async for event in loop.run():
-                if event.iteration is not None:
-                    self._iterations.append(event.iteration)
-                yield event
-            stop_reason = loop.stop_reason
-            self._timing["judge_wait"] = loop.judge_s
+        before = estimate = await self._timed("fit", ensemble.full_fit())
+        yield Progress("calibrate", 1, 1, _about(ensemble, estimate))
+        loop = self._loop(ensemble, bootstrap)
+        if loop is not None:
+            async with aclosing(loop.run()) as steps:
+                async for event in steps:
+                    yield self._kept(event)
             yield Progress("final", 0, 1, "full refit with new noise")
             estimate = await self._timed("fit", ensemble.full_fit())
-        trained = await self._export(ensemble, (first, estimate), strategy, stop_reason)
-        if loop is not None:
-            trained = await self._with_what_the_loop_found(trained, ensemble, loop)
-        self._trained = trained
-        yield Progress("final", 1, 1, f"estimated accuracy {estimate.accuracy:.1%}")
+        if self._asking is not None:
+            self._timing["judge_wait"] = self._asking.judge_s
+        self._trained = await self._export(ensemble, (before, estimate), strategy, loop)
+        yield Progress("final", 1, 1, _about(ensemble, estimate))
+
+    def _bootstrap(self, vectors: Floats, names: Floats) -> Bootstrap | None:
+        """What finds the first examples, where labels are known by their names alone."""
+        if self._asking is None or set(self._names) <= set(self._job.labels):
+            return None
+        return Bootstrap(self._job, vectors, names, self._asking, clock=self._clock)
+
+    def _loop(self, ensemble: Ensemble, bootstrap: Bootstrap | None) -> ActiveLoop | None:
+        if self._asking is None or not self._job.pool:
+            return None
+        return ActiveLoop(self._job, ensemble, self._asking, clock=self._clock, bootstrap=bootstrap)
+
+    def _kept(self, event: Progress) -> Progress:
+        if event.iteration is not None:
+            self._iterations.append(event.iteration)
+        return event
+
+    def _first_rows(self, labels: Ints, bootstrap: Bootstrap | None) -> FirstRows:
+        """The rows of the job, those that the judge found, and names where it found none."""
+        rows = np.arange(len(labels))
+        if bootstrap is None:
+            missing = set(self._names) - set(self._job.labels)
+            if missing:
+                raise DataError(f"{len(missing)} labels have no row, and no judge finds them any")
+            return FirstRows(rows, labels, self._job.n_seed)
+        rows = np.concatenate([rows, bootstrap.rows])
+        labels = np.concatenate([labels, bootstrap.labels])
+        if not len(labels) or np.bincount(labels).max() < 2:
+            raise DataError(
+                f"the judge found {len(labels)} examples and none of the {len(self._names)} labels "
+                "has two, so nothing can be held back to fit the router; raise judge.budget_calls, "
+                "or describe the labels"
+            )
+        named = np.setdiff1d(np.arange(len(self._names)), labels)
+        first_name = len(self._job.texts) + len(self._job.pool)
+        return FirstRows(
+            np.concatenate([rows, first_name + named]),
+            np.concatenate([labels, named]),
+            self._job.n_seed,
+            len(named),
+        )
 
     def result(self) -> Trained:
         """What the run ended with.
@@ -112,7 +167,15 @@ class Trainer:
             raise RuntimeError("the run has not ended")
         return self._trained
 
-    def _about_labels(self) -> str:
+    def _about_labels(self, first: FirstRows) -> str:
+        told = self._about_partition()
+        if not first.n_named:
+            return told
+        names = [self._names[label] for label in first.labels[len(first.labels) - first.n_named :]]
+        words = "label has" if len(names) == 1 else "labels have"
+        return f"{told}; {len(names)} {words} no example but the name: {', '.join(names)}"
+
+    def _about_partition(self) -> str:
         n_labels, n_dims = len(self._names), self._config.partition.umap_dim
         if n_dims is None or self._config.partition.strategy == "random":
             return f"{n_labels} labels"
@@ -127,34 +190,30 @@ class Trainer:
 
     async def _encode(self) -> tuple[Floats, Floats, Ints]:
         """Vectors of all texts, vectors of the labels' descriptions, labels of the seed rows."""
-        vectors = await self._fleet.encode([*self._texts, *self._described()])
+        vectors = await self._fleet.encode([*self._texts, *self._job.described()])
         index = {name: position for position, name in enumerate(self._names)}
         labels = np.array([index[label] for label in self._job.labels], dtype=np.int64)
         n_texts = len(self._texts)
         return vectors[:n_texts], vectors[n_texts:], labels
 
-    def _described(self) -> list[str]:
-        """What each label is called, in words."""
-        return [self._job.descriptions.get(name) or readable(name) for name in self._names]
-
-    async def _open(self, vectors: Floats, names: Floats, labels: Ints) -> tuple[Ensemble, str]:
+    async def _open(self, vectors: Floats, names: Floats, first: FirstRows) -> tuple[Ensemble, str]:
         """Place the workers of the chosen partition; `auto` tries two by their likelihood."""
-        points = label_embeddings(vectors[: len(labels)], labels, names)
+        points = label_embeddings(vectors[first.rows], first.labels, names)
         wanted = self._config.partition.strategy
         if wanted != "auto":
-            return await self._open_partition(wanted, points, vectors, labels), wanted
+            return await self._open_partition(wanted, points, vectors, first), wanted
         tried: dict[Strategy, float] = {}
         for strategy in _AUTO:
-            ensemble = await self._open_partition(strategy, points, vectors, labels)
+            ensemble = await self._open_partition(strategy, points, vectors, first)
             tried[strategy] = (await ensemble.full_fit()).log_likelihood
         best = max(_AUTO, key=lambda strategy: tried[strategy])
         logger.info("partition_chosen", extra={"strategy": best, "log_likelihoods": tried})
         if best != _AUTO[-1]:
-            ensemble = await self._open_partition(best, points, vectors, labels)
+            ensemble = await self._open_partition(best, points, vectors, first)
         return ensemble, f"auto ({best})"
 
     async def _open_partition(
-        self, strategy: Strategy, points: Floats, vectors: Floats, labels: Ints
+        self, strategy: Strategy, points: Floats, vectors: Floats, first: FirstRows
     ) -> Ensemble:
         config = self._config.partition
         if config.umap_dim and strategy != "random":
@@ -168,7 +227,7 @@ class Trainer:
         crew = await self._fleet.open(
             self._config, vectors, self._texts, subsets, self._expert_specs(subsets), self._gate()
         )
-        return Ensemble(self._config, crew, subsets, vectors, labels, self._tuned)
+        return Ensemble(self._config, crew, subsets, vectors, first, self._tuned)
 
     async def _reduced(self, points: Floats, n_dims: int) -> Floats:
         if not enough_labels_for_umap(len(points), n_dims):
@@ -204,7 +263,7 @@ class Trainer:
         ensemble: Ensemble,
         estimates: tuple[Estimate, Estimate],
         strategy: str,
-        stop_reason: str,
+        loop: ActiveLoop | None,
     ) -> Trained:
         crew = ensemble.crew
         parts = await crew.router.export()
@@ -224,20 +283,26 @@ class Trainer:
             example_vectors=ensemble.vectors[ensemble.rows],
             example_labels=ensemble.labels,
             n_seed=ensemble.n_seed,
+            labelled_by=ensemble.first.labelled_by,
+            unseen=tuple(self._names[label] for label in ensemble.unseen),
             space=parts.space,
             encoder_spec=await self._fleet.encoder_spec(),
             tuned=None if self._tuned is None else self._tuned.whole,
         )
-        return Trained(
+        trained = Trained(
             model=model,
             estimate=estimates[1],
             first_estimate=estimates[0],
             iterations=tuple(self._iterations),
-            stop_reason=stop_reason,
+            stop_reason="" if loop is None else loop.stop_reason,
             timing_s=self._timing,
             strategy=strategy,
             crossfit=ensemble.crossfit(self._texts),
+            n_first=len(ensemble.first.rows),
         )
+        if loop is None:
+            return trained
+        return await self._with_what_the_loop_found(trained, ensemble, loop)
 
     async def _with_what_the_loop_found(
         self, trained: Trained, ensemble: Ensemble, loop: ActiveLoop
@@ -256,6 +321,9 @@ class Trainer:
         return result
 
 
-def readable(label: str) -> str:
-    """A label's name as words: `card_arrival` reads `card arrival`."""
-    return label.replace("_", " ").replace("-", " ")
+def _about(ensemble: Ensemble, estimate: Estimate) -> str:
+    if ensemble.first.labelled_by == "user":
+        return f"estimated accuracy {estimate.accuracy:.1%}"
+    return (
+        f"agrees with {estimate.accuracy:.1%} of the judge's labels, those of hard texts among them"
+    )

@@ -15,6 +15,12 @@ const STEPS = {
   judge: "Judge",
 };
 
+const GIVEN_BY = {
+  user: "labelled by you",
+  judge: "labelled by the judge",
+  name: "the label’s own name: it has no example",
+};
+
 /** Each column of the evidence: name, key, what it is. */
 const EVIDENCE = [
   ["Gate", "gate", "probability by the flat model over all labels"],
@@ -240,7 +246,7 @@ function nearest(why) {
             "p",
             { class: "near-label" },
             labelled(one.label),
-            el("span", {}, one.given_by === "judge" ? "labelled by the judge" : "labelled by you"),
+            el("span", {}, GIVEN_BY[one.given_by]),
           ),
         ),
       ),

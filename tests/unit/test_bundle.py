@@ -314,3 +314,10 @@ def test_the_manifest_is_readable_by_people(plain, folder):
     assert manifest["labels"] == list(plain.labels)
     assert sorted(manifest["files"]) == sorted(set(manifest["files"]))
     assert np.isclose(manifest["config"]["router"]["none_threshold"], 0.5)
+
+
+def test_who_labelled_and_what_is_known_by_name_alone_come_back(plain, folder):
+    marked = dataclasses.replace(plain, labelled_by="judge", unseen=(plain.labels[0],), n_seed=0)
+    save_bundle(marked, folder, {})
+    found = load_bundle(folder)
+    assert (found.labelled_by, found.unseen, found.n_seed) == ("judge", (plain.labels[0],), 0)

@@ -123,3 +123,11 @@ def test_cross_fitted_rows_have_none_that_fit_no_label():
 def test_risks_lie_between_nothing_and_certainty(model):
     assert ((model.calibration.label_risk >= 0) & (model.calibration.label_risk <= 1)).all()
     assert np.isfinite(model.calibration.none).all()
+
+
+def test_what_rests_on_a_judges_labels_is_marked_and_what_does_not_is_not(model, known):
+    judged = dataclasses.replace(model, labelled_by="judge")
+    encoder = FakeEncoder
+    assert with_goal(judged, CALM, 0.9, None, encoder).promise.labelled_by == "judge"
+    assert with_goal(judged, CALM, 0.9, known, encoder).promise.labelled_by == "user"
+    assert with_goal(model, CALM, 0.9, None, encoder).promise.labelled_by == "user"

@@ -124,3 +124,11 @@ def test_a_table_of_another_form_is_told_in_one_line(written, about, columns):
         table = table.replace_schema_metadata({b"red_ray": about})
     pq.write_table(table, written)
     read_damaged(written, written.read_bytes())
+
+
+def test_labels_without_rows_and_rows_of_a_judge_come_back(tmp_path):
+    judged = LabelledRows(("j1", "j2 \udc00"), ("a", "b"))
+    inputs = Inputs(TRAIN, POOL, HIDDEN, labels=("a", "z"), judged=judged)
+    found = back(tmp_path, Snapshot(inputs, TEST))
+    assert found == Snapshot(inputs, TEST)
+    assert text_key("j1") in found.inputs.seen_keys

@@ -84,7 +84,7 @@ def headline(files: RunFiles) -> Headline:
         comparison=_comparison(card) if card else "",
         warning=_leak_warning(card),
         checks=" ".join(filter(None, (_dropped(card), _unknown(card)))),
-        estimate=_estimate_tiles(estimate),
+        estimate=_estimate_tiles(estimate, files.details.labelled_by if files.details else "user"),
     )
 
 
@@ -178,11 +178,12 @@ def _unknown(card: Scorecard | None) -> str:
     return f"{plural(int(unknown.value), 'test row')} of a label never trained counted as wrong."
 
 
-def _estimate_tiles(estimate: Estimate | None) -> tuple[Tile, ...]:
+def _estimate_tiles(estimate: Estimate | None, labelled_by: str) -> tuple[Tile, ...]:
     if estimate is None:
         return ()
+    by = "estimate" if labelled_by == "user" else "agreement with the judge, where it was asked"
     return (
-        Tile("Accuracy", percent(estimate.accuracy), "estimate"),
+        Tile("Accuracy", percent(estimate.accuracy), by),
         Tile("Log-likelihood", decimal(estimate.log_likelihood), "estimate, per row; 0 is perfect"),
         Tile("Calibration error", percent(estimate.ece), "estimate"),
         Tile("Brier score", decimal(estimate.brier), "estimate; 0 is perfect, 2 the worst"),

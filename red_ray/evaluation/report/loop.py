@@ -161,7 +161,8 @@ def _estimated_accuracy(details: Details | None) -> Chart:
 def _estimates(details: Details) -> list[tuple[float, float]]:
     """(training rows, estimated accuracy) where it was measured, the final model at the end."""
     found = {point.n_train: number(point.estimated_accuracy) for point in details.learning_curve}
-    if found and details.n_train is not None and details.estimate is not None:
+    by_user = details.labelled_by == "user"
+    if found and by_user and details.n_train is not None and details.estimate is not None:
         found[details.n_train] = number(details.estimate.accuracy)
     return sorted((float(n), value) for n, value in found.items() if value is not None)
 

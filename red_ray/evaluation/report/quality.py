@@ -9,7 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from red_ray.calibration import ROWS
+from red_ray.calibration import JUDGED, ROWS
 from red_ray.evaluation.report.charts import (
     confidence_chart,
     none_chart,
@@ -195,6 +195,8 @@ def _source_told(derived: ThresholdDetails) -> str:
     told += f" ({plural(derived.n_errors, 'error')})"
     if derived.n_out_of_scope:
         told += f" and {plural(derived.n_out_of_scope, 'text')} that fit no label"
+    if derived.labelled_by in JUDGED:
+        told += f", {JUDGED[derived.labelled_by]}, which are wrong where it erred"
     return f"{told}. Stale: {derived.stale}." if derived.stale else f"{told}."
 
 

@@ -98,7 +98,7 @@ class NoneHistogram(_Histogram):
 
 
 class Estimate(_Part):
-    """Figures of the cross-fitted rows that the user labelled: an estimate, no measurement."""
+    """Figures of cross-fitted rows, the user's where there are some: an estimate."""
 
     log_likelihood: float | None = None
     accuracy: float | None = None
@@ -127,6 +127,7 @@ class ThresholdDetails(_Part):
     n_rows: int
     n_errors: int
     n_out_of_scope: int = 0
+    labelled_by: str = "user"
     escalate: float | None = None
     none: float
     curve: tuple[ThresholdPoint, ...] = ()
@@ -159,6 +160,8 @@ class Details(_Part):
     strategy: str = ""
     n_seed: int | None = None
     n_train: int | None = None
+    labelled_by: str = "user"
+    unseen: tuple[str, ...] = ()
 
 
 class EscalationPoint(_Part):

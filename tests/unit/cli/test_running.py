@@ -196,12 +196,13 @@ def test_imported_answers_need_no_keeping(run, ledger):
     assert not running._has_unheard_answers(run_config(), run.path)
 
 
-def loss(before, after):
+def loss(before, after, labelled_by="user"):
     first, last = (
         SimpleNamespace(accuracy=accuracy, log_likelihood=likelihood)
         for accuracy, likelihood in (before, after)
     )
-    return SimpleNamespace(first_estimate=first, estimate=last, iterations=(1,))
+    model = SimpleNamespace(labelled_by=labelled_by)
+    return SimpleNamespace(first_estimate=first, estimate=last, iterations=(1,), model=model)
 
 
 @pytest.mark.parametrize(
@@ -219,6 +220,11 @@ def test_a_loss_is_told_by_the_figure_that_fell(capsys, before, after, told):
     said = capsys.readouterr().err
     assert told in said
     assert bool(said) == bool(told)
+
+
+def test_where_no_user_labelled_a_row_nothing_says_that_a_judge_made_it_worse(capsys):
+    running._warn_of_loss(Output(as_json=True), loss((0.9, -0.3), (0.7, -0.6), "judge"))
+    assert capsys.readouterr().err == ""
 
 
 SAID = (HumanVerdict("five", "c"), HumanVerdict("fever", "flu"), HumanVerdict("more", "b"))

@@ -7,7 +7,10 @@ import pytest
 
 from red_ray.core.acquisition import (
     WeighedPool,
+    confused_pairs,
+    label_uncertainty,
     most_uncertain,
+    poor_labels,
     select_diverse,
     uncertainty,
 )
@@ -114,3 +117,27 @@ def test_the_margin_of_two_equals_is_one():
     before = torn.copy()
     assert uncertainty(torn, "margin").tolist() == [1.0, 0.0]
     assert (torn == before).all()
+
+
+def test_between_labels_none_only_lowers_the_worth():
+    sure_of_none = np.array([[0.05, 0.05, 0.9], [0.5, 0.5, 0.0], [0.9, 0.0, 0.1]])
+    worth = label_uncertainty(sure_of_none, "margin")
+    np.testing.assert_allclose(worth, [0.1, 1.0, 0.0], atol=1e-9)
+
+
+def test_labels_with_few_rows_are_worth_more_and_one_on_average():
+    weights = poor_labels(np.array([0, 0, 0, 0, 1]), 3)
+    assert weights[0] < weights[1] == weights[2]
+    assert weights.mean() == pytest.approx(1)
+    assert weights[1] / weights[0] == pytest.approx(2)
+
+
+def test_pairs_that_cross_fitted_rows_confuse_count_up_to_twice():
+    predicted, labels = np.array([0, 1, 2, 2]), np.array([1, 0, 0, 2])
+    best = np.array([[1, 0], [0, 2], [1, 2]])
+    np.testing.assert_allclose(confused_pairs(best, predicted, labels, 3), [2.0, 1.5, 1.0])
+
+
+def test_without_confusions_every_pair_counts_the_same():
+    same = np.array([0, 1])
+    assert confused_pairs(np.array([[0, 1]]), same, same, 2).tolist() == [1.0]

@@ -228,3 +228,24 @@ def test_the_distribution_of_some_rows_is_that_of_all(known, router):
     whole = router.distribution(known[0])
     parts = [router.distribution(known[0][start : start + 7]) for start in range(0, N_ROWS, 7)]
     assert np.concatenate(parts).tobytes() == whole.tobytes()
+
+
+def test_wrong_labels_of_a_judge_do_not_make_it_timid():
+    """One label in five is wrong: how sure to be is fitted beside that share."""
+    evidence, labels = made_evidence(4000, GATE=4.0, NEAREST=2.0)
+    rng = np.random.default_rng(3)
+    wrong = np.where(rng.random(len(labels)) < 0.2, (labels + 1) % N_LABELS, labels)
+    sureness = {}
+    for by_judge in (False, True):
+        router = fit_router(
+            evidence,
+            wrong,
+            trusted=np.ones(len(labels), dtype=bool),
+            columns=ALL,
+            none_prior=0.05,
+            by_judge=by_judge,
+        )
+        proba = np.exp(router.label_log_proba(evidence))
+        correct = proba.argmax(axis=1) == labels
+        sureness[by_judge] = abs(proba.max(axis=1).mean() - correct.mean())
+    assert sureness[True] < sureness[False] / 2

@@ -8,7 +8,7 @@ import pytest
 
 from red_ray.config import RunConfig
 from red_ray.data.holdout import hold_out
-from red_ray.data.inputs import Inputs, read_inputs, read_test
+from red_ray.data.inputs import Inputs, read_cold, read_inputs, read_test
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import DataError
 
@@ -179,3 +179,21 @@ def test_held_out_rows_are_of_every_label_and_leave_the_training_rows():
     assert len(inputs.train) == 32
     again, _ = hold_out(Inputs(rows, (), HiddenLabels({})), 0.2, seed=1)
     assert again == inputs
+
+
+@pytest.mark.parametrize("header", [("label", "description"), ("label",)])
+def test_labels_alone_may_begin_a_run_described_or_not(write, header):
+    rows = [("ship", "parcels"), (" pay ", ""), ("ship", "again")]
+    table = write("labels.csv", [row[: len(header)] for row in rows], header)
+    pool = write("pool.csv", [("where is it", "ship"), ("refund me", "pay")])
+    inputs = read_cold(RunConfig(), table, pool)
+    assert (inputs.labels, inputs.unseen, len(inputs.train)) == (("pay", "ship"),) * 2 + (0,)
+    assert inputs.descriptions == ({"ship": "again"} if len(header) > 1 else {})
+    assert inputs.pool == ("where is it", "refund me")
+    assert inputs.hidden.of("refund me") == "pay"
+
+
+def test_a_single_label_is_nothing_to_tell_apart(write):
+    table = write("labels.csv", [("pay",)], ("label",))
+    with pytest.raises(DataError, match="names 1 labels; give at least two"):
+        read_cold(RunConfig(), table, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 
@@ -104,3 +105,11 @@ def test_notes_and_descriptions_stay():
 def test_fewer_than_two_labels_are_no_rows_to_train_on():
     with pytest.raises(DataError):
         with_people(INPUTS, [("three", "a"), ("four", None)])
+
+
+def test_a_cold_start_takes_a_persons_word_and_a_judges_row_gives_way():
+    judged = LabelledRows(("pay q", "ship q"), ("pay", "ship"))
+    cold = replace(INPUTS, train=LabelledRows((), ()), judged=judged, labels=("pay", "ship"))
+    found = with_people(cold, [("pay q", "ship")])
+    assert found.train == LabelledRows(("pay q",), ("ship",))
+    assert found.judged == LabelledRows(("ship q",), ("ship",))

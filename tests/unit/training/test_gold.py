@@ -9,7 +9,7 @@ import pytest
 
 from red_ray.core.text import text_key
 from red_ray.training.disputes import disputed
-from red_ray.training.ensemble import Ensemble
+from red_ray.training.ensemble import Ensemble, FirstRows
 from red_ray.training.fleet import Crew
 from red_ray.training.gold import GoldRows
 from red_ray.training.job import Dispute
@@ -164,8 +164,9 @@ def test_where_the_budget_ends_planted_questions_go_first(corpus):
 
 def of_rows(contradicted, answers, labels=(0, 0, 1, 1, 2)) -> tuple[Dispute, ...]:
     """Rows 0 to 2 are the user's, the others the judge's."""
+    first = FirstRows(np.arange(3), np.array(labels[:3]), 3)
     crew = Crew((), None, None, np.asarray)
-    ensemble = Ensemble(None, crew, (), np.zeros((5, 1)), np.array(labels[:3]))
+    ensemble = Ensemble(None, crew, (), np.zeros((5, 1)), first)
     ensemble.add(np.array([3, 4]), np.array(labels[3:]))
     texts = [f"text {row}" for row in range(5)]
     return disputed(contradicted, answers, ensemble, NAMES, texts)

@@ -48,10 +48,10 @@ class ListeningRouter(RouterHost):
 
     told: list[tuple[np.ndarray, np.ndarray]]
 
-    def calibrate(self, rows, labels, folds, n_seed, scores):
+    def calibrate(self, rows, labels, folds, n_trusted, scores, by_judge=False):
         held = folds >= 0
         self.told.append((scores.gate[held], labels[held]))
-        return super().calibrate(rows, labels, folds, n_seed, scores)
+        return super().calibrate(rows, labels, folds, n_trusted, scores, by_judge)
 
 
 def right(told):
