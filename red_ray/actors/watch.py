@@ -18,8 +18,9 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_actors, list_nodes
 from ray.util.state.exception import RayStateApiException
 
+from red_ray.actors.reach import JOIN_OWN, check_reachable
 from red_ray.actors.scrape import scrape
-from red_ray.actors.sight import Actor, Endpoint, Job, Node, Sight
+from red_ray.actors.sight import ENDED, Actor, Endpoint, Job, Node, Sight
 from red_ray.errors import RunError, last_line
 
 MOST = 10_000
@@ -48,10 +49,13 @@ class Cluster:
     """Looks at the cluster that RAY_API_SERVER_ADDRESS or RAY_ADDRESS names.
 
     Raises:
+        ConfigError: RAY_ADDRESS is no address.
         RunError: in each method, where it cannot be reached.
     """
 
     def __init__(self) -> None:
+        if not os.environ.get("RAY_API_SERVER_ADDRESS"):
+            check_reachable()
         with _told():
             self._client = JobSubmissionClient()
         self.dashboard = self._client.get_address()
@@ -120,7 +124,7 @@ class Cluster:
         return Job(
             id=one.submission_id or one.job_id or "",
             is_submitted=is_submitted,
-            status=status.value,
+            status=status.value if is_submitted or not status.is_terminal() else ENDED,
             entrypoint=one.entrypoint,
             start_s=one.start_time / 1000 if one.start_time else None,
             end_s=one.end_time / 1000 if one.end_time else None,
@@ -161,7 +165,8 @@ def _told() -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise RunError(
-            "the cluster asks for another token: set RAY_AUTH_MODE=token and its file in "
+            f"the cluster asks for another token than this shell has: `{JOIN_OWN}` sets that of "
+            "the head of `red-ray up`; for another cluster set RAY_AUTH_MODE=token and its file in "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
     except (
@@ -170,6 +175,7 @@ def _told() -> Iterator[None]:
         RuntimeError,
         ConnectionError,
         OSError,
+        ValueError,
         httpx.HTTPError,
     ) as error:
         where = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")
