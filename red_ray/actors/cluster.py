@@ -96,6 +96,12 @@ def room() -> Room:
     )
 
 
+def free_cpus() -> float:
+    """Logical processors of the cluster that nobody claims now."""
+    api: Any = ray
+    return float(api.available_resources().get("CPU", 0.0))
+
+
 def on_this_node(*, must: bool) -> object:
     """Where an actor is placed: on the machine of this process, which lives as long as the run.
 

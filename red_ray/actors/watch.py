@@ -85,10 +85,7 @@ class Cluster:
         """What runs, a phrase for each; empty where the cluster is idle."""
         with _told():
             jobs = [job for job in self._jobs() if not job.is_over]
-            kinds = [
-                one.class_name for one in list_actors(filters=[("state", "=", "ALIVE")], limit=MOST)
-            ]
-            endpoints = self._endpoints(kinds)
+            endpoints = self._endpoints(self._kinds())
         told = [
             f"the job {job.id} runs" if job.is_submitted else f"a command (job {job.id}) runs"
             for job in jobs
@@ -106,6 +103,30 @@ class Cluster:
                 ids = [i for i in ids if not self._client.get_job_status(i).is_terminal()]
                 time.sleep(POLL_S)
         return ids
+
+    def end_endpoints(self) -> list[str]:
+        """End all that Ray Serve runs, with whatever it started, and wait; names of what ended.
+
+        Raises:
+            RunError: it did not end in time.
+        """
+        with _told():
+            kinds = self._kinds()
+            if "ServeController" not in kinds:
+                return []
+            names = [one.name for one in self._endpoints(kinds)]
+            ServeSubmissionClient(self.dashboard).delete_applications()
+            end = time.monotonic() + STOP_S
+            while "ServeController" in self._kinds():
+                if time.monotonic() > end:
+                    raise RunError(f"the endpoint did not end within {STOP_S:.0f} s; try again")
+                time.sleep(POLL_S)
+        return names
+
+    def _kinds(self) -> list[str]:
+        """Classes of the actors that are alive."""
+        alive = list_actors(filters=[("state", "=", "ALIVE")], limit=MOST)
+        return [one.class_name for one in alive]
 
     def _jobs(self) -> tuple[Job, ...]:
         """The jobs, the newest first."""

@@ -30,11 +30,10 @@ def status(as_json: Json = False) -> None:
         from red_ray.actors.reach import check_address
 
         check_address()
-        head, is_named = HeadFolder().read(), any(os.environ.get(one) for one in ADDRESSES)
-        if not is_named and (head is None or not head.is_alive):
+        head = HeadFolder().read()
+        if not name_cluster(head):
             _tell_that_none_is_up(output, head)
             return
-        name_cluster(head)
         with output.err.status("looking"):
             sight = _seen()
         ours = head if head is not None and head.dashboard == sight.dashboard else None
@@ -43,15 +42,22 @@ def status(as_json: Json = False) -> None:
             show_status(output.out, sight, ours, now_s=time.time())
 
 
-def name_cluster(head: Head | None) -> None:
-    """Let the environment name one cluster: that of RAY_ADDRESS, whatever else is exported."""
+def name_cluster(head: Head | None) -> bool:
+    """Let the environment name one cluster; whether there is one to name.
+
+    Args:
+        head: of this machine: taken where nothing is named, if it is alive.
+    """
     address, dashboard = (os.environ.get(one) for one in ADDRESSES)
-    if head is not None and not dashboard and not address:
-        os.environ.update(head.variables())
-    elif head is not None and head.address == address:
-        os.environ["RAY_API_SERVER_ADDRESS"] = head.dashboard
-    elif address:
+    if address and (head is None or head.address != address):
         os.environ.pop("RAY_API_SERVER_ADDRESS", None)  # exported for another cluster, it would win
+    elif address and head is not None:
+        os.environ["RAY_API_SERVER_ADDRESS"] = head.dashboard
+    elif not dashboard:
+        if head is None or not head.is_alive:
+            return False
+        os.environ.update(head.variables())
+    return True
 
 
 def _seen() -> Sight:

@@ -63,7 +63,7 @@ def until_it_has_begun(process):
         pass
 
 
-def cluster(monkeypatch, busy=(), error=None):
+def cluster(monkeypatch, busy=(), error=None, endpoints=()):
     """What stands in for the look at a cluster; the jobs that it stopped."""
     stopped = []
 
@@ -74,7 +74,9 @@ def cluster(monkeypatch, busy=(), error=None):
     def look():
         if error:
             raise error
-        return SimpleNamespace(busy=lambda: list(busy), stop_jobs=stop_jobs)
+        return SimpleNamespace(
+            busy=lambda: list(busy), stop_jobs=stop_jobs, end_endpoints=lambda: list(endpoints)
+        )
 
     monkeypatch.setitem(sys.modules, "red_ray.actors.watch", SimpleNamespace(Cluster=look))
     return stopped
@@ -238,3 +240,22 @@ def test_down_of_one_that_died_cleans_up(red_ray, up):
     assert "had died" in told.stderr
     assert ended == [None]
     assert HeadFolder().read() is None
+
+
+def test_down_of_an_endpoint_alone_leaves_the_head(red_ray, up, monkeypatch):
+    head = up()
+    cluster(monkeypatch, endpoints=("red_ray",))
+    told = red_ray("down", "--endpoint")
+    assert told.exit_code == 0
+    assert "the endpoint is down" in told.stdout
+    assert json.loads(red_ray("down", "--endpoint", "--json").stdout) == {"ended": ["red_ray"]}
+    assert (ended, HeadFolder().read()) == ([], head)
+
+
+def test_down_of_an_endpoint_that_is_not_there(red_ray, up, monkeypatch):
+    said(red_ray("down", "--endpoint"), 2, "no head is up")
+    up()
+    cluster(monkeypatch)
+    told = red_ray("down", "--endpoint")
+    assert told.exit_code == 0
+    assert "no endpoint is up there" in told.stderr
