@@ -19,7 +19,7 @@ from ray.util.state import list_actors, list_nodes
 from ray.util.state.exception import RayStateApiException
 
 from red_ray.actors.reach import JOIN_OWN, check_reachable
-from red_ray.actors.scrape import scrape
+from red_ray.actors.scrape import living, scrape
 from red_ray.actors.sight import ENDED, Actor, Endpoint, Job, Node, Sight
 from red_ray.errors import RunError, last_line
 
@@ -71,14 +71,15 @@ class Cluster:
                 filters=[("state", "!=", "DEAD")],
                 raise_on_missing_output=False,
             )
+            kinds = [one.class_name for one in found]
             return Sight(
                 dashboard=self.dashboard,
                 ray_version=self._get("/api/version").get("ray_version", ""),
                 nodes=tuple(_node(one) for one in nodes),
                 jobs=self._jobs(),
                 actors=_measured([_actor(one, names) for one in found], _here(names)),
-                endpoints=self._endpoints([one.class_name for one in found]),
-                figures=tuple(scrape(self._targets())),
+                endpoints=self._endpoints(kinds),
+                figures=tuple(living(scrape(self._targets()), kinds)),
             )
 
     def busy(self) -> list[str]:

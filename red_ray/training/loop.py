@@ -47,6 +47,9 @@ N_DESCRIBED = 5
 
 BACK = "the judge is back"
 
+TOLD_S = 30.0
+"""How often a round says that it still waits for a judge that is away."""
+
 POLL_S = 1.0
 """How often a round looks how far the judge is."""
 
@@ -110,6 +113,7 @@ class ActiveLoop:
         )
         self._verdicts: Sequence[Verdict] = ()
         self._n_unasked = 0
+        self._paused_s: float | None = None
         self._texts = (*job.texts, *job.pool)
         self._pool = np.arange(len(job.texts), len(self._texts))
         self._left = np.ones(len(job.pool), dtype=bool)
@@ -169,7 +173,9 @@ class ActiveLoop:
         limits = ((name, getattr(config, name)) for name in BUDGETS)
         told = " or ".join(f"judge.{name}={limit!r}" for name, limit in limits if limit is not None)
         left = f", {self._n_unasked} questions of the round left unasked" if self._n_unasked else ""
-        return f"budget{left}; raise {told} for more" if told else f"budget{left}"
+        if not told:
+            return f"budget{left}"
+        return f"budget{left}; raise {told} for more: `red-ray resume` takes it by --set"
 
     async def _describe(self) -> AsyncGenerator[Progress, None]:
         """Have the judge describe the labels that nobody described; once, by the ledger."""
@@ -217,8 +223,22 @@ class ActiveLoop:
         if stats is None:
             return told
         n_done = max(0, n_asked - stats.waiting - stats.in_flight)
-        back = BACK if told.message not in ("", BACK) else ""
-        return Progress("judge", n_done, n_asked, stats.notice or back)
+        if stats.notice:
+            return Progress("judge", n_done, n_asked, self._waiting(stats.notice))
+        self._paused_s = None
+        return Progress("judge", n_done, n_asked, BACK if told.message not in ("", BACK) else "")
+
+    def _waiting(self, notice: str) -> str:
+        """A pause as it is told: anew now and then."""
+        now_s = self._clock()
+        self._paused_s = now_s if self._paused_s is None else self._paused_s
+        times = int((now_s - self._paused_s) / TOLD_S)
+        if not times:
+            return notice
+        return (
+            f"{notice}; for {times * TOLD_S:.0f} s now. Ctrl-C stops the run, and `red-ray resume` "
+            "goes on with it"
+        )
 
     async def _questions(self, view: PoolView) -> _Asked:
         """Of the chosen texts, and of some rows whose label is known."""
