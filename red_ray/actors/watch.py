@@ -116,7 +116,8 @@ class Cluster:
             if "ServeController" not in kinds:
                 return []
             names = [one.name for one in self._endpoints(kinds)]
-            ServeSubmissionClient(self.dashboard).delete_applications()
+            client: Any = ServeSubmissionClient(self.dashboard)
+            client.delete_applications()
             end = time.monotonic() + STOP_S
             while "ServeController" in self._kinds():
                 if time.monotonic() > end:
