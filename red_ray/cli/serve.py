@@ -405,8 +405,10 @@ def _check_is_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            gone = ", or end an endpoint whose command is gone by `red-ray down --endpoint`"
             raise OutputError(
                 f"cannot listen on {host}:{port} ({error.strerror}); take another --port"
+                + (gone if os.environ.get("RAY_ADDRESS") else "")
             ) from error
 
 
