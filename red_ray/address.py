@@ -248,6 +248,12 @@ class Remote:
             except FileNotFoundError:
                 return
 
+    def drop_if_empty(self) -> None:
+        """Remove the folder where it is empty; only a disk has such."""
+        if self._is_local:
+            with suppress(OSError):
+                os.rmdir(self._path)
+
     def download(self, names: Iterable[str], folder: Path) -> None:
         """Copy files into a local folder; each is whole or not there.
 
@@ -332,6 +338,10 @@ class Remote:
         try:
             yield
         except FileNotFoundError as error:
+            if self._is_local and doing == "write":
+                raise OutputError(
+                    f"cannot write {self.name!r}: no folder can be made there; choose another place"
+                ) from error
             raise DataError(
                 f"cannot {doing} {self.name!r}: a file is not there (any more); run the command "
                 "again"
@@ -343,6 +353,8 @@ class Remote:
 def _told(error: OSError, what: str) -> RedRayError:
     said = " ".join((error.strerror or str(error)).split())
     said = re.sub(r" \(Request ID.*", "", said)[:_SAID_CHARS]
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        return OutputError(f"{what}: {said}; choose another place")
     if any(word in said for word in _PLACE_IS_WRONG) or isinstance(error, PermissionError):
         return OutputError(f"{what}: {said}; check the bucket's name, the region and the keys")
     return StorageError(

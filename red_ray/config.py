@@ -367,6 +367,49 @@ def changed(config: RunConfig, over: dict[str, Any]) -> RunConfig:
     return parse_config(merge(config.model_dump(), over))
 
 
+LIMITS = tuple(
+    f"judge.{name}"
+    for name in (
+        *("timeout_s", "total_time_s", "concurrency", "queue"),
+        *("requests_per_minute", "tokens_per_minute"),
+        *("budget_calls", "budget_tokens", "budget_usd", "prices", "key_variable"),
+    )
+)
+"""Keys that say how the judge is asked, and how long; no verdict depends on them."""
+
+
+def with_limits(config: RunConfig, over: dict[str, Any]) -> RunConfig:
+    """The same configuration with other limits of the judge.
+
+    Raises:
+        ConfigError: another key is among them, or a value does not fit.
+    """
+    given = changed(config, over)
+    if wrong := [key for key in _stated(over) if not key.startswith(LIMITS)]:
+        raise ConfigError(
+            f"{wrong[0]!r} decides the result, and a run goes on as it was begun: train anew with "
+            f"--overwrite; resume takes {', '.join(LIMITS)}"
+        )
+    return given
+
+
+def changes(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """Dotted keys whose values differ between two dumped configurations."""
+    before, after = _stated(one), _stated(other)
+    return sorted(key for key in before.keys() | after.keys() if before.get(key) != after.get(key))
+
+
+def _stated(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values by dotted keys."""
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        if isinstance(value, Mapping) and value:
+            found |= _stated(value, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = value
+    return found
+
+
 def dump_config(config: RunConfig) -> str:
     """The resolved configuration as YAML, in the order of its fields."""
     return str(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))

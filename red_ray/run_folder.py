@@ -6,7 +6,7 @@ iterations.jsonl  the loop's history, one line per iteration
 ledger.sqlite     every request and verdict; beside it a lock and, while requests are made, 4 MiB
                   that make room for what was paid for should the disk fill up
 inputs.parquet    its rows, so that it can go on wherever the folder is
-run.json          its id in the ledger, and whether it is finished
+run.json          its id in the ledger, whether it is finished, and what it was begun with
 seen.txt          keys of the texts that have a say in the model, so that no test row is one of them
 crossfit.safetensors
                   held-out scores of its rows, so that a change of labels need not fit all anew
@@ -78,12 +78,16 @@ OF_A_RUN = (
 )
 """What else belongs to one run and not to the next in the same folder, as the ledger does."""
 
+GONE_ON_WITH = ("config.yaml", "inputs.parquet", "seen.txt")
+"""What a run needs of the one that its budget stopped."""
+
 
 @dataclass(frozen=True, slots=True)
 class _State:
     id: str
     finished: bool = False
     n_done: int = 0
+    config: dict[str, Any] | None = None  # of runs begun before it was kept: None
 
 
 class RunFolder:
@@ -147,7 +151,7 @@ class RunFolder:
         self._write("iterations.jsonl", "")
         # Last: what has it can be gone on with. A new id: under the old one the ledger holds what
         # failed in the rounds of another run.
-        self._write_state(_State(uuid.uuid4().hex))
+        self._write_state(_State(uuid.uuid4().hex, config=config.model_dump(mode="json")))
 
     def _refuse_run(self) -> None:
         where = self.name
@@ -166,12 +170,16 @@ class RunFolder:
             self.kept_answers = set_aside(self.path / DISPUTED)
 
     @classmethod
-    def resume(cls, place: Place, *, keep_answers: bool = False) -> tuple[RunFolder, int]:
-        """Go on with a run that was cut short.
+    def resume(
+        cls, place: Place, *, keep_answers: bool = False, config: RunConfig | None = None
+    ) -> tuple[RunFolder, int]:
+        """Go on with a run that was cut short, or that its budget stopped.
 
         Args:
             place: the folder.
             keep_answers: whether `disputed.csv` must not be lost.
+            config: in place of the run's own, with other limits. With it a finished run that its
+                budget stopped goes on, set aside meanwhile (see `replacing`).
 
         Returns:
             Its folder, and how many iterations it had finished: they are run again, from the
@@ -185,27 +193,62 @@ class RunFolder:
         if run._state() is None:
             raise DataError(f"{run.name!r} is no run: it has no {STATE}; `red-ray train` makes one")
         with run._holding():
-            return run, run._go_on(keep_answers=keep_answers)
+            return run, run._go_on(config, keep_answers=keep_answers)
 
-    def _go_on(self, *, keep_answers: bool) -> int:
+    def _go_on(self, config: RunConfig | None, *, keep_answers: bool) -> int:
         state = self._state()
-        if state is None or state.finished:
-            raise ConfigError(
-                f"{self.name!r} is finished, nothing is left to do; to train anew "
-                "run `red-ray train` with --overwrite"
-            )
+        again = config is not None and self.is_out_of_budget
+        if state is None or (state.finished and not again):
+            raise ConfigError(f"{self.name!r} is finished, {self.what_is_left}")
         self._claim()
         # A line without an end is of an iteration that was not finished. What an earlier resumed
         # run had finished stays so, even where this one is cut short before it.
-        n_done = max(state.n_done, self._read("iterations.jsonl").count("\n"))
-        self._write_state(replace(state, n_done=n_done))
+        n_done = max(state.n_done, self._n_lines())
+        if config is not None:
+            state = replace(state, config=config.model_dump(mode="json"))
+        state = replace(state, n_done=n_done, finished=False)
         with writing(self.path):
             self._keep_answers(keep_answers)
+            if again:
+                self._set_aside()
+                for name in GONE_ON_WITH:
+                    shutil.copy2(self._previous / name, self.path / name)
+        self._write_state(state)
+        with writing(self.path):
             shutil.rmtree(self.bundle, ignore_errors=True)
             for name in RESULTS:
                 (self.path / name).unlink(missing_ok=True)
+        if config is not None:
+            self.write_config(config)
         self._write("iterations.jsonl", "")
         return n_done
+
+    def _n_lines(self) -> int:
+        return self._read("iterations.jsonl").count("\n")
+
+    @property
+    def is_out_of_budget(self) -> bool:
+        """Whether it is finished, and its budget was what stopped the loop."""
+        state = self._state()
+        if state is None or not state.finished or not (self.path / "details.json").exists():
+            return False
+        return bool(self.read_json("details.json").get("stop_reason") == "budget")
+
+    @property
+    def what_is_left(self) -> str:
+        """Of a finished run: what can still be done with it."""
+        if self.is_out_of_budget:
+            return (
+                f"and its budget stopped it: `red-ray resume {self.name} --set "
+                "judge.budget_calls=…` goes on with another one"
+            )
+        return "nothing is left to do; to train anew run `red-ray train` with --overwrite"
+
+    @property
+    def begun_with(self) -> dict[str, Any] | None:
+        """The configuration that it was begun with; None of runs that did not keep it."""
+        state = self._state()
+        return None if state is None else state.config
 
     @property
     def run_id(self) -> str:
@@ -220,13 +263,20 @@ class RunFolder:
         return state is not None and not state.finished
 
     @property
+    def is_finished(self) -> bool:
+        """Whether a run was begun here and finished."""
+        state = self._state()
+        return state is not None and state.finished
+
+    @property
     def is_resumable(self) -> bool:
         """Whether `resume` has something to go on with."""
         return self.is_cut_short and (self.path / "inputs.parquet").exists()
 
     def finish(self) -> None:
         """Say that nothing is left to do."""
-        self._write_state(_State(self.run_id, finished=True))
+        state = self._state() or _State("")
+        self._write_state(replace(state, finished=True, n_done=self._n_lines()))
 
     def _state(self) -> _State | None:
         if not (self.path / STATE).exists():

@@ -31,4 +31,6 @@ def writing(place: Path) -> Iterator[None]:
             raise StorageError(
                 f"no space left for {str(place)!r}; free some and run the command again"
             ) from error
-        raise OutputError(f"cannot write {str(place)!r}: {error.strerror}") from error
+        raise OutputError(
+            f"cannot write {str(place)!r}: {error.strerror}; choose another place, or mend this one"
+        ) from error

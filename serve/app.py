@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import logging
 from collections.abc import AsyncIterator, Sequence
@@ -24,6 +25,7 @@ from serve.schemas import (
     ClassifyAnswer,
     ClassifyRequest,
     ErrorAnswer,
+    Feedback,
     FeedbackAnswer,
     FeedbackRequest,
     ModelInfo,
@@ -55,6 +57,14 @@ MAX_FAULTS = 3
 
 OF_USERS = {"texts", "answers"}
 """Parts of a body whose content is never repeated: an error may stand in a log."""
+
+
+KEYS = (
+    *ClassifyRequest.model_fields,
+    *FeedbackRequest.model_fields,
+    *Feedback.model_fields,
+)
+"""Of bodies, at any depth."""
 
 
 def make_app(
@@ -189,7 +199,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_errors(app: FastAPI, service: Service) -> None:
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> Response:
-        return _error(request, 422, _told(error))
+        return _error(request, 422, _not_json(request, error) or _told(error))
 
     @app.exception_handler(DataError)
     async def mistaken(request: Request, error: DataError) -> Response:
@@ -208,7 +218,10 @@ def _add_errors(app: FastAPI, service: Service) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return _error(request, error.status_code, str(error.detail), error.headers)
+        detail = str(error.detail)
+        if error.status_code == 400 and isinstance(error.__cause__, UnicodeError):
+            detail = "the body is not UTF-8: send JSON, encoded as UTF-8"
+        return _error(request, error.status_code, detail, error.headers)
 
 
 def _json(answer: BaseModel, *, exclude_unset: bool = False) -> Response:
@@ -227,12 +240,27 @@ def _id(request: Request) -> str:
     return str(getattr(request.state, "request_id", ""))
 
 
+def _not_json(request: Request, error: RequestValidationError) -> str:
+    """What to say of a body that is no JSON, or is not said to be; empty where it is."""
+    fault = error.errors()[0]
+    if fault["type"] == "json_invalid":
+        return f"the body is no JSON, at character {fault['loc'][-1]}"
+    kind = request.headers.get("content-type", "")
+    if fault["loc"] == ("body",) and "json" not in kind.lower():
+        told = f"not as {kind[:80]!r}" if kind else "which is missing"
+        return f"the body must be JSON: send content-type: application/json, {told}"
+    return ""
+
+
 def _told(error: RequestValidationError) -> str:
     """The first faults of a body, in one line; what was given is not repeated in length."""
     faults = []
     for fault in error.errors()[:MAX_FAULTS]:
         steps = [str(step)[:80] for step in fault["loc"] if step != "body"]
         where = ".".join(steps) or "the body"
+        if fault["type"] == "extra_forbidden":
+            faults.append(f"{where}: unknown key{_near(steps[-1])}")
+            continue
         told = f"{where}: {fault['msg'].removeprefix('Value error, ')}"
         given = fault.get("input")
         # Not a list or an object: one that is deep enough cannot be written down.
@@ -241,3 +269,8 @@ def _told(error: RequestValidationError) -> str:
         faults.append(f"{told}, got {given!r}" if is_short else told)
     more = len(error.errors()) - MAX_FAULTS
     return "; ".join(faults) + (f"; and {more} more" if more > 0 else "")
+
+
+def _near(key: str) -> str:
+    near = difflib.get_close_matches(key, [name for name in KEYS if name != key], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""

@@ -40,8 +40,8 @@ class ClassifyRequest(_Given):
     Attributes:
         texts: at least one; how many, and how long, `/v1/model` says under `limits`.
         top_k: labels to name: the decision's and its alternatives.
-        escalate: `auto` asks the judge about what the model escalates, `always` about every text,
-            `never` about none.
+        escalate: `auto` asks the judge about what the model escalates, `always` about every text
+            (refused where the endpoint asks no judge), `never` about none.
         explain: whether each result says how it came about.
     """
 

@@ -165,7 +165,8 @@ class Service:
         """Decide on the texts of a call.
 
         Raises:
-            DataError: a text is empty or too long, or there are too many.
+            DataError: a text is empty or too long, there are too many, or a judge must answer and
+                there is none.
             OverloadedError: too much waits already.
         """
         call = _Call(asked, self._answering, perf_counter(), datetime.now(UTC))
@@ -275,6 +276,11 @@ class Service:
 
     def _check(self, call: _Call) -> None:
         limits, texts = self.settings.limits, call.asked.texts
+        if call.asked.escalate == "always" and call.loaded.judge is None:
+            raise DataError(
+                "escalate: 'always' asks a judge, and this endpoint has none; send 'auto' or "
+                "'never', or have it served with --judge"
+            )
         if len(texts) > limits.texts_per_call:
             raise DataError(
                 f"{len(texts):,} texts in one call; at most {limits.texts_per_call:,} are taken: "

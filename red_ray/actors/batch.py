@@ -34,7 +34,7 @@ from red_ray.actors.batch_rows import (
     pack_error,
     unpack,
 )
-from red_ray.actors.cluster import fetch
+from red_ray.actors.cluster import fetch, free_cpus
 from red_ray.actors.metrics import Meter, tell_classified
 from red_ray.address import is_address, shown
 from red_ray.batch import Finished, classify_shard, read_shards
@@ -103,7 +103,7 @@ def classify_on_ray(
         RedRayError: whatever stopped it, as the reader or a worker raised it.
         RunError: Ray could not go on.
     """
-    n_actors = n_classifiers(_free_cpus())
+    n_actors = n_classifiers(free_cpus())
     _quiet()
     with ray.data.DataContext.current(_context()):
         shards = ray.data.read_datasource(
@@ -208,11 +208,6 @@ def _context() -> ray.data.DataContext:
     limits = context.execution_options.resource_limits
     context.execution_options.resource_limits = limits.copy(object_store_memory=IN_STORE_BYTES)
     return context
-
-
-def _free_cpus() -> float:
-    api: Any = ray
-    return float(api.available_resources().get("CPU", 0.0))
 
 
 def _quiet() -> None:

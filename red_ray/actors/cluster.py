@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.exceptions import RayActorError, RayError, RayTaskError
+from ray.exceptions import AuthenticationError, RayActorError, RayError, RayTaskError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from red_ray.actors.logs import job_config
+from red_ray.actors.reach import JOIN_OWN, check_reachable
 from red_ray.errors import RedRayError, RunError, last_line
 
 
@@ -42,9 +43,16 @@ def ray_session(*, num_cpus: int | None = None, dashboard: bool = False) -> Iter
 
 
 def _join() -> object:
+    check_reachable()
     try:
         return ray.init(log_to_driver=False, logging_level=logging.WARNING, job_config=job_config())
-    except (ConnectionError, RuntimeError, RayError) as error:
+    except AuthenticationError as error:
+        raise RunError(
+            f"the Ray cluster at {os.environ['RAY_ADDRESS']!r} asks for another token than this "
+            f"shell has: `{JOIN_OWN}` sets that of the head of `red-ray up`; for another cluster "
+            "set RAY_AUTH_MODE=token and its file in RAY_AUTH_TOKEN_PATH"
+        ) from error
+    except (ConnectionError, RuntimeError, ValueError, RayError) as error:
         raise RunError(
             f"cannot join the Ray cluster at {os.environ['RAY_ADDRESS']!r} ({last_line(error)}); "
             "start it, or unset RAY_ADDRESS"
@@ -86,6 +94,12 @@ def room() -> Room:
         n_gpus=int(api.cluster_resources().get("GPU", 0.0)),
         free_bytes=api.available_resources().get("memory", 0.0),
     )
+
+
+def free_cpus() -> float:
+    """Logical processors of the cluster that nobody claims now."""
+    api: Any = ray
+    return float(api.available_resources().get("CPU", 0.0))
 
 
 def on_this_node(*, must: bool) -> object:

@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from importlib.util import find_spec
 from pathlib import Path
 
+from red_ray.actors.reach import check_address
 from red_ray.errors import ConfigError, OutputError
 
 TOKEN_FILE = "auth_token"
@@ -85,8 +86,10 @@ def prepare_environment() -> None:
     joined by RAY_ADDRESS has its own settings, and what the user has set wins.
 
     Raises:
+        ConfigError: RAY_ADDRESS is no address.
         OutputError: the token file cannot be written.
     """
+    check_address()
     # Where it has ended, a thread that asks Ray once more would start it anew.
     os.environ.setdefault("RAY_ENABLE_AUTO_CONNECT", "0")
     if not os.environ.get("RAY_ADDRESS"):

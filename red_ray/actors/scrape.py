@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 from prometheus_client.metrics_core import Metric
@@ -28,8 +28,20 @@ SERVE = {
 _OF_RAY = re.compile(
     "Component|NodeAddress|SessionName|Version|WorkerId|JobId|ActorId|NodeId|TaskId|ip|pid|le"
     "|otel_.*|IsHeadNode|RayNodeType|route|method|application|deployment|status_code|replica"
+    "|handle|actor_id"
 )
 """Tags that tell where a figure comes from, over which it is summed."""
+
+TELLERS = {
+    "run": "CoordinatorActor",
+    "loop": "CoordinatorActor",
+    "judge": "ValidatorPoolActor",
+    "serve": "ServeController",
+}
+"""Classes of the actors without which nobody tells the metrics with that first word."""
+
+PULSES = {"run": "run_progress", "loop": "run_progress", "judge": "judge_in_flight"}
+"""Gauges that each run or judge has while it lives, by the first word of its metrics."""
 
 _SUM, _COUNT = "_sum", "_count"
 
@@ -46,12 +58,14 @@ class Figure:
         tags: of our own.
         value: of a counter or gauge; of a histogram the mean.
         n: how many observations a histogram has; None for others.
+        is_gauge: whether Ray forgets it when nobody tells it any more.
     """
 
     name: str
     tags: dict[str, str]
     value: float
     n: float | None = None
+    is_gauge: bool = False
 
 
 def scrape(targets: Iterable[str]) -> list[Figure]:
@@ -71,12 +85,40 @@ def figures(texts: Sequence[str]) -> list[Figure]:
     told by one process; where another one has told it before, the higher value stands.
     """
     values: dict[_Key, dict[str, float]] = {}
+    gauges: set[str] = set()
     for text in texts:
         for family in text_string_to_metric_families(text):
             name = _our_name(family.name)
             if name is not None:
                 _add(values, name, family)
-    return [_figure(name, dict(tags), found) for (name, tags), found in sorted(values.items())]
+                gauges |= {name} if family.type == "gauge" else set()
+    return [
+        replace(_figure(name, dict(tags), found), is_gauge=name in gauges)
+        for (name, tags), found in sorted(values.items())
+    ]
+
+
+def living(found: Iterable[Figure], kinds: Collection[str]) -> list[Figure]:
+    """The figures of what is there: Ray keeps a counter of what has ended until it ends itself.
+
+    Args:
+        found: all figures.
+        kinds: classes of the actors that are alive.
+    """
+    found = list(found)
+    beating = {(one.name, _subject(one)) for one in found if one.is_gauge}
+
+    def lives(one: Figure) -> bool:
+        first = one.name.partition("_")[0]
+        if first in TELLERS and TELLERS[first] not in kinds:
+            return False
+        return first not in PULSES or (PULSES[first], _subject(one)) in beating
+
+    return [one for one in found if lives(one)]
+
+
+def _subject(one: Figure) -> tuple[str, str]:
+    return one.tags.get("judge", ""), one.tags.get("run", "")
 
 
 def _add(values: dict[_Key, dict[str, float]], name: str, family: Metric) -> None:

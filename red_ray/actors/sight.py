@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 from red_ray.actors.scrape import Figure
 
-OVER = ("STOPPED", "SUCCEEDED", "FAILED")
+ENDED = "ENDED"
+"""State of a command that joined and is gone: Ray says that it succeeded, however it ended."""
+
+OVER = ("STOPPED", "SUCCEEDED", "FAILED", ENDED)
 """States of a job that runs no more."""
 
 
@@ -30,7 +33,7 @@ class Job:
     Attributes:
         id: that `ray job stop` takes; of a command that joined Ray's own number.
         is_submitted: whether it was sent by `ray job submit`.
-        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED.
+        status: PENDING, RUNNING, STOPPED, SUCCEEDED or FAILED; ENDED of a command that joined.
         entrypoint: its command line; empty for a command that joined.
         start_s: in seconds since 1970; None before it began.
         end_s: None while it runs.

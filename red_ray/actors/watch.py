@@ -18,8 +18,9 @@ from ray.job_submission import JobDetails, JobStatus, JobSubmissionClient
 from ray.util.state import list_actors, list_nodes
 from ray.util.state.exception import RayStateApiException
 
-from red_ray.actors.scrape import scrape
-from red_ray.actors.sight import Actor, Endpoint, Job, Node, Sight
+from red_ray.actors.reach import JOIN_OWN, check_reachable
+from red_ray.actors.scrape import living, scrape
+from red_ray.actors.sight import ENDED, Actor, Endpoint, Job, Node, Sight
 from red_ray.errors import RunError, last_line
 
 MOST = 10_000
@@ -48,10 +49,13 @@ class Cluster:
     """Looks at the cluster that RAY_API_SERVER_ADDRESS or RAY_ADDRESS names.
 
     Raises:
+        ConfigError: RAY_ADDRESS is no address.
         RunError: in each method, where it cannot be reached.
     """
 
     def __init__(self) -> None:
+        if not os.environ.get("RAY_API_SERVER_ADDRESS"):
+            check_reachable()
         with _told():
             self._client = JobSubmissionClient()
         self.dashboard = self._client.get_address()
@@ -67,24 +71,22 @@ class Cluster:
                 filters=[("state", "!=", "DEAD")],
                 raise_on_missing_output=False,
             )
+            kinds = [one.class_name for one in found]
             return Sight(
                 dashboard=self.dashboard,
                 ray_version=self._get("/api/version").get("ray_version", ""),
                 nodes=tuple(_node(one) for one in nodes),
                 jobs=self._jobs(),
                 actors=_measured([_actor(one, names) for one in found], _here(names)),
-                endpoints=self._endpoints([one.class_name for one in found]),
-                figures=tuple(scrape(self._targets())),
+                endpoints=self._endpoints(kinds),
+                figures=tuple(living(scrape(self._targets()), kinds)),
             )
 
     def busy(self) -> list[str]:
         """What runs, a phrase for each; empty where the cluster is idle."""
         with _told():
             jobs = [job for job in self._jobs() if not job.is_over]
-            kinds = [
-                one.class_name for one in list_actors(filters=[("state", "=", "ALIVE")], limit=MOST)
-            ]
-            endpoints = self._endpoints(kinds)
+            endpoints = self._endpoints(self._kinds())
         told = [
             f"the job {job.id} runs" if job.is_submitted else f"a command (job {job.id}) runs"
             for job in jobs
@@ -103,6 +105,31 @@ class Cluster:
                 time.sleep(POLL_S)
         return ids
 
+    def end_endpoints(self) -> list[str]:
+        """End all that Ray Serve runs, with whatever it started, and wait; names of what ended.
+
+        Raises:
+            RunError: it did not end in time.
+        """
+        with _told():
+            kinds = self._kinds()
+            if "ServeController" not in kinds:
+                return []
+            names = [one.name for one in self._endpoints(kinds)]
+            client: Any = ServeSubmissionClient(self.dashboard)
+            client.delete_applications()
+            end = time.monotonic() + STOP_S
+            while "ServeController" in self._kinds():
+                if time.monotonic() > end:
+                    raise RunError(f"the endpoint did not end within {STOP_S:.0f} s; try again")
+                time.sleep(POLL_S)
+        return names
+
+    def _kinds(self) -> list[str]:
+        """Classes of the actors that are alive."""
+        alive = list_actors(filters=[("state", "=", "ALIVE")], limit=MOST)
+        return [one.class_name for one in alive]
+
     def _jobs(self) -> tuple[Job, ...]:
         """The jobs, the newest first."""
         found = self._client.list_jobs()
@@ -120,7 +147,7 @@ class Cluster:
         return Job(
             id=one.submission_id or one.job_id or "",
             is_submitted=is_submitted,
-            status=status.value,
+            status=status.value if is_submitted or not status.is_terminal() else ENDED,
             entrypoint=one.entrypoint,
             start_s=one.start_time / 1000 if one.start_time else None,
             end_s=one.end_time / 1000 if one.end_time else None,
@@ -161,7 +188,8 @@ def _told() -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise RunError(
-            "the cluster asks for another token: set RAY_AUTH_MODE=token and its file in "
+            f"the cluster asks for another token than this shell has: `{JOIN_OWN}` sets that of "
+            "the head of `red-ray up`; for another cluster set RAY_AUTH_MODE=token and its file in "
             "RAY_AUTH_TOKEN_PATH"
         ) from error
     except (
@@ -170,6 +198,7 @@ def _told() -> Iterator[None]:
         RuntimeError,
         ConnectionError,
         OSError,
+        ValueError,
         httpx.HTTPError,
     ) as error:
         where = os.environ.get("RAY_API_SERVER_ADDRESS") or os.environ.get("RAY_ADDRESS")

@@ -118,7 +118,7 @@ class RemoteParts:
             self._join(numbers)
         else:
             self._put_in_place(numbers)
-        _remove(self._parts, self._parts.list())
+        self._drop()
         self.done = {}
 
     def __enter__(self) -> Self:
@@ -132,7 +132,11 @@ class RemoteParts:
         if len(self.done) != self._n_written:
             self._write_manifest()
         if not self.done:
-            _remove(self._parts, self._parts.list())
+            self._drop()
+
+    def _drop(self) -> None:
+        _remove(self._parts, self._parts.list())
+        self._parts.drop_if_empty()
 
     def _refuse_parts(
         self,

@@ -148,16 +148,29 @@ def classify_batch(output: Output, batch: Batch, engine: Engine) -> None:
         ConfigError: the cluster has too few processors.
         RedRayError: whatever stopped it.
     """
+    is_asked_for = engine == "ray"
     if engine == "auto":
         batch, is_large = _looked_at(batch)
         engine = "ray" if is_large else "local"
-    if engine == "local":
-        with output.doing("classifying") as tell:
-            batch.classify_here(tell)
-    else:
+    if engine == "ray":
         with _quiet_core(), output.doing(beginning()) as tell, _ray():
-            tell("starting the classifiers")
-            batch.classify_on_ray(tell)
+            if is_asked_for or not is_busy_here():
+                tell("starting the classifiers")
+                batch.classify_on_ray(tell)
+                return
+        output.note("the processors of the cluster, this machine's, are at work: without it, then")
+    with output.doing("classifying") as tell:
+        batch.classify_here(tell)
+
+
+def is_busy_here() -> bool:
+    """Whether the cluster that is joined is this machine alone, and has no room to classify."""
+    if not os.environ.get("RAY_ADDRESS"):
+        return False
+    from red_ray.actors.batch import READ_CPUS
+    from red_ray.actors.cluster import free_cpus, room
+
+    return room().n_nodes == 1 and free_cpus() < READ_CPUS + 1
 
 
 def _looked_at(batch: Batch) -> tuple[Batch, bool]:

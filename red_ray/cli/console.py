@@ -123,8 +123,11 @@ class StepView:
         """Show one step."""
         message = _iteration_line(step) if step.iteration else step.message
         if self._bars is None:
+            if step.stage == "judge" and self._stage != "judge":
+                message = message or f"{step.total} questions"
             if message:
                 self._output.note(f"{STAGES[step.stage]}: {message}")
+            self._stage = step.stage
             return
         if STAGES[step.stage] != self._stage:
             self._finish()

@@ -9,6 +9,7 @@ import typer
 
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.options import Json
+from red_ray.cli.status import name_cluster
 from red_ray.errors import ConfigError, RunError
 
 if TYPE_CHECKING:
@@ -23,6 +24,13 @@ def down(
             help="Also where something runs: jobs are stopped first, commands that joined cut off.",
         ),
     ] = False,
+    endpoint: Annotated[
+        bool,
+        typer.Option(
+            "--endpoint",
+            help="Only the endpoint that `red-ray status` shows, as one whose command was killed.",
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """End the head that `red-ray up` started, and nothing else.
@@ -30,6 +38,9 @@ def down(
     Refused while jobs run on it or an endpoint answers there. Other Rays of this machine go on.
     """
     output = Output(as_json=as_json)
+    if endpoint:
+        _end_endpoint(output)
+        return
     with guarded(output, stopped="stopped; `red-ray down` again makes sure that nothing is left"):
         from red_ray.actors.head import HeadFolder
 
@@ -46,6 +57,27 @@ def down(
                 highlight=False,
                 soft_wrap=True,
             )
+
+
+def _end_endpoint(output: Output) -> None:
+    """End what answers on the cluster that `red-ray status` is of; all else on it goes on."""
+    with guarded(output, stopped="stopped; `red-ray status` shows whether it is down"):
+        from red_ray.actors.head import HeadFolder
+        from red_ray.actors.reach import check_address
+
+        check_address()
+        head = HeadFolder().read()
+        if not name_cluster(head):
+            raise ConfigError("no head is up on this machine, and RAY_ADDRESS names no cluster")
+        from red_ray.actors.watch import Cluster
+
+        with output.err.status("ending the endpoint"):
+            ended = Cluster().end_endpoints()
+        output.result({"ended": ended})
+        if not ended:
+            output.note("no endpoint is up there")
+        elif not output.as_json:
+            output.out.print("the endpoint is down; its processors are free", highlight=False)
 
 
 def _end(output: Output, folder: HeadFolder, head: Head, *, force: bool) -> int:
@@ -73,8 +105,9 @@ def _make_idle(output: Output, head: Head, *, force: bool) -> None:
         busy = cluster.busy()
         if busy and not force:
             raise ConfigError(
-                f"{', '.join(busy)} on it: wait, stop it by `ray job stop ID`, or add --force, "
-                "which stops jobs first and cuts off the rest (what was paid for is kept)"
+                f"{', '.join(busy)} on it: wait, stop a job by `ray job stop ID` and an endpoint "
+                "by Ctrl-C or `red-ray down --endpoint`, or add --force, which stops jobs first "
+                "and cuts off the rest (what was paid for is kept)"
             )
         with output.err.status("stopping what runs there"):
             left = cluster.stop_jobs()

@@ -22,12 +22,15 @@ Set = Annotated[
         "--set", help="One configuration key, as loop.max_iterations=5; may repeat.", metavar="K=V"
     ),
 ]
+NOBODY = "off"
+"""In place of a judge."""
+
 Seed = Annotated[int | None, typer.Option(help="Decides every draw.  [default: 42]")]
 Judge = Annotated[
     str | None,
     typer.Option(
         help="Whom to ask: ollama:MODEL, openai:MODEL@BASE_URL, neighbours, or simulated:0.9 "
-        "(for tests; needs the pool's true labels).",
+        "(for tests; needs the pool's true labels); off: nobody.",
         metavar="SPEC",
     ),
 ]
@@ -81,6 +84,9 @@ def resolve(file: Path | None, assignments: list[str] | None, given: dict[str, A
     Raises:
         ConfigError: an assignment has no `=`, a key is unknown or a value does not fit.
     """
+    if given.get("judge.spec") == NOBODY:  # also where the file names somebody
+        given = given | {"judge.spec": None}
+        assignments = [*(assignments or []), "judge.spec=null"]
     return load_config(file, overrides_of(assignments, given))
 
 

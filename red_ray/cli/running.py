@@ -13,9 +13,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
-from red_ray.address import is_address, shown
+from red_ray.address import Remote, is_address, is_folder, shown
 from red_ray.cli.console import Output, catch_sigterm, kept_note, notes
-from red_ray.config import RunConfig, load_config
+from red_ray.cli.options import overrides_of
+from red_ray.config import LIMITS, RunConfig, changes, load_config, with_limits
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.errors import ConfigError, GoalError, RedRayError
 from red_ray.judges.ledger import Ledger, is_url
@@ -61,19 +62,31 @@ def run_training(
     return _with_thresholds(run, result, fault)
 
 
-def resume_training(output: Output, place: Place, *, dashboard: bool) -> dict[str, Any]:
-    """Go on with a run that was cut short: again from its rows, with the ledger's answers."""
+def resume_training(
+    output: Output, place: Place, assignments: list[str] | None = None, *, dashboard: bool
+) -> dict[str, Any]:
+    """Go on with a run that was cut short: again from its rows, with the ledger's answers.
+
+    Args:
+        output: told of the steps.
+        place: the run's folder.
+        assignments: other limits of the judge.
+        dashboard: whether Ray has one, where it is started for this.
+    """
     from red_ray.snapshot import read_snapshot
 
-    path, keep = RunFolder(place).path, False
+    path, keep, changed = RunFolder(place).path, False, None
     if (path / "config.yaml").exists():
         config = load_config(path / "config.yaml")
+        if assignments:
+            config = changed = with_limits(config, overrides_of(assignments, {}))
         check_nobody_asks(config, place)
         keep = _has_unheard_answers(config, place)
-    run, n_done = RunFolder.resume(place, keep_answers=keep)
+    run, n_done = RunFolder.resume(place, keep_answers=keep, config=changed)
     _tell_of_answers(output, run)
     rows = read_snapshot(path)
     config = load_config(path / "config.yaml")
+    _tell_of_changes(output, run, config)
     with _replacing(output, run):
         run.save()
         output.note(f"{n_done} finished iterations are run again, from the ledger")
@@ -81,6 +94,19 @@ def resume_training(output: Output, place: Place, *, dashboard: bool) -> dict[st
             output, run, config, rows, n_done=n_done, dashboard=dashboard
         )
     return _with_thresholds(run, result, fault)
+
+
+def _tell_of_changes(output: Output, run: RunFolder, config: RunConfig) -> None:
+    """Say so where config.yaml is not what the run was begun with."""
+    if run.begun_with is None:
+        return
+    found = changes(run.begun_with, config.model_dump(mode="json"))
+    deciding = [key for key in found if not key.startswith(LIMITS)]
+    if deciding:
+        output.note(
+            f"config.yaml was changed since the run began ({', '.join(deciding)}): its result will "
+            "be another one than it would have had"
+        )
 
 
 def _has_unheard_answers(config: RunConfig, out: Place) -> bool:
@@ -109,8 +135,8 @@ def _replacing(output: Output, run: RunFolder) -> Iterator[None]:
             error.args = (f"stopped; `red-ray resume {run.name}` goes on with it",)
         if run.was_put_back:
             output.note(
-                "the finished run that stood here is back, and nothing is there to resume; train "
-                "again with --overwrite: what was paid for is in the ledger"
+                "the finished run that stood here is back, and nothing is there to resume; run "
+                "the same command again: what was paid for is in the ledger"
             )
         raise
 
@@ -272,8 +298,10 @@ def check_ledger(config: RunConfig, out: str) -> None:
     """Refuse a judge where there is no place for what it says.
 
     Raises:
-        ConfigError: the run is at an address, and its ledger would be a file.
+        ConfigError: the run is at an address, and its ledger would be a file; or it is none.
     """
+    if is_address(out) and not is_folder(out):
+        Remote(out)  # no other advice helps where no file system knows it
     if is_address(out) and config.judge.spec is not None and not is_url(config.judge.ledger or ""):
         raise ConfigError(
             f"the ledger of a run at {shown(out)!r} cannot be a file: name a database, as --set "
@@ -343,13 +371,23 @@ def check_parts(config: RunConfig, inputs: Inputs) -> None:
         EncoderError: the encoder is not to be had.
     """
     from red_ray.encoding import resolve_spec
+
+    check_judge(config, inputs)
+    if not os.environ.get("RAY_ADDRESS"):  # else the workers' machines are the ones that need it
+        resolve_spec(config.encoder)
+
+
+def check_judge(config: RunConfig, inputs: Inputs) -> None:
+    """Find a judge that cannot be asked.
+
+    Raises:
+        ConfigError: it is unknown, or lacks what it needs.
+    """
     from red_ray.judges import make_judge
 
     if config.judge.spec:
         hidden = inputs.hidden.of if inputs.hidden or not inputs.pool else None
         make_judge(config.judge, seed=config.seed, hidden=hidden, votes=lambda _: ())
-    if not os.environ.get("RAY_ADDRESS"):  # else the workers' machines are the ones that need it
-        resolve_spec(config.encoder)
 
 
 def _evaluated(

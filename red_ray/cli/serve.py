@@ -9,9 +9,11 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from contextlib import ExitStack, contextmanager, redirect_stdout, suppress
 from functools import partial
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
 
 LOOK_S = 1.0
 """Between two looks whether the endpoint is still there."""
+
+START_S = 300.0
+"""How long it may take to start; on two processors at load 14 it took 70 to 130 s."""
+
+_LIVE = ("DEPLOYING", "RUNNING", "UNHEALTHY")
+"""States of an application that somebody has on the cluster."""
 
 SHORT = 17
 """Characters of a folder for temporary files in which there is room for a socket of HAProxy: its
@@ -68,9 +76,8 @@ def serve(
     Tokens that may call stand in the environment variable RED_RAY_TOKENS.
     """
     output = Output(as_json=as_json)
-    stopped = "the endpoint is down; what judge and people said is in the ledger"
     with (
-        guarded(output, stopped=stopped),
+        guarded(output, stopped="stopped; no endpoint was started"),
         tempfile.TemporaryDirectory(prefix="rr-", dir=_short_place()) as own,
     ):
         settings = _settings(run, judge, config, assignments)
@@ -81,11 +88,7 @@ def serve(
 
         prepare_environment()
         is_haproxy = prepare_serving(Path(own), _free_ports(), plain=plain_proxy)
-        with (
-            output.err.status("starting Ray and the endpoint") as status,
-            _deployed(settings, host, port, n_replicas, dashboard=dashboard) as check,
-        ):
-            status.stop()
+        with _deployed(output, settings, host, port, n_replicas, dashboard=dashboard) as check:
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             facts = {
                 "url": url,
@@ -99,9 +102,18 @@ def serve(
             output.result(facts)
             if not as_json:
                 _print(output, run, facts, model)
-            while True:
-                time.sleep(LOOK_S)
-                check()
+            _stay(check)
+
+
+def _stay(check: Callable[[], None]) -> None:
+    """Look now and then whether the endpoint is there, until it is stopped."""
+    try:
+        while True:
+            time.sleep(LOOK_S)
+            check()
+    except KeyboardInterrupt as error:
+        error.args = ("the endpoint is down; what judge and people said is in the ledger",)
+        raise
 
 
 def _short_place() -> str | None:
@@ -150,15 +162,20 @@ def _judge_of(settings: ServeSettings) -> str | None:
 
 @contextmanager
 def _deployed(
-    settings: ServeSettings, host: str, port: int, replicas: int, *, dashboard: bool
-) -> Iterator[Any]:
+    output: Output,
+    settings: ServeSettings,
+    host: str,
+    port: int,
+    replicas: int,
+    *,
+    dashboard: bool,
+) -> Iterator[Callable[[], None]]:
     """The endpoint on Ray while the block runs; yields a function that looks whether it is there.
 
     Raises:
-        RedRayError: it did not start.
+        RedRayError: it did not start, or another one is there.
     """
     import ray.serve
-    from ray.exceptions import RayError
 
     from red_ray.actors.cluster import ray_session
     from serve.deployments import APP, application
@@ -167,33 +184,128 @@ def _deployed(
     n_cpus = replicas * settings.threads + n_shards
     waits_s = settings.limits.wait_s + settings.judge.wait_s
     ray_serve: Any = ray.serve
-    with _apart(), ray_session(num_cpus=n_cpus, dashboard=dashboard), _quiet():
-        catch_sigterm()
+    with _apart(), _closed_in_silence() as stack:
+        with output.doing("starting Ray and the endpoint") as tell:
+            stack.enter_context(ray_session(num_cpus=n_cpus, dashboard=dashboard))
+            stack.enter_context(_quiet())
+            catch_sigterm()
+            clear_the_way(ray_serve)
+            stack.callback(_end, ray_serve, APP)
+            with _telling_why(ray_serve, APP):
+                options = {"host": host, "port": port, "request_timeout_s": ANSWER_S + waits_s}
+                logs = {"encoding": "JSON", "log_level": "WARNING", "enable_access_log": False}
+                ray_serve.start(http_options=options, logging_config=logs)
+                deployments = application(settings, replicas=replicas, starts=1)
+                come_up(ray_serve, deployments, APP, tell)
+        yield lambda: _check_is_there(ray_serve, APP)
+
+
+@contextmanager
+def _closed_in_silence() -> Iterator[ExitStack]:
+    """A stack at whose end nothing is printed: Ray tells on stdout that Serve's controller ends."""
+    stack = ExitStack()
+    try:
+        yield stack
+    finally:
+        with redirect_stdout(StringIO()):
+            stack.close()
+
+
+def clear_the_way(ray_serve: Any) -> None:
+    """See that no other endpoint is on the cluster: it has one proxy, at one port.
+
+    What an earlier one left without an application is ended: it would keep its own port.
+
+    Raises:
+        OutputError: one is.
+    """
+    status = ray_serve.status()
+    there = [name for name, one in status.applications.items() if one.status in _LIVE]
+    if there:
+        raise OutputError(
+            f"an endpoint ({', '.join(there)}) is on this cluster already, {_where()}: stop its "
+            "`red-ray serve`, or, where that is gone, end it by `red-ray down --endpoint`; or "
+            "unset RAY_ADDRESS to serve beside the cluster"
+        )
+    if status.proxies:
+        ray_serve.shutdown()
+
+
+def _where() -> str:
+    from ray.serve.context import _get_global_client  # no public call tells it
+
+    client = _get_global_client(raise_if_no_controller_running=False)
+    return (
+        f"at http://{client.http_config.host}:{client.http_config.port}" if client else "starting"
+    )
+
+
+@contextmanager
+def _telling_why(ray_serve: Any, app: str) -> Iterator[None]:
+    """Turn what Serve says where an application fails into one line."""
+    from ray.exceptions import RayError
+
+    try:
+        yield
+    except (RuntimeError, RayError) as error:
+        raise _told_by(f"{error}\n{_why(ray_serve, app)}") from error
+
+
+def come_up(
+    ray_serve: Any,
+    deployments: Any,
+    app: str,
+    tell: Callable[[str], None],
+    *,
+    limit_s: float = START_S,
+) -> None:
+    """Deploy an application and wait until it answers, telling what it waits for.
+
+    On a thread, since Serve waits for ever where a replica finds no processor; it ends with the
+    application.
+
+    Raises:
+        RunError: it did not come up in time.
+        Exception: whatever Serve raised.
+    """
+    done: Future[None] = Future()
+
+    def deploy() -> None:
         try:
-            ray_serve.start(
-                http_options={"host": host, "port": port, "request_timeout_s": ANSWER_S + waits_s},
-                logging_config={
-                    "encoding": "JSON",
-                    "log_level": "WARNING",
-                    "enable_access_log": False,
-                },
-            )
-            deployments = application(settings, replicas=replicas, starts=1)
-            ray_serve.run(deployments, name=APP, route_prefix="/")
-        except (RuntimeError, RayError) as error:
-            raise _told_by(f"{error}\n{_why(ray_serve, APP)}") from error
-        try:
-            yield lambda: _check_is_there(ray_serve, APP)
-        finally:
-            _end(ray_serve, APP)
+            ray_serve.run(deployments, name=app, route_prefix="/")
+            done.set_result(None)
+        except Exception as error:  # noqa: BLE001 (raised again where it is waited for)
+            done.set_exception(error)
+
+    begun_s = time.monotonic()
+    threading.Thread(target=deploy, name="deploy", daemon=True).start()
+    while not wait([done], timeout=LOOK_S).done:
+        seconds = time.monotonic() - begun_s
+        why = _waits_for(ray_serve, app)
+        tell(f"starting the endpoint, for {seconds:.0f} s{why}")
+        if seconds > limit_s:
+            raise RunError(f"the endpoint did not come up within {limit_s:.0f} s{why}")
+    done.result()
+
+
+def _waits_for(ray_serve: Any, app: str) -> str:
+    """What an application waits for that does not come up: processors, or its own start."""
+    if "to be scheduled" not in _why(ray_serve, app):
+        return ""
+    from red_ray.actors.cluster import free_cpus, room
+
+    return (
+        f": replicas wait for processors, and {free_cpus():g} of the {room().n_cpus:g} that the "
+        "cluster has are free; wait for those who use them, or take fewer --replicas"
+    )
 
 
 def _end(ray_serve: Any, app: str) -> None:
-    """Let the replicas finish what is under way; what else Serve started ends with Ray.
+    """Let the replicas finish what is under way; what else Serve started ends with Ray, or here.
 
-    Not `serve.shutdown`: it kills the proxy first, and with it what is under way. And not in this
-    thread: where Ray itself was ended, as by a signal to all processes of a service, the call would
-    wait for it for a minute, and then end this process.
+    Not `serve.shutdown` at once: it kills the proxy first, and with it what is under way. And not
+    in this thread: where Ray itself was ended, as by a signal to all processes of a service, the
+    call would wait for it for a minute, and then end this process.
     """
     import ray
 
@@ -211,6 +323,8 @@ def _delete(ray_serve: Any, app: str) -> None:
     # A second Ctrl-C ends Ray under it: then its parts are gone.
     with suppress(RayError, RayServeException, TimeoutError, AttributeError):
         ray_serve.delete(app)
+        if os.environ.get("RAY_ADDRESS") and not ray_serve.status().applications:
+            ray_serve.shutdown()  # the cluster stays, and with it would the proxy's port
 
 
 def _listens(host: str, port: int) -> bool:
@@ -291,8 +405,10 @@ def _check_is_free(host: str, port: int) -> None:
         try:
             probe.bind((host, port))
         except OSError as error:
+            gone = ", or end an endpoint whose command is gone by `red-ray down --endpoint`"
             raise OutputError(
                 f"cannot listen on {host}:{port} ({error.strerror}); take another --port"
+                + (gone if os.environ.get("RAY_ADDRESS") else "")
             ) from error
 
 

@@ -43,6 +43,14 @@ SHARES = (
 FLAGS = ("paused", "escalation_alarm")
 """How some metrics read, by the name behind the first word."""
 
+STAGES = ("encode", "partition", "fit", "calibrate", "judge", "loop", "final")
+"""Of a run, in their order: Ray shows one that is over for some seconds more."""
+
+UNKNOWN_IF_ZERO = ("log_likelihood", "accuracy")
+"""What no run reaches: Ray tells 0 of what was never set, or is set no more."""
+
+PERCENTILES = {"0.5": "p50", "0.95": "p95"}
+
 UNITS = {"_usd": " USD", "_ms": " ms", "_seconds": " s"}
 
 STYLES = {
@@ -183,11 +191,29 @@ def _figures(console: Console, figures: Sequence[Figure]) -> None:
         grid.add_column(no_wrap=True, style="dim")
         grid.add_column(overflow="fold")
         for name, ones in names.items():
+            ones = _known(name, ones)
+            if not ones:
+                continue
             grid.add_row("  " + _words(name), ", ".join(_figure(name, one) for one in ones))
         console.print(grid)
 
 
+def _known(name: str, ones: list[Figure]) -> list[Figure]:
+    """Without what is over, and what is no figure."""
+    if name == "progress":
+        ones = sorted(ones, key=lambda one: _place(one.tags.get("stage", "")))[-1:]
+    return [one for one in ones if one.value or name not in UNKNOWN_IF_ZERO]
+
+
+def _place(stage: str) -> int:
+    return STAGES.index(stage) if stage in STAGES else -1
+
+
 def _figure(name: str, one: Figure) -> str:
+    if name == "progress" and one.tags.get("stage") == "final" and one.value == 1:
+        return "done"
+    if one.tags.get("quantile") in PERCENTILES:
+        return f"{PERCENTILES[one.tags['quantile']]} {_amount(name, one.value)}"
     told = _amount(name, one.value)
     if one.n is not None:
         told += f" in the mean of {one.n:,.0f}"
@@ -207,6 +233,8 @@ def _amount(name: str, value: float) -> str:
         return f"{value:.1%}"
     if name in FLAGS:
         return "yes" if value else "no"
+    if name.endswith("_seconds") and value < 1:
+        return f"{1e3 * value:,.3g} ms"
     unit = next((words for suffix, words in UNITS.items() if name.endswith(suffix)), "")
     return (f"{value:,.0f}" if value == int(value) else f"{value:,.4g}") + unit
 

@@ -26,7 +26,7 @@ from red_ray.cli.options import (
     resolve,
 )
 from red_ray.cli.reading import read_rows
-from red_ray.cli.running import check_ledger, listen_to_people, run_training
+from red_ray.cli.running import check_judge, check_ledger, listen_to_people, run_training
 from red_ray.cli.show import show_run
 from red_ray.cli.show_plan import show_plan
 from red_ray.data.holdout import hold_out
@@ -107,8 +107,10 @@ def train(
             raise ConfigError(
                 "--calibration-oos goes with rows that fit a label: give --calibration"
             )
-        check_ledger(settings, out)
         inputs = read_rows(settings, train_file, pool, descriptions, warm_start)
+        if not dry_run:
+            check_judge(settings, inputs)
+        check_ledger(settings, out)
         with at_place(out) as place:
             inputs = listen_to_people(settings, inputs, place)
             if settings.judge.spec and not inputs.pool and not dry_run:

@@ -52,6 +52,10 @@ def _checked_url(url: str) -> str:
             f"base_url (or {URL_VARIABLE}) holds a user or a password, which messages would show; "
             f"give a token in {TOKEN_VARIABLE} instead"
         )
+    if parsed.path.rstrip("/").endswith("/v1"):
+        raise ConfigError(
+            f"base_url (or {URL_VARIABLE}) {url!r} is where the API begins; leave its /v1 out"
+        )
     return url
 
 

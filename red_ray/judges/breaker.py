@@ -21,6 +21,10 @@ _FAILURES = 5
 _FIRST_PROBE_S, _LONGEST_PROBE_S = 1.0, 30.0
 
 
+NEVER_HEARD_S = 30.0
+"""How long a server on this machine that nobody ever reached is waited for."""
+
+
 class JudgeAwayError(Exception):
     """Nobody had an answer for too long; stays inside the pool, which stops."""
 
@@ -34,6 +38,8 @@ class Breaker:
 
     Attributes:
         notice: one line about a pause, empty while requests pass.
+        is_unmet: whether the judge is a server on this machine that never answered anybody: one
+            that refuses connections then was not started, and is not waited for as long.
 
     Args:
         limit_s: how long nobody may have had an answer before the judge is given up.
@@ -53,6 +59,7 @@ class Breaker:
         rng: np.random.Generator,
     ) -> None:
         self.notice = ""
+        self.is_unmet = False
         self._limit_s = limit_s
         self._threshold = max(_FAILURES, concurrency // 4)
         self._sleep = sleep
@@ -127,13 +134,25 @@ class Breaker:
     def _left_s(self, error: JudgeError, since_s: float, asked_s: float) -> float:
         """How long until the judge is given up, if that is not now."""
         silent_s = self._clock() - since_s
-        left_s = self._limit_s - silent_s
+        left_s = self._limit_for(error) - silent_s
+        if left_s <= 0 and self._is_not_started(error):
+            raise JudgeAwayError(
+                f"the judge's server on this machine does not answer ({error}): start it, then "
+                "`red-ray resume` goes on"
+            )
         if left_s <= 0 or asked_s > left_s:
             raise JudgeAwayError(
                 f"no answer from the judge for {silent_s:.0f} s ({error}); all that it "
                 "answered is kept: `red-ray resume` goes on from there when it is back"
             )
         return left_s
+
+    def _is_not_started(self, error: JudgeError) -> bool:
+        unmet = self.is_unmet and self._heard_s == -math.inf
+        return unmet and isinstance(error, JudgeUnavailable) and error.never_left
+
+    def _limit_for(self, error: JudgeError) -> float:
+        return min(self._limit_s, NEVER_HEARD_S) if self._is_not_started(error) else self._limit_s
 
     def _next_wait_s(self, error: JudgeError, left_s: float) -> float:
         """Doubling up to the longest, but not past the moment at which the judge is given up."""
@@ -146,7 +165,7 @@ class Breaker:
     def _pause_all(self, error: JudgeError, wait_s: float) -> None:
         self._until_s = max(self._until_s, self._clock() + wait_s)
         # The same from the first failure to the next answer: a run prints it when it changes.
-        self.notice = self.notice or f"pausing for up to {self._limit_s:.0f} s: {error}"
+        self.notice = self.notice or f"pausing for up to {self._limit_for(error):.0f} s: {error}"
 
     async def _pause(self) -> None:
         while (wait_s := self._until_s - self._clock()) > 0:

@@ -39,7 +39,7 @@ from red_ray.judges.limits import (
 )
 from red_ray.judges.prompts import presented
 from red_ray.judges.retries import Attempts, RetryPolicy
-from red_ray.judges.spec import price_of
+from red_ray.judges.spec import is_here, price_of
 from red_ray.judges.writer import LedgerWriter
 from red_ray.types import HUMAN, Outcome, Question, Reply, Verdict
 
@@ -205,6 +205,8 @@ class ValidatorPool:
         self._count = _Counters()
         spent = ledger.spent(judge.name)
         self._budget = Budget(config, Spent(spent.requests, spent.tokens, spent.cost_usd))
+        # An answer costs tokens, counted or estimated; a connection that was refused none.
+        self._limits.breaker.is_unmet = is_here(judge.name) and not spent.tokens
         now = datetime.now(UTC)
         sends = ledger.sends_since(judge.name, now - timedelta(seconds=WINDOW_S + MARGIN_S))
         self._limits.rate.restore(((now - sent).total_seconds(), n) for sent, n in sends)

@@ -65,6 +65,15 @@ def make_judge(
     raise ConfigError(f"unknown judge {spec!r}; use one of: {FORMS}")
 
 
+def is_here(name: str) -> bool:
+    """Whether a judge, by its name, is a server on this machine."""
+    try:
+        host = urlsplit(name.partition("@")[2]).hostname
+    except ValueError:
+        return False
+    return host is not None and _is_loopback(host)
+
+
 def price_of(config: JudgeConfig) -> Price | None:
     """What the judge of `config.spec` costs; None where nobody said.
 

@@ -26,6 +26,9 @@ FEW = 5
 
 BACK = "the judge is back"
 
+TOLD_S = 30.0
+"""How often a round says that it still waits for a judge that is away."""
+
 POLL_S = 1.0
 """How often a round looks how far the judge is."""
 
@@ -45,6 +48,7 @@ class Asking:
         self._clock = clock
         self._answered = self._was_read = False
         self._n_unread = 0
+        self._paused_s: float | None = None
 
     @property
     def judge_name(self) -> str:
@@ -101,8 +105,22 @@ class Asking:
         if stats is None:
             return told
         n_done = max(0, n_asked - stats.waiting - stats.in_flight)
-        back = BACK if told.message not in ("", BACK) else ""
-        return Progress("judge", n_done, n_asked, stats.notice or back)
+        if stats.notice:
+            return Progress("judge", n_done, n_asked, self._waiting(stats.notice))
+        self._paused_s = None
+        return Progress("judge", n_done, n_asked, BACK if told.message not in ("", BACK) else "")
+
+    def _waiting(self, notice: str) -> str:
+        """A pause as it is told: anew now and then."""
+        now_s = self._clock()
+        self._paused_s = now_s if self._paused_s is None else self._paused_s
+        times = int((now_s - self._paused_s) / TOLD_S)
+        if not times:
+            return notice
+        return (
+            f"{notice}; for {times * TOLD_S:.0f} s now. Ctrl-C stops the run, and `red-ray resume` "
+            "goes on with it"
+        )
 
 
 def question_of(

@@ -165,7 +165,9 @@ class ActiveLoop:
         limits = ((name, getattr(config, name)) for name in BUDGETS)
         told = " or ".join(f"judge.{name}={limit!r}" for name, limit in limits if limit is not None)
         left = f", {self._n_unasked} questions of the round left unasked" if self._n_unasked else ""
-        return f"budget{left}; raise {told} for more" if told else f"budget{left}"
+        if not told:
+            return f"budget{left}"
+        return f"budget{left}; raise {told} for more: `red-ray resume` takes it by --set"
 
     async def _describe(self) -> AsyncGenerator[Progress, None]:
         """Have the judge describe the labels that nobody described; once, by the ledger."""

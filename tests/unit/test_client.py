@@ -275,6 +275,12 @@ def test_what_is_no_address_is_refused(make, url, monkeypatch):
         make(Endpoint(), url)
 
 
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8000/v1", "http://h/below/v1/"])
+def test_an_address_with_the_apis_own_beginning_is_refused(make, url):
+    with pytest.raises(ConfigError, match="leave its /v1 out"):
+        make(Endpoint(), url)
+
+
 def test_a_password_in_the_address_is_refused_unshown(make):
     with pytest.raises(ConfigError, match="password") as caught:
         make(Endpoint(), f"http://me:{SECRET}@host")

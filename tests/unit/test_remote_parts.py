@@ -51,7 +51,13 @@ def test_an_output_is_put_together_and_its_parts_are_gone(target, path, job, sou
         assert parts.counts.rows == N_ROWS
         parts.finish()
     assert ids(path) == list(range(N_ROWS))
-    assert Remote(f"{target}.parts").list() == {}
+    assert [one.name for one in path.parent.iterdir()] == [path.name]
+
+
+def test_where_nothing_was_finished_nothing_is_left(target, path, job):
+    with RemoteParts.open(target, job):
+        pass
+    assert list(path.parent.iterdir()) == []
 
 
 def test_what_is_finished_is_not_done_again(target, path, job, source):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from red_ray.config import RunConfig, load_config
+from red_ray.config import RunConfig, changed, load_config
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.run_folder import RunFolder
 from red_ray.types import Iteration
@@ -376,3 +376,60 @@ def test_a_full_disk_keeps_what_was_written(run, monkeypatch):
     monkeypatch.undo()
     assert run.read_json("scorecard.json") == {"accuracy": 0.5}
     assert run.iterations() == [ITERATION]
+
+
+def out_of_budget(run):
+    with_rows(run).append(ITERATION)
+    run.write_seen(["a" * 64])
+    finish(run)
+    run.write_json("details.json", {"stop_reason": "budget"})
+    return run
+
+
+def more(config=None):
+    return changed(config or RunConfig(), {"judge": {"budget_calls": 9}})
+
+
+def test_a_run_that_its_budget_stopped_goes_on_with_another_one(run):
+    first = out_of_budget(run).run_id
+    assert run.is_out_of_budget
+    with pytest.raises(ConfigError, match=r"--set judge\.budget_calls=…` goes on"):
+        RunFolder.resume(run.path)
+    again, n_done = RunFolder.resume(run.path, config=more())
+    assert (again.run_id, n_done) == (first, 1)
+    assert load_config(again.path / "config.yaml") == more()
+    assert again.begun_with == more().model_dump(mode="json")
+    assert again.is_resumable
+    assert again.seen() == {"a" * 64}
+    assert not again.bundle.exists()
+    assert again.ledger.read_bytes() == b"verdicts"
+
+
+def test_where_that_fails_the_finished_run_is_back(run):
+    out_of_budget(run)
+    again, _ = RunFolder.resume(run.path, config=more())
+    with pytest.raises(KeyboardInterrupt), again.replacing():
+        raise KeyboardInterrupt
+    assert again.was_put_back
+    assert again.is_out_of_budget
+    assert again.iterations() == [ITERATION]
+    assert (again.bundle / "manifest.json").exists()
+    assert load_config(again.path / "config.yaml") == RunConfig()
+
+
+def test_another_reason_to_stop_is_no_reason_to_go_on(run):
+    out_of_budget(run)
+    run.write_json("details.json", {"stop_reason": "plateau"})
+    with pytest.raises(ConfigError, match="nothing is left to do"):
+        RunFolder.resume(run.path, config=more())
+
+
+def test_a_finished_run_says_how_many_iterations_it_had(run):
+    assert json.loads((out_of_budget(run).path / "run.json").read_text())["n_done"] == 1
+
+
+def test_a_run_knows_what_it_was_begun_with(run):
+    run.write_config(RunConfig(seed=8))
+    assert run.begun_with == RunConfig().model_dump(mode="json")
+    (run.path / "run.json").write_text('{"id": "x", "finished": false, "n_done": 0}')
+    assert run.begun_with is None

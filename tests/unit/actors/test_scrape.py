@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import threading
 
-from red_ray.actors.scrape import Figure, figures, scrape
+from red_ray.actors.scrape import Figure, figures, living, scrape
 
 ONE = """\
 # TYPE ray_red_ray_judge_requests_total counter
@@ -73,3 +73,28 @@ def test_a_port_that_does_not_answer_says_nothing() -> None:
         told = scrape([f"127.0.0.1:{server.server_port}", "127.0.0.1:9"])
         server.shutdown()
     assert told == figures([ONE])
+
+
+def test_what_has_ended_is_not_shown():
+    """Its counters stay with Ray; a gauge is there while somebody tells it."""
+    found = [
+        Figure("run_progress", {"run": "now", "stage": "loop"}, 0.5, is_gauge=True),
+        Figure("loop_refits", {"run": "now"}, 3.0),
+        Figure("loop_refits", {"run": "before"}, 3.0),
+        Figure("judge_in_flight", {"judge": "m", "run": "now"}, 1.0, is_gauge=True),
+        Figure("judge_requests", {"judge": "m", "run": "now"}, 9.0),
+        Figure("judge_requests", {"judge": "m", "run": "before"}, 9.0),
+        Figure("serve_texts", {"run": "now"}, 2.0),
+        Figure("classify_rows", {"output": "x"}, 2.0),
+    ]
+    kinds = ["CoordinatorActor", "ValidatorPoolActor"]
+    now = living(found, kinds)
+    assert [one for one in found if one not in now] == [found[2], found[5], found[6]]
+    assert living(found, []) == [found[7]]
+
+
+def test_gauges_are_known_as_such():
+    assert {one.name for one in figures([ONE]) if one.is_gauge} < {
+        one.name for one in figures([ONE])
+    }
+    assert any(one.is_gauge for one in figures([ONE]))

@@ -37,7 +37,7 @@ def no_model(monkeypatch: pytest.MonkeyPatch) -> None:
 
     class Loads:
         @staticmethod
-        def load(config: object) -> FakeEncoder:
+        def load(config: object, *, n_threads: int | None = None) -> FakeEncoder:
             return FakeEncoder()
 
     monkeypatch.setattr("red_ray.model.SentenceEncoder", Loads)

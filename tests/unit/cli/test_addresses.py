@@ -96,11 +96,30 @@ def test_classify_writes_to_an_address_what_it_writes_to_a_disk(
     pd.testing.assert_frame_equal(read(there), read(local))
 
 
-def test_a_run_at_an_address_needs_a_database_for_its_judge(red_ray, tmp_path):
+def test_a_run_at_an_address_needs_a_database_for_its_judge(red_ray, train_file):
     address = "s3://key:secret@bucket/run"
-    done = red_ray("train", "--train", tmp_path / "no.csv", "--out", address, "--judge", "ollama:m")
+    done = red_ray("train", "--train", train_file, "--out", address, "--judge", "ollama:m")
     line = said(done, 2, "'s3://bucket/run' cannot be a file", "judge.ledger=postgresql://")
     assert "secret" not in line
+
+
+def test_the_real_mistake_is_told_before_that(red_ray, train_file, tmp_path):
+    def told(train, out, judge="ollama:m"):
+        done = red_ray("train", "--train", train, "--out", out, "--judge", judge)
+        line = said(done, 2)
+        assert "postgresql" not in line
+        return line
+
+    assert "flie://" in told(train_file, "flie:///tmp/x")
+    assert "no.csv" in told(tmp_path / "no.csv", "s3://bucket/run")
+    assert "oracle" in told(train_file, "s3://bucket/run", "oracle:m")
+
+
+def test_a_place_that_cannot_be(red_ray, train_file, monkeypatch):
+    monkeypatch.setattr("red_ray.encoding.resolve_spec", lambda config: None)
+    for out in ("/proc/x/t3", "file:///proc/x/t3"):
+        done = red_ray("train", "--train", train_file, "--out", out)
+        said(done, 2, "cannot write '", "/proc/x/t3", "choose another place")
 
 
 def test_a_judge_asked_about_such_a_run_needs_one_too(red_ray, run, test_file):

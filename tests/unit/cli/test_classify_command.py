@@ -6,11 +6,13 @@ import json
 import os
 import signal
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from red_ray.actors import cluster
 from red_ray.actors.batch import n_classifiers
 from red_ray.actors.batch_rows import (
     failure,
@@ -228,10 +230,24 @@ def test_what_is_finished_does_not_count_for_the_size(classify, encoder, request
     assert engines == [("local", N_ROWS - 20)]
 
 
-def test_on_a_cluster_every_table_goes_there(classify, engines, monkeypatch):
+@pytest.mark.parametrize(
+    ("n_nodes", "free_cpus", "options", "engine"),
+    [
+        (1, 2.0, (), "ray"),
+        (1, 1.0, (), "local"),
+        (2, 1.0, (), "ray"),  # which refuses: this machine is not the one to do it
+        (1, 1.0, ("--engine", "ray"), "ray"),
+    ],
+)
+def test_on_a_cluster_every_table_goes_there_but_for_a_busy_machine_of_ones_own(
+    classify, engines, monkeypatch, n_nodes, free_cpus, options, engine
+):
     monkeypatch.setenv("RAY_ADDRESS", "auto")
-    classify()
-    assert engines[0][0] == "ray"
+    monkeypatch.setattr(cluster, "room", lambda: SimpleNamespace(n_nodes=n_nodes))
+    monkeypatch.setattr(cluster, "free_cpus", lambda: free_cpus)
+    told = classify(*options).stderr
+    assert engines == [(engine, N_ROWS)]
+    assert ("at work: without it, then" in told) == (engine == "local")
 
 
 def test_one_process_feeds_a_graphics_card(classify, engines, monkeypatch):

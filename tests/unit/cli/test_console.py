@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from red_ray.cli.console import LINE_S, WIDTH, Output, _NowAndThen
+from red_ray.cli.console import LINE_S, WIDTH, Output, StepView, _NowAndThen
+from red_ray.types import Progress
 
 
 def test_a_log_gets_a_line_where_the_last_one_is_long_enough_ago() -> None:
@@ -28,3 +29,15 @@ def test_what_is_no_terminal_gets_whole_lines(
     assert told.err == ""
     assert told.out.count("\n") == 2
     assert output.out.width == WIDTH
+
+
+def test_a_log_says_that_the_judge_is_asked_before_it_answers(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    view = StepView(Output(as_json=True), None)
+    for n_done, message in ((0, ""), (1, ""), (1, "pausing"), (2, "")):
+        view.show(Progress("judge", n_done, 3, message))
+    assert capsys.readouterr().err.splitlines() == [
+        "Asking the judge: 3 questions",
+        "Asking the judge: pausing",
+    ]

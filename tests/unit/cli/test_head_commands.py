@@ -63,7 +63,7 @@ def until_it_has_begun(process):
         pass
 
 
-def cluster(monkeypatch, busy=(), error=None):
+def cluster(monkeypatch, busy=(), error=None, endpoints=()):
     """What stands in for the look at a cluster; the jobs that it stopped."""
     stopped = []
 
@@ -74,7 +74,9 @@ def cluster(monkeypatch, busy=(), error=None):
     def look():
         if error:
             raise error
-        return SimpleNamespace(busy=lambda: list(busy), stop_jobs=stop_jobs)
+        return SimpleNamespace(
+            busy=lambda: list(busy), stop_jobs=stop_jobs, end_endpoints=lambda: list(endpoints)
+        )
 
     monkeypatch.setitem(sys.modules, "red_ray.actors.watch", SimpleNamespace(Cluster=look))
     return stopped
@@ -162,6 +164,43 @@ def test_status_of_a_cluster_that_does_not_answer(red_ray, monkeypatch):
     said(red_ray("status"), 1, "the cluster does not answer")
 
 
+def looked_at(monkeypatch):
+    """What names the cluster, each time that one is looked at."""
+    seen = []
+
+    def look():
+        seen.append((os.environ.get("RAY_ADDRESS"), os.environ.get("RAY_API_SERVER_ADDRESS")))
+        raise RunError("it does not answer")
+
+    monkeypatch.setitem(sys.modules, "red_ray.actors.watch", SimpleNamespace(Cluster=look))
+    return seen
+
+
+def test_status_is_of_the_cluster_that_ray_address_names(red_ray, up, monkeypatch):
+    """Whatever else a shell has exported for its head."""
+    head, seen = up(), looked_at(monkeypatch)
+    for name, value in head.variables().items():
+        monkeypatch.setenv(name, value)
+    red_ray("status")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    red_ray("status")
+    assert seen == [(head.address, head.dashboard), ("127.0.0.1:1", None)]
+
+
+def test_status_of_the_head_that_is_up(red_ray, up, monkeypatch):
+    head, seen = up(), looked_at(monkeypatch)
+    red_ray("status")
+    monkeypatch.setenv("RAY_ADDRESS", "")
+    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://10.0.0.1:8265")
+    red_ray("status")
+    assert seen == [(head.address, head.dashboard), ("", "http://10.0.0.1:8265")]
+
+
+def test_an_address_that_is_none_is_told_in_one_line(red_ray, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "nonsense")
+    said(red_ray("status"), 2, "RAY_ADDRESS='nonsense'")
+
+
 def test_down_where_none_is_up(red_ray):
     told = red_ray("down")
     assert told.exit_code == 0
@@ -201,3 +240,22 @@ def test_down_of_one_that_died_cleans_up(red_ray, up):
     assert "had died" in told.stderr
     assert ended == [None]
     assert HeadFolder().read() is None
+
+
+def test_down_of_an_endpoint_alone_leaves_the_head(red_ray, up, monkeypatch):
+    head = up()
+    cluster(monkeypatch, endpoints=("red_ray",))
+    told = red_ray("down", "--endpoint")
+    assert told.exit_code == 0
+    assert "the endpoint is down" in told.stdout
+    assert json.loads(red_ray("down", "--endpoint", "--json").stdout) == {"ended": ["red_ray"]}
+    assert (ended, HeadFolder().read()) == ([], head)
+
+
+def test_down_of_an_endpoint_that_is_not_there(red_ray, up, monkeypatch):
+    said(red_ray("down", "--endpoint"), 2, "no head is up")
+    up()
+    cluster(monkeypatch)
+    told = red_ray("down", "--endpoint")
+    assert told.exit_code == 0
+    assert "no endpoint is up there" in told.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
@@ -18,6 +19,7 @@ from red_ray.bundle import load_bundle
 from red_ray.cli import running
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
+from red_ray.config import changed
 from red_ray.crossfit_file import load_crossfit
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
@@ -27,6 +29,7 @@ from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
 from red_ray.working_copy import PlaceTaken, at_place
+from tests.unit.cli.running import said
 from tests.unit.training.fakes import run_config
 
 INPUTS = Inputs(
@@ -60,7 +63,7 @@ def test_a_failure_that_leaves_the_run_before_says_that_there_is_nothing_to_resu
     again = RunFolder.create(run.path, run_config(), overwrite=True)
     said = fail_in_place_of(again, capsys)
     assert "the finished run that stood here is back" in said
-    assert "train again with --overwrite: what was paid for is in the ledger" in said
+    assert "run the same command again: what was paid for is in the ledger" in said
 
 
 def test_a_failure_that_can_be_resumed_says_no_such_thing(run, capsys):
@@ -301,3 +304,31 @@ def test_who_answers_disputed_labels_is_told_how_to_train_on_them(run, capsys):
     said = " ".join(capsys.readouterr().err.split())
     assert "3 disputed labels" in said
     assert said.endswith("and train again with --overwrite")
+
+
+def test_a_configuration_that_was_edited_is_told(run, capsys):
+    running._tell_of_changes(Output(as_json=True), run, run_config())
+    assert capsys.readouterr().err == ""
+    edited = changed(run_config(), {"loop": {"max_iterations": 7}, "judge": {"timeout_s": 9}})
+    running._tell_of_changes(Output(as_json=True), run, edited)
+    told = capsys.readouterr().err
+    assert "(loop.max_iterations)" in told  # a limit changes no result
+    assert "another one" in told
+
+
+def test_a_finished_run_is_no_failure_to_resume(red_ray, finished):
+    finished.finish()
+    told = red_ray("resume", finished.path, "--json")
+    assert told.exit_code == 0
+    assert "nothing is left to do" in told.stderr
+    assert json.loads(told.stdout) == {"run": str(finished.path), "finished": True}
+
+
+def test_resume_takes_limits_alone(red_ray, run):
+    write_snapshot(run.path, Snapshot(INPUTS, None))
+    line = said(
+        red_ray("resume", run.path, "--set", "loop.max_iterations=3"), 2, "'loop.max_iterations'"
+    )
+    assert "judge.budget_calls" in line
+    said(red_ray("resume", run.path, "--set", "judge.budget_cals=3"), 2, "did you mean")
+    assert run.is_cut_short

@@ -44,12 +44,16 @@ def test_a_damaged_bundle(refused, finished):
     refused(words=("is damaged", "examples.json"))
 
 
-def test_a_port_that_is_taken(refused):
+@pytest.mark.parametrize("address", ["", "127.0.0.1:6379"])
+def test_a_port_that_is_taken(refused, monkeypatch, address):
+    """On a cluster it may be by an endpoint whose command was killed."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        refused("--port", port, words=(f"127.0.0.1:{port}", "in use", "--port"))
+        line = refused("--port", port, words=(f"127.0.0.1:{port}", "in use", "--port"))
+    assert ("`red-ray down --endpoint`" in line) == bool(address)
 
 
 def test_a_host_that_is_none(refused, monkeypatch):

@@ -129,3 +129,28 @@ def test_metrics_stand_under_what_they_are_about() -> None:
     assert lines[at + 1 : at + 3] == ["iteration 2", "accuracy 81.9%"]
     assert lines[lines.index("the endpoint") + 1] == "batch texts 2.5 in the mean of 4"
     assert lines[lines.index("novelty") + 1] == "of tomorrow 1,234"
+
+
+def test_figures_read_as_people_say_them() -> None:
+    figures = (
+        *(
+            Figure("run_progress", {"run": "a", "stage": stage}, 1.0)
+            for stage in ("encode", "final", "judge")
+        ),
+        *(Figure("run_progress", {"run": "b", "stage": s}, 0.25) for s in ("loop", "calibrate")),
+        Figure("judge_latency_seconds", {"judge": "m", "quantile": "0.5"}, 0.0123),
+        Figure("judge_latency_seconds", {"judge": "m", "quantile": "0.95"}, 1.5),
+        Figure("loop_log_likelihood", {"run": "a"}, 0.0),
+        Figure("loop_step_seconds", {"run": "a", "step": "fit"}, 1e-5),
+    )
+    lines = [" ".join(line.split()) for line in shown(replace(EMPTY, figures=figures)).splitlines()]
+    assert lines[lines.index("the run: a") + 1] == "progress done"
+    assert lines[lines.index("the run: b") + 1] == "progress 25.0% loop"
+    assert lines[lines.index("the judge's pool: m") + 1] == "latency p50 12.3 ms, p95 1.5 s"
+    assert lines[lines.index("the loop: a") + 1] == "step 0.01 ms fit"
+    assert not any("likelihood" in line for line in lines)
+
+
+def test_a_command_that_is_gone_has_ended() -> None:
+    gone = Job("05000000", False, "ENDED", "", NOW_S - 100, NOW_S - 10, "", None)
+    assert "05000000   ended   after 90 s" in shown(replace(EMPTY, jobs=(gone,)))

@@ -261,3 +261,37 @@ async def test_an_error_inside_passes_through(breaker: Breaker, time: FakeTime) 
         with pytest.raises(ZeroDivisionError):
             async with breaker.passage():
                 raise ZeroDivisionError
+
+
+REFUSED = JudgeUnavailable("connection refused", never_left=True)
+
+
+async def refused_for_ever(breaker: Breaker, time: FakeTime) -> None:
+    while True:
+        await probe(breaker, time, REFUSED)
+
+
+async def test_a_server_here_that_nobody_ever_reached_is_not_waited_for_long(
+    breaker: Breaker, time: FakeTime
+) -> None:
+    breaker.is_unmet = True
+    start_s = time.now_s
+    fail(breaker, time, 5, REFUSED)
+    assert breaker.notice == "pausing for up to 30 s: connection refused"
+    with pytest.raises(
+        JudgeAwayError, match=r"on this machine .*: start it, then `red-ray resume`"
+    ):
+        await refused_for_ever(breaker, time)
+    assert time.now_s - start_s == pytest.approx(30.0)
+
+
+@pytest.mark.parametrize("error", [REFUSED, DOWN])
+async def test_one_that_was_up_or_is_there_is_waited_for(
+    breaker: Breaker, time: FakeTime, error: JudgeError
+) -> None:
+    breaker.is_unmet = True
+    if error is REFUSED:
+        breaker.answered()
+    fail(breaker, time, 5, error)
+    while time.now_s < 1500.0:
+        await probe(breaker, time, error)

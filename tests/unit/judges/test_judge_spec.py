@@ -5,7 +5,7 @@ import pytest
 from red_ray.config import JudgeConfig, Price
 from red_ray.errors import ConfigError
 from red_ray.judges import Judge, make_judge
-from red_ray.judges.spec import price_of
+from red_ray.judges.spec import is_here, price_of
 
 
 def make(spec: str | None, *, hidden: bool = True, votes: bool = True, **environ: str) -> Judge:
@@ -174,3 +174,18 @@ def test_a_budget_in_usd_needs_a_price_and_says_where_to_put_it() -> None:
         price_of(JudgeConfig(spec="openai:m@https://h/v1", budget_usd=5, prices=PRICES))
     assert "\n" not in str(caught.value)
     assert price_of(JudgeConfig(spec="ollama:m", budget_usd=5)) == FREE
+
+
+@pytest.mark.parametrize(
+    ("name", "here"),
+    [
+        ("openai:m@http://127.0.0.1:9/v1?temperature=0.0", True),
+        ("ollama:m:8b@http://localhost:11434?temperature=0.0", True),
+        ("openai:m@http://[::1]:9/v1?temperature=0.0", True),
+        ("openai:m@https://host/v1?temperature=0.0", False),
+        ("simulated:0.9", False),
+        ("fake", False),
+    ],
+)
+def test_a_judge_on_this_machine_is_known_by_its_name(name, here):
+    assert is_here(name) is here

@@ -73,6 +73,6 @@ def encoders(monkeypatch: pytest.MonkeyPatch) -> list[FakeEncoder]:
             made.append(Encoder())
             return made[-1]
 
-    monkeypatch.setattr("serve.loaded.SentenceEncoder", Loads)
+    monkeypatch.setattr("red_ray.model.SentenceEncoder", Loads)
     monkeypatch.setattr("red_ray.model.RedModel.check_encoder", lambda *_: None)
     return made

@@ -178,7 +178,10 @@ async def refusal(endpoint, body):
         ({"texts": [1]}, ("texts.0", "string")),
         ({"texts": [None]}, ("texts.0", "string")),
         ({}, ("texts", "required")),
-        ({"texts": ["a"], "text": "a"}, ("text", "not permitted")),
+        ({"texts": ["a"], "text": "a"}, ("text: unknown key; did you mean 'texts'?",)),
+        ({"text": "a"}, ("texts", "required", "did you mean 'texts'?")),
+        ({"texts": ["a"], "topk": 1}, ("topk: unknown key; did you mean 'top_k'?",)),
+        ({"texts": ["a"], "zzz": 1}, ("zzz: unknown key",)),
         ([], ("the body",)),
         ("x", ("the body",)),
         (None, ("body",)),
@@ -215,6 +218,30 @@ async def test_a_large_body_is_refused_with_limit_and_value(served):
         status, detail = await refusal(endpoint, {"texts": ["a" * 5000]})
     assert status == 413
     assert "at most 2,000 bytes" in detail
+
+
+@pytest.mark.parametrize(
+    ("raw", "kind", "told"),
+    [
+        (b'{"texts": [}', "application/json", "the body is no JSON, at character 11"),
+        (b'{"texts": ["a"]}', None, "send content-type: application/json, which is missing"),
+        (b'{"texts": ["a"]}', "text/plain", "application/json, not as 'text/plain'"),
+        (b'{"texts": ["\xe9"]}', "application/json", "the body is not UTF-8"),
+    ],
+)
+async def test_what_is_wrong_with_a_body_as_a_whole(served, raw, kind, told):
+    headers = {"content-type": kind} if kind else {}
+    async with open_endpoint(served) as endpoint:
+        answer = await endpoint.client.post("/v1/classify", content=raw, headers=headers)
+    assert answer.status_code in (400, 422)
+    assert told in answer.json()["detail"]
+
+
+async def test_a_judge_must_be_there_to_be_asked_about_every_text(served):
+    async with open_endpoint(served, judge={"spec": "off"}) as endpoint:
+        status, detail = await refusal(endpoint, {"texts": ["a"], "escalate": "always"})
+    assert status == 422
+    assert "this endpoint has none" in detail
 
 
 @pytest.mark.parametrize(

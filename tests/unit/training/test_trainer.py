@@ -531,7 +531,7 @@ async def test_a_budget_that_ends_in_the_last_round_is_the_reason_and_is_named(c
     assert trained.stop_reason == "budget"
     (line,) = [step.message for step in told if step.message.startswith("stopped")]
     left = "7 questions of the round left unasked; raise judge.budget_calls=17 for more"
-    assert line == f"stopped: budget, {left}"
+    assert line == f"stopped: budget, {left}: `red-ray resume` takes it by --set"
 
 
 async def test_a_round_that_was_asked_whole_stops_for_its_own_reason(corpus):
