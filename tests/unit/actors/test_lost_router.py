@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ class MortalFleet(LocalFleet):
         crew = await super().open(config, vectors, texts, subsets, specs, gate)
         self.router = Mortal(config, sum(map(len, subsets)), every=self.every)
         handle = RestartedRouter(self.router, vectors, texts, subsets)
-        return Crew(crew.experts, crew.gate, handle)
+        return replace(crew, router=handle)
 
 
 @pytest.mark.parametrize("every", [11, 13, 17])

@@ -74,7 +74,7 @@ def encoder(monkeypatch):
 
     class Loads:
         @staticmethod
-        def load(config):
+        def load(config, *, n_threads=None):
             return made
 
     monkeypatch.setattr("red_ray.model.SentenceEncoder", Loads)

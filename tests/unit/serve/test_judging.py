@@ -108,7 +108,7 @@ async def test_always_asks_about_every_text(served, sorts):
 
 async def test_without_a_judge_nobody_is_asked(served, sorts):
     async with open_endpoint(served, judge={"spec": "off"}) as endpoint:
-        results, said = await asked_about(endpoint, sorts.doubtful, escalate="always")
+        results, said = await asked_about(endpoint, sorts.doubtful)
         assert (await endpoint.get("/v1/model"))["judge"] is None
     assert {one["decision"] for one in results} == {"escalate"}
     assert said == [None] * len(sorts.doubtful)
