@@ -108,6 +108,17 @@ class Ensemble:
         estimate, _ = await asyncio.gather(self.calibrate(), self.fit(everyone))
         return estimate
 
+    @property
+    def known_estimate(self) -> Estimate:
+        """Of the last calibration.
+
+        Raises:
+            RuntimeError: nothing was calibrated yet.
+        """
+        if self.estimate is None:
+            raise RuntimeError("fit before the estimate is read")
+        return self.estimate
+
     async def _tune(self, tuned: TunedEncoders) -> None:
         """Fine-tune the encoders on the current rows, and give the experts what they see."""
         tuned.folds = np.zeros(0, dtype=np.int64)  # the rows may be cut into folds anew

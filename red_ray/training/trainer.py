@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import replace
 from time import perf_counter
@@ -41,6 +41,9 @@ Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 Strategy = Literal["similar", "dissimilar", "random"]
 T = TypeVar("T")
+
+POLL_S = 1.0
+"""How often it is looked how far a fit is."""
 
 _AUTO: tuple[Strategy, ...] = ("similar", "dissimilar")
 
@@ -102,7 +105,10 @@ class Trainer:
         if bootstrap is not None:
             ensemble.refuse_all(bootstrap.refused)
         yield Progress("fit", 0, 1, self._about_experts(ensemble, strategy))
-        before = estimate = await self._timed("fit", ensemble.full_fit())
+        async with aclosing(self._full_fit(ensemble)) as steps:
+            async for event in steps:
+                yield event
+        before = estimate = ensemble.known_estimate
         yield Progress("calibrate", 1, 1, _about(ensemble, estimate))
         loop = self._loop(ensemble, bootstrap)
         if loop is not None:
@@ -110,11 +116,29 @@ class Trainer:
                 async for event in steps:
                     yield self._kept(event)
             yield Progress("final", 0, 1, "full refit with new noise")
-            estimate = await self._timed("fit", ensemble.full_fit())
+            async with aclosing(self._full_fit(ensemble)) as steps:
+                async for event in steps:
+                    yield event
+            estimate = ensemble.known_estimate
         if self._asking is not None:
             self._timing["judge_wait"] = self._asking.judge_s
         self._trained = await self._export(ensemble, (before, estimate), strategy, loop)
         yield Progress("final", 1, 1, _about(ensemble, estimate))
+
+    async def _full_fit(self, ensemble: Ensemble) -> AsyncGenerator[Progress, None]:
+        """Fit everything, telling of the fine-tunings, which take minutes."""
+        fitting = asyncio.ensure_future(self._timed("fit", ensemble.full_fit()))
+        total, told = self._config.router.folds + 1, 0
+        try:
+            while not (await asyncio.wait({fitting}, timeout=POLL_S))[0]:
+                n_done = 0 if self._tuned is None else self._tuned.n_done
+                if n_done not in (0, told):
+                    yield Progress("fit", n_done, total, f"{n_done} of {total} fine-tunings done")
+                told = n_done
+            await fitting
+        finally:
+            fitting.cancel()
+            await asyncio.gather(fitting, return_exceptions=True)
 
     def _bootstrap(self, vectors: Floats, names: Floats) -> Bootstrap | None:
         """What finds the first examples, where labels are known by their names alone."""

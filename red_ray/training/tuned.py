@@ -25,6 +25,7 @@ class TunedEncoders:
     Attributes:
         folds: fold of each row that they were fine-tuned on, shape (n_rows,). The encoder of a
             fold has seen all rows but these, so a row stays in its fold as long as they are used.
+        n_done: fine-tunings of the last `fit` that are done.
     """
 
     def __init__(
@@ -48,6 +49,7 @@ class TunedEncoders:
         self._texts = texts
         self._descriptions = tuple(descriptions)
         self.folds: Ints = np.zeros(0, dtype=np.int64)
+        self.n_done = 0
         self._whole: TunedWeights | None = None
         self._of_fold: list[TunedWeights] = []
 
@@ -63,9 +65,10 @@ class TunedEncoders:
         n_folds = int(folds.max(initial=-1)) + 1
         learned = [np.ones(len(rows), dtype=bool), *(folds != fold for fold in range(n_folds))]
         names = ["all rows", *(f"fold {fold + 1} of {n_folds}" for fold in range(n_folds))]
+        self.n_done = 0
         self._whole, *self._of_fold = await asyncio.gather(
             *(
-                self._fleet.tune(self._config, self._rows(rows[mine], labels[mine], vectors), name)
+                self._tuned(self._rows(rows[mine], labels[mine], vectors), name)
                 for mine, name in zip(learned, names, strict=True)
             )
         )
@@ -93,6 +96,11 @@ class TunedEncoders:
         encode = self._fleet.encode_tuned
         encoded = (encode(self._config, texts, weights) for weights in self._of_fold)
         return list(await asyncio.gather(*encoded))
+
+    async def _tuned(self, rows: TuningRows, name: str) -> TunedWeights:
+        weights = await self._fleet.tune(self._config, rows, name)
+        self.n_done += 1
+        return weights
 
     def _rows(self, rows: Ints, labels: Ints, vectors: Floats) -> TuningRows:
         named = np.unique(labels)  # a label whose only rows are held back stays unknown
