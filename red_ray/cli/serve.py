@@ -33,6 +33,9 @@ if TYPE_CHECKING:
 LOOK_S = 1.0
 """Between two looks whether the endpoint is still there."""
 
+USUAL_S = 20.0
+"""A start that takes no longer is told nothing of, unless it waits for what may never come."""
+
 START_S = 300.0
 """How long it may take to start; on two processors at load 14 it took 70 to 130 s."""
 
@@ -282,7 +285,8 @@ def come_up(
     while not wait([done], timeout=LOOK_S).done:
         seconds = time.monotonic() - begun_s
         why = _waits_for(ray_serve, app)
-        tell(f"starting the endpoint, for {seconds:.0f} s{why}")
+        if why or seconds >= USUAL_S:
+            tell(f"starting the endpoint, for {seconds:.0f} s{why}")
         if seconds > limit_s:
             raise RunError(f"the endpoint did not come up within {limit_s:.0f} s{why}")
     done.result()

@@ -201,7 +201,9 @@ class Served:
 
     @property
     def stderr(self) -> str:
-        return self._err.read_text("utf-8")
+        """What it said, but for how long it starts on a busy machine."""
+        lines = self._err.read_text("utf-8").splitlines(keepends=True)
+        return "".join(one for one in lines if not one.startswith("starting the endpoint, for"))
 
     def processes(self, title: str) -> list[psutil.Process]:
         """Those whose title begins so, the oldest first."""
