@@ -10,7 +10,8 @@ from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.spec import EncoderSpec
 from red_ray.encoding.store import EmbeddingStore
 from red_ray.encoding.tuned_store import tune_once
-from red_ray.encoding.tuning import TunedWeights, TuningRows
+from red_ray.encoding.tuning import TuningRows
+from red_ray.encoding.weights import TunedWeights
 
 __all__ = [
     "CachedEncoder",

@@ -18,7 +18,7 @@ from red_ray.errors import EncoderError
 
 if TYPE_CHECKING:
     from red_ray.config import EncoderConfig
-    from red_ray.encoding.tuning import TunedWeights
+    from red_ray.encoding.weights import TunedWeights
 
 logger = logging.getLogger(__name__)
 

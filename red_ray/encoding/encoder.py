@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from red_ray.config import EncoderConfig
-    from red_ray.encoding.tuning import TunedWeights
+    from red_ray.encoding.weights import TunedWeights
 
 FloatArray = npt.NDArray[np.float32]
 Item = TypeVar("Item")

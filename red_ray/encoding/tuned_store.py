@@ -16,7 +16,8 @@ from safetensors import SafetensorError
 from red_ray.address import Remote, is_address
 from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.store import default_root
-from red_ray.encoding.tuning import TunedWeights, TuningRows, tune, tuning_key
+from red_ray.encoding.tuning import TuningRows, tune, tuning_key
+from red_ray.encoding.weights import TunedWeights
 from red_ray.storage import writing
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,7 @@ from red_ray.encoding.encoder import load_for_training, private_tokenizer, use_o
 from red_ray.encoding.files import find_model
 from red_ray.encoding.resolve import spec_of_folder
 from red_ray.encoding.spec import EncoderSpec
+from red_ray.encoding.weights import TunedWeights
 from red_ray.errors import EncoderError
 
 if TYPE_CHECKING:
@@ -51,39 +52,6 @@ MAX_TOKENS = 64
 
 CANDIDATES = 4
 """Nearest labels of a drawn one, each of which joins the batch with probability one half."""
-
-
-@dataclass(frozen=True, slots=True)
-class TunedWeights:
-    """What fine-tuning changed of a model.
-
-    Attributes:
-        tensors: the changed parameters, as a safetensors file.
-    """
-
-    tensors: bytes
-
-    @classmethod
-    def read(cls, content: bytes) -> Self:
-        """The weights in a safetensors file.
-
-        Raises:
-            SafetensorError: it is none, or cut short.
-        """
-        from safetensors.torch import load
-
-        load(content)
-        return cls(content)
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the parameters."""
-        return hashlib.sha256(self.tensors).hexdigest()
-
-    def spec(self, base: EncoderSpec) -> EncoderSpec:
-        """What the encoder is that has these weights over those of `base`."""
-        both = hashlib.sha256(f"{base.weights_sha256}+{self.sha256}".encode()).hexdigest()
-        return replace(base, weights_sha256=both)
 
 
 @dataclass(frozen=True, slots=True)
