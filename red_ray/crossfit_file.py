@@ -27,12 +27,6 @@ from red_ray.training.crossfit import Crossfit, Refused
 
 NAME = CROSSFIT
 
-MAX_CELLS = 2**24
-"""Scores that are kept at most: 32 MB. Of more, a change of labels cross-fits every expert."""
-
-MAX_REFUSED = 2**14
-"""Refused texts that are kept at most: 25 MB of embeddings with 384 dimensions."""
-
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -56,7 +50,7 @@ def save_crossfit(folder: Path, model: RedModel, crossfit: Crossfit | None) -> b
     """
     path = folder / NAME
     with writing(path):
-        if crossfit is None or not _is_small(crossfit):
+        if crossfit is None or not crossfit.is_small:
             path.unlink(missing_ok=True)
             return False
         new = path.with_name(f".{NAME}.new")
@@ -98,13 +92,6 @@ def load_crossfit(folder: Path, model: RedModel) -> Crossfit | None:
             return replace(_crossfit(arrays, about, model), encoders=encoders)
     except (OSError, SafetensorError, KeyError, ValueError):
         return None  # it can be worked out again
-
-
-def _is_small(crossfit: Crossfit) -> bool:
-    n_columns = sum(scores.shape[1] for scores in crossfit.experts)
-    n_columns += 0 if crossfit.gate is None else crossfit.gate.shape[1]
-    n_cells = int((crossfit.folds >= 0).sum()) * n_columns
-    return n_cells <= MAX_CELLS and len(crossfit.refused.texts) <= MAX_REFUSED
 
 
 def _arrays(crossfit: Crossfit) -> dict[str, NDArray[np.generic]]:

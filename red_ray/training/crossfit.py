@@ -21,6 +21,13 @@ nothing new of a router with a few weights, and their evidence, a cell for each 
 with the square of the labels. 8,000 rows at 1,000 labels."""
 
 
+MAX_CELLS = 2**24
+"""Scores that are kept at most: 32 MB. Of more, a change of labels cross-fits every expert."""
+
+MAX_REFUSED = 2**14
+"""Refused texts that are kept at most: 25 MB of embeddings with 384 dimensions."""
+
+
 @dataclass(frozen=True, slots=True)
 class Refused:
     """Texts without a label that a judge denied some labels: hard negatives of their experts.
@@ -54,6 +61,14 @@ class Crossfit:
     experts: tuple[Floats, ...]
     refused: Refused
     encoders: tuple[TunedWeights, ...] = ()
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it is kept."""
+        n_columns = sum(scores.shape[1] for scores in self.experts)
+        n_columns += 0 if self.gate is None else self.gate.shape[1]
+        n_cells = int((self.folds >= 0).sum()) * n_columns
+        return n_cells <= MAX_CELLS and len(self.refused.texts) <= MAX_REFUSED
 
 
 def draw_folds(config: RunConfig, labels: Ints, n_first: int, n_labels: int) -> Ints:

@@ -175,7 +175,7 @@ class Ensemble:
         return np.unique(np.concatenate([self.rows, np.array(refused, dtype=np.int64)]))
 
     def crossfit(self, texts: Sequence[str]) -> Crossfit | None:
-        """What the last calibration rests on; None before the first.
+        """What the last calibration rests on; None before the first, and where it is too much.
 
         Args:
             texts: the shared texts, which every row index refers to.
@@ -191,7 +191,8 @@ class Ensemble:
             of_expert=tuple(tuple(at[row] for row in theirs) for theirs in of_expert),
         )
         encoders = () if self._tuned is None else self._tuned.of_folds
-        return Crossfit(self._folds, self._scores.gate, self._scores.experts, refused, encoders)
+        found = Crossfit(self._folds, self._scores.gate, self._scores.experts, refused, encoders)
+        return found if found.is_small else None  # at 1,000 labels it would be 170 MB to send
 
     @property
     def n_trusted(self) -> int:

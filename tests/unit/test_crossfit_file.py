@@ -8,9 +8,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from red_ray import crossfit_file
 from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit, save_encoders
 from red_ray.encoding import TunedWeights
+from red_ray.training import crossfit
 from tests.unit.training.fakes import FakeValidator, train, truth
 
 
@@ -78,7 +78,7 @@ def test_encoders_of_the_folds_are_kept_beside_it(trained, tmp_path):
 @pytest.mark.parametrize("limit", ["MAX_CELLS", "MAX_REFUSED"])
 def test_too_much_is_not_kept_and_an_old_file_goes(trained, tmp_path, monkeypatch, limit):
     save_crossfit(tmp_path, trained.model, trained.crossfit)
-    monkeypatch.setattr(crossfit_file, limit, 1)
+    monkeypatch.setattr(crossfit, limit, 1)
     assert not save_crossfit(tmp_path, trained.model, trained.crossfit)
     assert not (tmp_path / NAME).exists()
     assert not save_crossfit(tmp_path, trained.model, None)
