@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 
 from red_ray.core.text import normalise, text_key
@@ -19,6 +19,10 @@ _REASONS = {
     "conflicting": "a text that stands there before with another label; the first was kept",
     "known": "a text that is a training row",
 }
+
+
+Renaming = Callable[[str, str], str | None]
+"""From a row's text and label to its label after a change; None where it has none any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,18 @@ class LabelledRows:
         return LabelledRows(
             tuple(self.texts[row] for row in chosen), tuple(self.labels[row] for row in chosen)
         )
+
+    def named(self, renaming: Renaming) -> LabelledRows:
+        """The rows under other labels; those that get none leave."""
+        pairs = zip(self.texts, self.labels, strict=True)
+        renamed = [(text, renaming(text, label)) for text, label in pairs]
+        kept = [(text, label) for text, label in renamed if label is not None]
+        return LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+
+    def of(self, name: str) -> tuple[str, ...]:
+        """The texts of a label."""
+        pairs = zip(self.texts, self.labels, strict=True)
+        return tuple(text for text, label in pairs if label == name)
 
 
 @dataclass(frozen=True, slots=True)

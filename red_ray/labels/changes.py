@@ -9,14 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from time import perf_counter
 
 import numpy as np
 from numpy.typing import NDArray
 
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
-from red_ray.data.prepare import LabelledRows
 from red_ray.encoding import plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.labels.draft import NEW, Draft
@@ -27,10 +25,9 @@ from red_ray.labels.placing import (
     near_labels,
     receiving,
 )
-from red_ray.labels.refit import Change, Known, refitted
+from red_ray.labels.refit import Change, Known, refitted, timed
 from red_ray.model import RedModel, TextEncoder
 from red_ray.training.crossfit import Crossfit, Refused
-from red_ray.training.job import readable
 
 Ints = NDArray[np.int64]
 
@@ -38,6 +35,7 @@ FEWEST = 2
 """Labels that a model needs: with one there is nothing to tell apart."""
 
 
+@timed
 def add(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -72,8 +70,8 @@ def add(
     name = _new_name(model, name)
     texts = _examples(model, name, texts)
     encoder = model.loaded_encoder if encoder is None else encoder
-    vectors = plain_part(encoder).encode([*texts, description or readable(name)])[: len(texts)]
-    start, draft = perf_counter(), _draft(model, crossfit)
+    vectors = plain_part(encoder).encode(texts)
+    draft = _draft(model, crossfit)
     label = len(model.labels)
     labels = np.full(len(texts), label)
     rows = draft.rows.with_more(texts, vectors, labels, judged=judged)
@@ -91,10 +89,11 @@ def add(
     draft = draft.with_label(name, description, position).with_rows(rows)
     draft = balanced(draft, points, size, model.config.seed)
     chosen = concerned(draft, points, [label])
-    about = None if known is None else Known(_without(known, {name}), known)
-    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder, start=start)
+    about = None if known is None else Known(_without(known, name), known)
+    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder)
 
 
+@timed
 def merge(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -130,8 +129,7 @@ def merge(
     first, *others = at
     told = next((model.descriptions[one] for one in at if model.descriptions[one]), "")
     told = told if description is None else description
-    encoder.encode([told or readable(into)])
-    start, draft = perf_counter(), _draft(model, crossfit)
+    draft = _draft(model, crossfit)
     draft = draft.relabelled(np.isin(draft.rows.labels, others), first)
     draft = draft.renamed(first, into, told)
     draft = replace(draft, changed=draft.changed | {draft.expert_of(one) for one in at})
@@ -144,10 +142,10 @@ def merge(
         [into],
         known=_known(known, dict.fromkeys(names, into)),
         encoder=encoder,
-        start=start,
     )
 
 
+@timed
 def split(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -185,9 +183,6 @@ def split(
         raise ConfigError("a split makes two labels: give two different names")
     first, second = (one if one == name else _new_name(model, one) for one in into)
     encoder = model.loaded_encoder if encoder is None else encoder
-    pairs = zip((first, second), descriptions, strict=True)
-    encoder.encode([words or readable(one) for one, words in pairs])
-    start = perf_counter()
     draft = _draft(model, crossfit).renamed(label, first, descriptions[0])
     parts = [
         part_of.get(text_key(text)) if row == label else ""
@@ -213,11 +208,11 @@ def split(
         [first, second],
         known=_known_parts(known, name, part_of),
         encoder=encoder,
-        start=start,
         notes=told,
     )
 
 
+@timed
 def retire(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -241,7 +236,6 @@ def retire(
     Raises:
         DataError: the model lacks the label, or would be left with a single one.
     """
-    start = perf_counter()
     label = position_of(model, name)
     _check_left(model, len(model.labels) - 1)
     encoder = model.loaded_encoder if encoder is None else encoder
@@ -260,7 +254,7 @@ def retire(
     chosen |= {draft.expert_of(draft.labels.index(one)) for one in near}
     if keep_as_none:
         draft = _refusing(draft, texts, vectors, sorted(chosen))
-    after = _without(known, {name}, as_strange=keep_as_none) if known is not None else None
+    after = _without(known, name, as_strange=keep_as_none) if known is not None else None
     return refitted(
         model,
         crossfit,
@@ -268,10 +262,10 @@ def retire(
         sorted(chosen),
         known=None if known is None or after is None else Known(known, after),
         encoder=encoder,
-        start=start,
     )
 
 
+@timed
 def rename(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -295,7 +289,6 @@ def rename(
         ConfigError: the new name is empty.
         DataError: the model lacks the label, or has the other.
     """
-    start = perf_counter()
     label = position_of(model, old)
     new = _new_name(model, new)
     draft = Draft.of(model).renamed(label, new, description)
@@ -314,7 +307,7 @@ def rename(
         promise=promise,
         bundle_id="",
     )
-    return Change(changed, crossfit, (), False, None, None, (), perf_counter() - start)
+    return Change(changed, crossfit, (), False, None, None, ())
 
 
 def _draft(model: RedModel, crossfit: Crossfit | None) -> Draft:
@@ -329,7 +322,6 @@ def _finished(
     *,
     known: Known | None,
     encoder: TextEncoder,
-    start: float,
     notes: Sequence[str] = (),
 ) -> Change:
     """Balance a draft about some labels, and fit what it concerns."""
@@ -337,9 +329,7 @@ def _finished(
     config = model.config
     draft = balanced(draft, points, config.partition.subset_size, config.seed)
     chosen = concerned(draft, points, [draft.labels.index(name) for name in names])
-    return refitted(
-        model, crossfit, draft, chosen, known=known, encoder=encoder, start=start, notes=notes
-    )
+    return refitted(model, crossfit, draft, chosen, known=known, encoder=encoder, notes=notes)
 
 
 def _roomier(draft: Draft, model: RedModel, encoder: TextEncoder) -> Draft:
@@ -475,8 +465,8 @@ def _known(known: KnownRows | None, names: Mapping[str, str]) -> Known | None:
     """Calibration rows under other names."""
     if known is None:
         return None
-    labels = tuple(names.get(label, label) for label in known.rows.labels)
-    return Known(known, replace(known, rows=LabelledRows(known.rows.texts, labels)))
+    rows = known.rows.named(lambda _, label: names.get(label, label))
+    return Known(known, replace(known, rows=rows))
 
 
 def _known_parts(
@@ -485,19 +475,14 @@ def _known_parts(
     """Calibration rows after a split: those of no part leave."""
     if known is None:
         return None
-    pairs = zip(known.rows.texts, known.rows.labels, strict=True)
-    named = [
-        (text, part_of.get(text_key(text)) if label == name else label) for text, label in pairs
-    ]
-    kept = [(text, label) for text, label in named if label is not None]
-    rows = LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+    rows = known.rows.named(
+        lambda text, label: part_of.get(text_key(text)) if label == name else label
+    )
     return Known(known, replace(known, rows=rows))
 
 
-def _without(known: KnownRows, names: set[str], *, as_strange: bool = False) -> KnownRows:
-    """Calibration rows without some labels, perhaps as texts that fit none."""
-    pairs = [*zip(known.rows.texts, known.rows.labels, strict=True)]
-    kept = [(text, label) for text, label in pairs if label not in names]
-    gone = tuple(text for text, label in pairs if label in names) if as_strange else ()
-    rows = LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
+def _without(known: KnownRows, name: str, *, as_strange: bool = False) -> KnownRows:
+    """Calibration rows without a label, perhaps as texts that fit none."""
+    gone = known.rows.of(name) if as_strange else ()
+    rows = known.rows.named(lambda _, label: None if label == name else label)
     return KnownRows(rows, (*known.out_of_scope, *gone))

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import wraps
 from time import perf_counter
-from typing import Any
+from typing import Any, ParamSpec
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from red_ray.training.crossfit import Crossfit, draw_folds
 from red_ray.training.job import Estimate
 from red_ray.training.router_host import RouterHost, Scores
 
+P = ParamSpec("P")
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
 
@@ -75,7 +77,7 @@ class Change:
             fitted.
         effect: accuracy of each label before and after; None where nothing was fitted.
         notes: one line for each thing that a user should know.
-        seconds: wall seconds it took, but for the embeddings of new examples and names.
+        seconds: wall seconds it took, embeddings of new texts included.
     """
 
     model: RedModel
@@ -85,9 +87,22 @@ class Change:
     estimate: Estimate | None
     effect: Effect | None
     notes: tuple[str, ...]
-    seconds: float
+    seconds: float = 0.0
 
 
+def timed(change: Callable[P, Change]) -> Callable[P, Change]:
+    """The same change, which says how long it took."""
+
+    @wraps(change)
+    def measured(*args: P.args, **options: P.kwargs) -> Change:
+        start = perf_counter()
+        done = change(*args, **options)
+        return replace(done, seconds=perf_counter() - start)
+
+    return measured
+
+
+@timed
 def refit(
     model: RedModel,
     crossfit: Crossfit | None,
@@ -122,7 +137,6 @@ def refit(
     Raises:
         DataError: a position or a label is unknown.
     """
-    start = perf_counter()
     encoder = model.loaded_encoder if encoder is None else encoder
     unknown = sorted(set(positions) - set(range(len(model.subsets))))
     if unknown:
@@ -134,7 +148,7 @@ def refit(
         draft = with_examples(draft, examples, encoder)
     about = Known(known, known) if known is not None else None
     chosen = tuple(sorted({*positions, *draft.changed}))
-    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder, start=start)
+    return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder)
 
 
 def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
@@ -162,7 +176,6 @@ def refitted(
     *,
     known: Known | None,
     encoder: TextEncoder,
-    start: float,
     notes: Sequence[str] = (),
 ) -> Change:
     """Make a draft a model.
@@ -174,7 +187,6 @@ def refitted(
         positions: of the experts to refit, as the draft has them.
         known: calibration rows, where the run has them.
         encoder: of the model.
-        start: when the change began, by `perf_counter`.
         notes: what to tell beside what is found here.
     """
     fits = _Fits(before, crossfit, draft, frozenset(positions), encoder)
@@ -224,7 +236,6 @@ def refitted(
         estimate=estimate,
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
         notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
-        seconds=perf_counter() - start,
     )
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows, TestRows
-from red_ray.data.prepare import LabelledRows
+from red_ray.data.prepare import LabelledRows, Renaming
 from red_ray.errors import DataError
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot
-
-Named = Callable[[str, str], str | None]
-"""From a row's text and label to its label after a change; None where it has none any more."""
 
 
 def check_unseen(run: RunFolder, snapshot: Snapshot, texts: Sequence[str]) -> None:
@@ -98,32 +95,19 @@ def without_label(snapshot: Snapshot, name: str, *, keep_as_none: bool) -> Snaps
         return changed
     known, before = changed.inputs.calibration, snapshot.inputs.calibration
     if known is not None and before is not None:
-        strange = (*known.out_of_scope, *_of(before.rows, name))
+        strange = (*known.out_of_scope, *before.rows.of(name))
         known = replace(known, out_of_scope=strange)
     if test is not None and snapshot.test is not None:
-        test = replace(test, out_of_scope=(*test.out_of_scope, *_of(snapshot.test.rows, name)))
+        test = replace(test, out_of_scope=(*test.out_of_scope, *snapshot.test.rows.of(name)))
     return replace(changed, inputs=replace(changed.inputs, calibration=known), test=test)
 
 
-def _of(rows: LabelledRows, name: str) -> tuple[str, ...]:
-    pairs = zip(rows.texts, rows.labels, strict=True)
-    return tuple(text for text, label in pairs if label == name)
-
-
-def _named(snapshot: Snapshot, named: Named) -> Snapshot:
+def _named(snapshot: Snapshot, named: Renaming) -> Snapshot:
     inputs, test = snapshot.inputs, snapshot.test
     known = inputs.calibration
     if known is not None:
-        known = KnownRows(_rows(known.rows, named), known.out_of_scope)
+        known = KnownRows(known.rows.named(named), known.out_of_scope)
     if test is not None:
-        test = TestRows(_rows(test.rows, named), test.out_of_scope, test.n_dropped, test.notes)
-    train = _rows(inputs.train, named)
+        test = TestRows(test.rows.named(named), test.out_of_scope, test.n_dropped, test.notes)
+    train = inputs.train.named(named)
     return Snapshot(replace(inputs, train=train, calibration=known), test)
-
-
-def _rows(rows: LabelledRows, named: Named) -> LabelledRows:
-    pairs = [
-        (text, named(text, label)) for text, label in zip(rows.texts, rows.labels, strict=True)
-    ]
-    kept = [(text, label) for text, label in pairs if label is not None]
-    return LabelledRows(tuple(text for text, _ in kept), tuple(label for _, label in kept))
