@@ -157,7 +157,11 @@ function type(box, text) {
 
 function hintEscalate() {
   const { info } = known;
-  const chosen = byId("classify-form").elements.escalate.value;
+  const ways = byId("classify-form").elements.escalate;
+  const [always] = [...ways].filter((way) => way.value === "always");
+  always.disabled = info?.judge === null; // the endpoint refuses it
+  if (always.disabled && always.checked) ways.value = "auto";
+  const chosen = ways.value;
   const words = {
     auto: "The judge answers what the model would not answer alone.",
     always: "The judge answers every text; each question may cost.",

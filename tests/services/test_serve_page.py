@@ -303,6 +303,20 @@ async def test_results_can_be_left_by_decision(
     assert len(await shown(page, ".result")) == 12
 
 
+@pytest.mark.parametrize("has_judge", [True, False])
+async def test_always_is_to_be_had_only_where_there_is_a_judge(
+    has_judge: bool, browser: Browser, started: Started, simulated: JudgeTier
+) -> None:
+    """Without one the endpoint refuses it."""
+    endpoint = await started(judge=simulated) if has_judge else await started()
+    page = await opened(browser, endpoint)
+    hint = "The model alone" if has_judge else "This endpoint has no judge"
+    await click(page, "input[name=escalate][value=never]")
+    await page.until(f"document.getElementById('escalate-hint').innerText.includes({hint!r})")
+    disabled = "document.querySelector('input[value=always]').disabled"
+    assert await page.evaluate(disabled) is not has_judge
+
+
 async def test_an_opened_result_says_why(
     browser: Browser, started: Started, simulated: JudgeTier, model: RedModel, corpus: Corpus
 ) -> None:
