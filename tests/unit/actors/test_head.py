@@ -127,7 +127,8 @@ def test_one_at_a_time_starts_or_ends_it(folder: HeadFolder) -> None:
 def marked_process() -> Iterator[subprocess.Popen[bytes]]:
     """Any process with the mark of `known`."""
     process = subprocess.Popen(["sleep", "600"], env=os.environ | {HEAD_MARK: "m"})
-    while psutil.Process(process.pid).name() != "sleep":
+    # Its name is there a moment before its environment.
+    while psutil.Process(process.pid).environ().get(HEAD_MARK) != "m":
         time.sleep(0.001)
     yield process
     process.kill()

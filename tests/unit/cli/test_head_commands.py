@@ -190,8 +190,8 @@ def test_status_is_of_the_cluster_that_ray_address_names(red_ray, up, monkeypatc
 def test_status_of_the_head_that_is_up(red_ray, up, monkeypatch):
     head, seen = up(), looked_at(monkeypatch)
     red_ray("status")
-    monkeypatch.setenv("RAY_ADDRESS", "")
-    monkeypatch.setenv("RAY_API_SERVER_ADDRESS", "http://10.0.0.1:8265")
+    # Not by monkeypatch, which would bring back what the command before has set.
+    os.environ |= {"RAY_ADDRESS": "", "RAY_API_SERVER_ADDRESS": "http://10.0.0.1:8265"}
     red_ray("status")
     assert seen == [(head.address, head.dashboard), ("", "http://10.0.0.1:8265")]
 
