@@ -118,6 +118,7 @@ class Service:
         self._failed: _Refused | None = None
         self._reviews: list[Review] = []
         self._taking_over = asyncio.Lock()
+        self._reporting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
         self._batcher: Batcher[Loaded, Scored] = Batcher(
             self._score,
@@ -387,20 +388,22 @@ class Service:
             await self._take_over()
 
     async def _report(self) -> None:
-        reviews, self._reviews = self._reviews, []
-        is_told = False
-        try:
-            run = self._answering.place
-            snapshot = self._rates.snapshot(promised(self._answering.model))
-            news = await self._desk.report(run, snapshot, reviews)
-            is_told = True
-        except RedRayError as error:
-            _log.warning("report_failed", extra={"reason": str(error)})
-        else:
-            self._judging.notice = news.notice
-        finally:
-            if not is_told:  # cancelled, perhaps: the next report takes them along
-                self._reviews = [*reviews, *self._reviews][:MAX_REVIEWS_WAITING]
+        # One at a time: who waits for a report must not overtake one that is still on its way.
+        async with self._reporting:
+            reviews, self._reviews = self._reviews, []
+            is_told = False
+            try:
+                run = self._answering.place
+                snapshot = self._rates.snapshot(promised(self._answering.model))
+                news = await self._desk.report(run, snapshot, reviews)
+                is_told = True
+            except RedRayError as error:
+                _log.warning("report_failed", extra={"reason": str(error)})
+            else:
+                self._judging.notice = news.notice
+            finally:
+                if not is_told:  # cancelled, perhaps: the next report takes them along
+                    self._reviews = [*reviews, *self._reviews][:MAX_REVIEWS_WAITING]
 
     async def _every(self, seconds: float, step: Callable[[], Awaitable[None]]) -> None:
         while True:

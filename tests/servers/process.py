@@ -57,4 +57,6 @@ class ServerProcess:
         """A number, `time_s`, the text's hash and what was served, for each request so far."""
         if not self._journal.exists():
             return []
-        return [json.loads(line) for line in self._journal.read_text("ascii").splitlines()]
+        # What stands behind the last line break is a line that is just being written.
+        *lines, _ = self._journal.read_text("ascii").split("\n")
+        return [json.loads(line) for line in lines]

@@ -475,6 +475,34 @@ async def test_texts_for_people_outlast_a_desk_that_is_away(served, sorts, away,
         assert away.told == [*texts], "each is told once"
 
 
+class SlowDesk(AwayDesk):
+    """Takes a report that carries texts only when its gate opens."""
+
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.error = None
+        self.gate = asyncio.Event()
+
+    async def report(self, run, snapshot, reviews):
+        if reviews:
+            await self.gate.wait()
+        return await super().report(run, snapshot, reviews)
+
+
+async def test_who_asks_for_stats_waits_for_a_report_that_is_on_its_way(served, sorts):
+    desk = SlowDesk(parse_settings({"run": str(served), "judge": {"spec": "off"}}))
+    async with open_endpoint(served, desk=desk, judge={"spec": "off"}) as endpoint:
+        await endpoint.classify(sorts.doubtful[:2])
+        first = asyncio.create_task(endpoint.get("/v1/stats"))
+        await until(lambda: not endpoint.service._reviews)
+        second = asyncio.create_task(endpoint.get("/v1/stats"))
+        await asyncio.sleep(0.05)
+        assert not second.done(), "what it tells would lack what the first one carries"
+        desk.gate.set()
+        await asyncio.gather(first, second)
+        assert desk.told == list(sorts.doubtful[:2])
+
+
 async def test_so_many_texts_are_kept_for_a_desk_that_is_away_and_no_more(
     served, sorts, away, monkeypatch
 ):
