@@ -46,6 +46,7 @@ check: setup
 bench: setup
 	$(BIN)/python -m benchmarks.no_judge
 	$(BIN)/python -m benchmarks.accuracy
+	$(BIN)/python -m benchmarks.early_stop
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.drift
 	$(BIN)/python -m benchmarks.judge_loop

@@ -9,7 +9,6 @@ seconds of the whole fit, in which we fine-tune six times to have held-out score
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Sequence
 from contextlib import closing
@@ -18,7 +17,7 @@ from time import process_time
 import numpy as np
 
 from benchmarks.accuracy_subsets import SubsetRun
-from benchmarks.cells import RESULTS, Benchmark, Cell, Result, main, mean_interval
+from benchmarks.cells import Benchmark, Cell, Result, cell_name, kept, main, mean_interval
 from benchmarks.data import encoder_of, job_of, load, train_alone, true_labels
 from benchmarks.scale_data import labels_of, train_rows
 from benchmarks.watched import Tell, watched
@@ -171,8 +170,8 @@ def _library(cell: Cell, tell: Tell) -> Result:
     batch = settings.labels_per_batch * settings.texts_per_label // 2
     # Known beforehand, since the learning rate falls with the steps to the last one.
     steps = n_steps(len(rows["text"]) + len(labels), settings)  # names of labels are texts too
-    if cell["method"] == "library, same time":
-        ours, theirs = _kept(cell, "accuracy"), _kept(cell, "library, same steps")
+    if cell["method"] == LIBRARY[1]:
+        ours, theirs = _of_method(cell, "accuracy"), _of_method(cell, LIBRARY[0])
         steps = round(steps * ours["fit_cpu_s"] / theirs["fit_cpu_s"])
     with tempfile.TemporaryDirectory() as folder:
         arguments = TrainingArguments(
@@ -199,15 +198,13 @@ def _library(cell: Cell, tell: Tell) -> Result:
     }
 
 
-def _kept(cell: Cell, method: str) -> Result:
+def _of_method(cell: Cell, method: str) -> Result:
     """The result of another method on the same rows, which is run first."""
-    name = "-".join(map(str, (cell["data"], cell["per_label"], cell["seed"], method)))
-    files = sorted(
-        (RESULTS / "accuracy").glob(f"{name}-*.json"), key=lambda path: path.stat().st_mtime
-    )
-    if not files:
-        raise SystemExit(f"run the cell {name} first: the library's steps follow from its time")
-    return dict(json.loads(files[-1].read_text())["result"])
+    other = {**cell, "method": method}
+    result = kept(BENCHMARK, other)
+    if result is None:
+        raise SystemExit(f"run the cell {cell_name(other)!r} first: the steps follow from its time")
+    return result
 
 
 ROWS: tuple[tuple[str, str, str], ...] = (
@@ -292,5 +289,7 @@ CELLS += [
     {"data": "scale", "per_label": 20, "seed": 0, "method": MANY},
 ]
 
+BENCHMARK = Benchmark("accuracy", CELLS, run, table)
+
 if __name__ == "__main__":
-    main(Benchmark("accuracy", CELLS, run, table))
+    main(BENCHMARK)

@@ -66,18 +66,26 @@ def main(benchmark: Benchmark) -> None:
         wanted = not arguments.only or arguments.only in cell_name(cell)
         if not path.exists() and wanted and not arguments.table:
             start = perf_counter()
-            result = benchmark.run(cell) | {"cell_s": None}
-            result["cell_s"] = round(perf_counter() - start, 1)
+            result = benchmark.run(cell)
+            cell_s = round(perf_counter() - start, 1)
+            whole = {"cell": cell, "result": result | {"cell_s": cell_s}}
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"cell": cell, "result": result}, indent=1) + "\n")
-            print(f"{cell_name(cell)}: {result['cell_s']} s", flush=True)
-        if path.exists():
-            done.append((cell, json.loads(path.read_text())["result"]))
+            path.write_text(json.dumps(whole, indent=1) + "\n")
+            print(f"{cell_name(cell)}: {cell_s} s", flush=True)
+        result = kept(benchmark, cell)
+        if result is not None:
+            done.append((cell, result))
     print(f"{len(done)} of {len(benchmark.cells)} cells\n")
     if done:
         table = benchmark.table(done)
         print(table)
         (RESULTS / f"{benchmark.name}.md").write_text(table + "\n")
+
+
+def kept(benchmark: Benchmark, cell: Cell) -> Result | None:
+    """The result of a cell, where it was run with the present sources."""
+    path = _path(benchmark, cell)
+    return dict(json.loads(path.read_text())["result"]) if path.exists() else None
 
 
 def cell_name(cell: Cell) -> str:

@@ -77,9 +77,11 @@ class SetFitConfig(_Frozen):
 
     Only the last `layers` are. `epochs` is how often each row is drawn, on average, within
     `min_steps` and `max_steps` of `labels_per_batch` x `texts_per_label` texts: the time of a
-    fine-tuning is bounded, whatever the number of labels.
+    fine-tuning is bounded, whatever the number of labels. `early_stop` watches the rows that are
+    held back first, and all other fine-tunings take as many of their steps as were best for these.
     """
 
+    early_stop: bool = False
     layers: int = Field(default=3, ge=1)
     epochs: float = Field(default=10.0, gt=0)
     min_steps: int = Field(default=60, ge=1)

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax
 
 from red_ray.core.text import encodable
 from red_ray.encoding.encoder import load_for_training, private_tokenizer, use_one_intra_op_thread
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float32]
 Ints = npt.NDArray[np.int64]
 
+logger = logging.getLogger(__name__)
+
 _NUMERICS = 1  # part of every key; raise it when our code changes so that the result does
 
 WARM_UP = 0.1
@@ -50,6 +56,13 @@ longest text costs three times the work (measured on Banking77)."""
 MAX_TOKENS = 64
 """Texts are cut there while an encoder is fine-tuned, which bounds the time of a step."""
 
+LOOKS, PATIENCE = 5, 2
+"""Looks at the watched rows while an encoder is fine-tuned, evenly spread over its steps; it stops
+after so many in a row that are no better than the best one before."""
+
+WATCHED, LOOKED_AT = 1000, 8
+"""Watched rows, and learned ones of each label, that a look encodes at most."""
+
 CANDIDATES = 4
 """Nearest labels of a drawn one, each of which joins the batch with probability one half."""
 
@@ -63,16 +76,25 @@ class TuningRows:
         labels: their labels, shape (n_rows,).
         vectors: what the encoder made of them before, shape (n_rows, dim); says which labels
             are near each other.
+        share: of the steps that are made, in (0, 1]: the others are left out at the end.
+        watched: rows that are not learned and say when to stop, their texts and labels; the
+            labels are among `labels`. With none, all steps are made.
     """
 
     texts: tuple[str, ...]
     labels: Ints
     vectors: Floats
+    share: float = 1.0
+    watched: tuple[tuple[str, ...], Ints] | None = None
 
 
 def tuning_key(spec: EncoderSpec, rows: TuningRows, settings: SetFitConfig, seed: int) -> str:
     """SHA-256 in hex over all that decides the result of `tune`."""
     deciding = [_NUMERICS, spec.key, settings.model_dump(), seed, rows.texts, rows.labels.tolist()]
+    if rows.watched is not None:
+        deciding.append(["watched", rows.watched[0], rows.watched[1].tolist()])
+    if rows.share != 1.0:
+        deciding.append(["share", rows.share])
     text = json.dumps(deciding, sort_keys=True)  # escapes half a surrogate pair
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -94,10 +116,15 @@ def tune(
     folder = find_model(config.model, config.revision)
     spec = spec_of_folder(config, folder)
     use_one_intra_op_thread()  # sums differ with the number of threads
-    tuner = _Tuner(load_for_training(folder, spec), spec, rows.texts, settings, seed)
-    for batch, rate in _plan(rows, settings, seed):
+    tuner = _Tuner(load_for_training(folder, spec), spec, rows, settings, seed)
+    total = n_steps(len(rows.texts), settings)
+    watch = None if rows.watched is None else _Watch(tuner, rows, total)
+    plan = islice(_plan(rows, settings, seed), max(1, round(rows.share * total)))
+    for step, (batch, rate) in enumerate(plan, start=1):
         tuner.step(batch, rows.labels[batch], rate)
-    return TunedWeights(tuner.tensors())
+        if watch is not None and watch.says_stop(step):
+            break
+    return TunedWeights(tuner.tensors() if watch is None else watch.best)
 
 
 def n_steps(n_rows: int, settings: SetFitConfig) -> int:
@@ -132,10 +159,16 @@ def draw_batch(
     return np.concatenate(drawn_rows)
 
 
-def nearest_labels(vectors: Floats, labels: Ints) -> Ints:
-    """The nearest other labels of each by their mean vectors, shape (n_labels, n_near)."""
+def label_means(vectors: Floats, labels: Ints) -> Floats:
+    """Mean vector of each label that occurs, of unit length, shape (n_labels, dim)."""
     means = np.stack([vectors[labels == label].mean(axis=0) for label in np.unique(labels)])
     means /= np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+    return means
+
+
+def nearest_labels(vectors: Floats, labels: Ints) -> Ints:
+    """The nearest other labels of each by their mean vectors, shape (n_labels, n_near)."""
+    means = label_means(vectors, labels)
     cosine = means @ means.T
     np.fill_diagonal(cosine, -np.inf)
     return np.argsort(-cosine, axis=1, kind="stable")[:, : min(CANDIDATES, len(means) - 1)]
@@ -196,13 +229,13 @@ class _Tuner:
         self,
         model: Any,
         spec: EncoderSpec,
-        texts: Sequence[str],
+        rows: TuningRows,
         settings: SetFitConfig,
         seed: int,
     ) -> None:
         import torch
 
-        self._spec, self._temperature = spec, settings.temperature
+        self._spec, self.temperature = spec, settings.temperature
         self._transformer, *self._head = list(model)
         self._trained = upper_layers(self._transformer.auto_model, settings.layers)
         for parameter in model.parameters():
@@ -212,9 +245,12 @@ class _Tuner:
         # In bfloat16 a small step would be lost. Not torch's autocast: what it keeps of weights is
         # shared by all threads, so that no two runs would be the same.
         self._exact = [parameter.detach().float() for parameter in self._trained.values()]
-        _sow_dropout(model, settings.dropout, torch.Generator(spec.device).manual_seed(seed))
+        source = torch.Generator(spec.device).manual_seed(seed)
+        self._dropout = _Dropout(settings.dropout, source)
+        self._dropout.sow(model)
         self._optimizer = torch.optim.AdamW(self._exact, weight_decay=WEIGHT_DECAY)
         tokenizer = private_tokenizer(model, min(spec.max_tokens, MAX_TOKENS))
+        texts = (*rows.texts, *(() if rows.watched is None else rows.watched[0]))
         encoded = tokenizer.encode_batch_fast([encodable(spec.prompt + text) for text in texts])
         self._ids = [torch.tensor(one.ids) for one in encoded]
         self._pad_id = int(model.tokenizer.pad_token_id or 0)
@@ -229,7 +265,7 @@ class _Tuner:
         groups = [rows[order[start : start + GROUP]] for start in range(0, len(rows), GROUP)]
         vectors = torch.cat([self._vectors(group) for group in groups])
         own = torch.from_numpy(labels[order]).to(vectors.device)
-        loss = contrastive_loss(vectors, own, self._temperature)
+        loss = contrastive_loss(vectors, own, self.temperature)
         loss.backward()  # type: ignore[no-untyped-call]
         self._take_step()
 
@@ -246,14 +282,25 @@ class _Tuner:
             for exact, used in zip(self._exact, self._trained.values(), strict=True):
                 used.copy_(exact)
 
-    def tensors(self) -> bytes:
+    def encoded(self, texts: Ints) -> Floats:
+        """Vectors of some texts as the encoder is now, shape (n_texts, dim)."""
+        import torch
+
+        order = np.argsort([len(self._ids[text]) for text in texts], kind="stable")
+        groups = (order[start : start + GROUP] for start in range(0, len(order), GROUP))
+        with torch.no_grad(), self._dropout.off():
+            vectors = torch.cat([self._vectors(texts[group]) for group in groups]).cpu().numpy()
+        found: Floats = vectors[np.argsort(order)]
+        return found
+
+    def tensors(self, about: dict[str, str] | None = None) -> bytes:
         """The trained parameters, as a safetensors file, in the encoder's precision."""
         from safetensors.torch import save
 
         kept = {
             name: parameter.detach().cpu().contiguous() for name, parameter in self._trained.items()
         }
-        return save(kept)
+        return save(kept, metadata=about)
 
     def _vectors(self, rows: Ints) -> torch.Tensor:
         """Vectors of some texts, of unit length, shape (n_texts, dim)."""
@@ -274,23 +321,101 @@ class _Tuner:
         return torch.nn.functional.normalize(vectors, dim=1)
 
 
-def _sow_dropout(model: torch.nn.Module, share: float, source: torch.Generator) -> None:
-    """Let the dropouts of a model draw from one source, in evaluation mode too.
+class _Watch:
+    """Looks now and then what an encoder in training makes of rows that it does not learn.
+
+    Attributes:
+        best: the parameters at the best look, as a safetensors file.
+    """
+
+    def __init__(self, tuner: _Tuner, rows: TuningRows, total: int) -> None:
+        if rows.watched is None:
+            raise ValueError("there are no rows to watch")
+        self._tuner = tuner
+        _, labels = np.unique(rows.labels, return_inverse=True)
+        learned = np.concatenate(
+            [np.flatnonzero(labels == x)[:LOOKED_AT] for x in np.unique(labels)]
+        )
+        self._learned = labels[learned]
+        self._watched = np.searchsorted(np.unique(rows.labels), rows.watched[1][:WATCHED])
+        n_learned = len(rows.texts)
+        self._texts = np.concatenate([learned, n_learned + np.arange(len(self._watched))])
+        self._at = {round(n * total / LOOKS): n / LOOKS for n in range(1, LOOKS + 1)}
+        self._likelihood, self._n_worse = -np.inf, 0
+        self.best = b""
+
+    def says_stop(self, step: int) -> bool:
+        """Look, where it is time to, and tell whether the steps have ceased to help."""
+        share = self._at.get(step)
+        if share is None:
+            return False
+        likelihood = self._look()
+        logger.info(
+            "fine_tuning_watched", extra={"share": share, "log_likelihood": round(likelihood, 4)}
+        )
+        if likelihood > self._likelihood:
+            self._likelihood, self._n_worse = likelihood, 0
+            self.best = self._tuner.tensors(None if share == 1.0 else {"share": repr(share)})
+        else:
+            self._n_worse += 1
+        return self._n_worse == PATIENCE
+
+    def _look(self) -> float:
+        """Mean log-probability of the watched labels, by cosine with the labels' mean vectors."""
+        vectors = self._tuner.encoded(self._texts)
+        learned, watched = np.split(vectors, [len(self._learned)])
+        means = label_means(learned, self._learned)
+        log_proba = log_softmax(watched @ means.T / self._tuner.temperature, axis=1)
+        return float(log_proba[np.arange(len(watched)), self._watched].mean())
+
+
+@dataclass
+class _Dropout:
+    """Dropout of a model that draws from one source.
 
     torch's own share one source with all threads of a process, so that nothing would be the same
-    twice. Dropout of attention shares has no module of its own and stays off.
+    twice.
     """
-    import torch
 
-    class Dropout(torch.nn.Module):
-        def forward(self, values: torch.Tensor) -> torch.Tensor:
-            kept = torch.empty_like(values).bernoulli_(1 - share, generator=source)
-            return values * kept / (1 - share)
+    share: float
+    source: torch.Generator
+    is_on: bool = True
 
-    for part in [*model.modules()]:
-        for name, inner in part.named_children():
-            if type(inner) is torch.nn.Dropout:
-                setattr(part, name, Dropout())
+    def sow(self, model: torch.nn.Module) -> None:
+        """Take the place of all dropouts of a model, in evaluation mode too.
+
+        Dropout of attention shares has no module of its own and stays off.
+        """
+        import torch
+
+        drop = self.drop
+
+        class Dropout(torch.nn.Module):
+            def forward(self, values: torch.Tensor) -> torch.Tensor:
+                return drop(values)
+
+        for part in [*model.modules()]:
+            for name, inner in part.named_children():
+                if type(inner) is torch.nn.Dropout:
+                    setattr(part, name, Dropout())
+
+    def drop(self, values: torch.Tensor) -> torch.Tensor:
+        """The values, some of them zero and the others larger."""
+        import torch
+
+        if not self.is_on:
+            return values
+        kept = torch.empty_like(values).bernoulli_(1 - self.share, generator=self.source)
+        return values * kept / (1 - self.share)
+
+    @contextmanager
+    def off(self) -> Iterator[None]:
+        """Drop nothing inside `with`, and draw nothing."""
+        self.is_on = False
+        try:
+            yield
+        finally:
+            self.is_on = True
 
 
 def _plan(rows: TuningRows, settings: SetFitConfig, seed: int) -> Iterator[tuple[Ints, float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from dataclasses import dataclass, replace
 from typing import Self
 
@@ -30,6 +31,13 @@ class TunedWeights:
 
         load(content)
         return cls(content)
+
+    @property
+    def share(self) -> float:
+        """Of the planned steps that were made; less than 1 where watched rows said so."""
+        size = int.from_bytes(self.tensors[:8], "little")
+        about = json.loads(self.tensors[8 : 8 + size]).get("__metadata__", {})
+        return float(about.get("share", 1.0))
 
     @property
     def sha256(self) -> str:

@@ -278,7 +278,7 @@ class Trainer:
         everything = tuple(range(n_labels))
         name = f"gate: {n_labels} labels"
         # A forest over all labels would be no better, and slow; a fine-tuned encoder is: on
-        # Banking77 at 10 per label 86.8 % instead of 86.0 with a gate over the plain vectors.
+        # Banking77 at 10 per label 86.8 % instead of 86.2 with a gate over the plain vectors.
         kind: ExpertKind = "logistic_regression" if self._tuned is None else "setfit"
         return ExpertSpec(name, everything, kind=kind, seed=self._config.seed)
 

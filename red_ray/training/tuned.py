@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -65,13 +66,21 @@ class TunedEncoders:
         n_folds = int(folds.max(initial=-1)) + 1
         learned = [np.ones(len(rows), dtype=bool), *(folds != fold for fold in range(n_folds))]
         names = ["all rows", *(f"fold {fold + 1} of {n_folds}" for fold in range(n_folds))]
+        tunings = {
+            name: self._rows(rows[mine], labels[mine], vectors)
+            for name, mine in zip(names, learned, strict=True)
+        }
         self.n_done = 0
-        self._whole, *self._of_fold = await asyncio.gather(
-            *(
-                self._tuned(self._rows(rows[mine], labels[mine], vectors), name)
-                for mine, name in zip(learned, names, strict=True)
-            )
-        )
+        done: dict[str, TunedWeights] = {}
+        if self._config.setfit.early_stop and n_folds:
+            first = names[1]
+            watched = self._watched(rows[folds == 0], labels[folds == 0], tunings[first])
+            done[first] = await self._tuned(replace(tunings.pop(first), watched=watched), first)
+            share = done[first].share
+            tunings = {name: replace(one, share=share) for name, one in tunings.items()}
+        others = await asyncio.gather(*(self._tuned(one, name) for name, one in tunings.items()))
+        done |= dict(zip(tunings, others, strict=True))
+        self._whole, *self._of_fold = (done[name] for name in names)
         self.folds = folds
 
     @property
@@ -101,6 +110,15 @@ class TunedEncoders:
         weights = await self._fleet.tune(self._config, rows, name)
         self.n_done += 1
         return weights
+
+    def _watched(
+        self, rows: Ints, labels: Ints, learned: TuningRows
+    ) -> tuple[tuple[str, ...], Ints] | None:
+        """Rows that a fine-tuning does not learn, those of the labels that it does."""
+        known = np.isin(labels, learned.labels)
+        if not known.any():
+            return None
+        return tuple(self._texts[row] for row in rows[known]), labels[known]
 
     def _rows(self, rows: Ints, labels: Ints, vectors: Floats) -> TuningRows:
         named = np.unique(labels)  # a label whose only rows are held back stays unknown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from red_ray.encoding import (
     TuningRows,
     tune_once,
     tuned_store,
+    tuning,
 )
 from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.tuning import (
@@ -104,6 +106,38 @@ def test_weights_of_another_model_are_refused(config):
         SentenceEncoder.load(config, n_threads=1, tuned=misfit)
 
 
+MORE = ("my card , is it here", "did the card arrive", "top up with what", "how to top it up")
+
+
+def tensors(weights):
+    from safetensors.torch import load
+
+    return {name: tensor.tolist() for name, tensor in load(weights.tensors).items()}
+
+
+def test_rows_that_steps_help_to_the_end_change_nothing(config, rows):
+    """They are looked at and not learned, and a look draws no dropout."""
+    watched = replace(rows, watched=(MORE, np.array([0, 0, 1, 1])))
+    weights = tune(config, watched, SETTINGS, seed=1)
+    assert weights.share == 1.0
+    assert weights == tune(config, rows, SETTINGS, seed=1)
+
+
+def test_it_stops_where_watched_rows_are_hurt(config, rows, monkeypatch):
+    taken = []
+    step = tuning._Tuner.step
+    monkeypatch.setattr(tuning._Tuner, "step", lambda *a: taken.append(1) or step(*a))
+    wrong = replace(rows, watched=(MORE, np.array([1, 1, 0, 0])))
+    weights = tune(config, wrong, SETTINGS, seed=1)
+    assert weights.share == 0.2
+    assert len(taken) == 15, "two looks in vain after the best one, at five of 25 steps"
+    taken.clear()
+    short = tune(config, replace(rows, share=weights.share), SETTINGS, seed=1)
+    assert len(taken) == 5
+    assert tensors(short) == tensors(weights), "a fine-tuning of this share is the same"
+    assert short.share == 1.0, "it was not watched"
+
+
 def test_what_was_tuned_once_comes_from_the_store(config, rows, monkeypatch):
     weights = tune_once(config, rows, SETTINGS, seed=1)
     calls = []
@@ -125,6 +159,9 @@ def test_the_key_knows_all_that_decides(config, rows):
         tuning_key(spec, rows, SETTINGS.model_copy(update={"layers": 2}), 1),
         tuning_key(spec, TuningRows(TEXTS[::-1], LABELS, rows.vectors), SETTINGS, 1),
         tuning_key(spec, TuningRows(TEXTS, 1 - LABELS, rows.vectors), SETTINGS, 1),
+        tuning_key(spec, replace(rows, share=0.4), SETTINGS, 1),
+        tuning_key(spec, replace(rows, watched=(MORE, LABELS[:4])), SETTINGS, 1),
+        tuning_key(spec, replace(rows, watched=(MORE, 1 - LABELS[:4])), SETTINGS, 1),
         tuning_key(spec, rows, SETTINGS, 1),
     ]
     assert len(set(others)) == len(others)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from red_ray.bundle import load_bundle, save_bundle
-from red_ray.encoding import PairedEncoder, TunedWeights
+from red_ray.encoding import PairedEncoder, TunedWeights, TuningRows
 from red_ray.experts import SetFitExpert
 from red_ray.training import LocalFleet
 from red_ray.training.router_host import RouterHost
@@ -131,6 +131,43 @@ def test_rows_of_the_judge_are_unseen_by_the_encoders_of_their_fold():
     assert not gained & set(first[0][1])
     assert len(fleet.told) > 2
     assert max(map(right, fleet.told)) < 0.2
+
+
+class StoppingFleet(ParrotFleet):
+    """Finds that three of five looks were enough, and keeps what each fine-tuning was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given: dict[str, TuningRows] = {}
+
+    async def tune(self, config, rows, name):
+        assert not (rows.watched and self.given), "the watched one comes first, alone"
+        self.given[name] = rows
+        seen = dict(zip(rows.texts, rows.labels.tolist(), strict=True))
+        share = '{"share": "0.6"}' if rows.watched else "{}"
+        header = f'{{"__metadata__": {share}}}'.encode()
+        body = json.dumps(seen).encode()
+        return TunedWeights(len(header).to_bytes(8, "little") + header + body)
+
+    async def encode_tuned(self, config, texts, weights):
+        start = 8 + int.from_bytes(weights.tensors[:8], "little")
+        return Parrot(TunedWeights(weights.tensors[start:])).encode(list(texts))
+
+
+def test_the_rows_held_back_first_say_how_long_all_others_are_fine_tuned():
+    corpus, fleet = make_corpus(), StoppingFleet()
+    job = corpus.job(**SETFIT, setfit={"early_stop": True})
+    asyncio.run(train(job, fleet=fleet))
+    first = fleet.given.pop("fold 1 of 3")
+    texts, labels = first.watched
+    assert set(texts).isdisjoint(first.texts)
+    assert set(texts) | set(first.texts) >= set(corpus.texts)
+    truth_of = dict(zip(corpus.texts, corpus.labels, strict=True))
+    assert [corpus.names[label] for label in labels] == [truth_of[text] for text in texts]
+    assert (first.share, first.watched is None) == (1.0, False)
+    assert {(one.share, one.watched) for one in fleet.given.values()} == {(0.6, None)}
+    assert len(fleet.given) == 3
+    assert right(fleet.told[0]) < 0.2, "what a text was watched for is not learned"
 
 
 @pytest.fixture(scope="module")
