@@ -49,7 +49,12 @@ bench: setup
 	$(BIN)/python -m benchmarks.early_stop
 	$(BIN)/python -m benchmarks.labels
 	$(BIN)/python -m benchmarks.drift
+	$(BIN)/python -m benchmarks.cold_start
 	$(BIN)/python -m benchmarks.judge_loop
+	$(BIN)/python -m benchmarks.escalation
+	$(BIN)/python -m benchmarks.promise
+	$(BIN)/python -m benchmarks.none
+	$(BIN)/python -m benchmarks.router_usage
 	$(BIN)/python -m benchmarks.red_table
 	$(BIN)/python -m benchmarks.throughput
 	$(BIN)/python -m benchmarks.judge_pool
