@@ -72,7 +72,10 @@ def add(
                 "--examples and --text"
             )
         with changing_run(output, run) as change:
+            from red_ray.labels.checks import new_name
+
             about = description or ""
+            name = new_name(change.run.model, name)
             if given:
                 texts = _texts(change, examples, text or ())
             else:
@@ -338,10 +341,10 @@ def _judged_parts(
 ) -> dict[str, str | None]:
     """The same by the judge."""
     from red_ray.labels.asking import parts_of
-    from red_ray.labels.changes import position_of
+    from red_ray.labels.checks import split_names
 
     state = change.run
-    at = position_of(state.model, name)
+    at, into = split_names(state.model, name, into)
     pairs = zip(state.model.example_texts, state.model.example_labels, strict=True)
     texts = [text for text, row in pairs if row == at]
     command = f"red-ray label split {state.folder.name} {name} --into … --into …"

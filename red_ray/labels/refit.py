@@ -20,6 +20,7 @@ from red_ray.data.splits import stratified_folds
 from red_ray.encoding import open_encoder, plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
+from red_ray.labels.checks import fresh
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.effect import Effect, measure
 from red_ray.labels.promises import with_old_goal
@@ -54,6 +55,11 @@ class Examples:
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     judged: bool = False
+
+    def take(self, rows: Sequence[int]) -> Examples:
+        """Those at these positions."""
+        texts, labels = ([some[row] for row in rows] for some in (self.texts, self.labels))
+        return Examples(tuple(texts), tuple(labels), self.judged)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +141,7 @@ def refit(
         encoder: of the model; loaded by it where none is given.
 
     Raises:
-        DataError: a position or a label is unknown.
+        DataError: a position or a label is unknown, or a text is a labelled row already.
     """
     encoder = model.loaded_encoder if encoder is None else encoder
     unknown = sorted(set(positions) - set(range(len(model.subsets))))
@@ -145,18 +151,14 @@ def refit(
         )
     draft = Draft.of(model, crossfit.refused if crossfit is not None else None)
     if examples is not None:
-        draft = with_examples(draft, examples, encoder)
+        draft = _taught(draft, examples.take(fresh(model, examples.texts)), encoder)
     about = Known(known, known) if known is not None else None
     chosen = tuple(sorted({*positions, *draft.changed}))
     return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder)
 
 
-def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
-    """The draft with more labelled rows; their experts count as changed.
-
-    Raises:
-        DataError: it does not have one of the labels.
-    """
+def _taught(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
+    """With more labelled rows; their experts count as changed."""
     index = {name: position for position, name in enumerate(draft.labels)}
     for name in examples.labels:
         if name not in index:

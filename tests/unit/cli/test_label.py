@@ -411,6 +411,15 @@ def test_mistakes_are_one_line_and_change_nothing(red_ray, whole, corpus, tmp_pa
         assert without_times(tree(whole.path)) == before, (verb, arguments)
 
 
+def test_no_judge_is_paid_for_a_change_that_cannot_be(red_ray, whole, server):
+    judge = ("--judge", f"openai:m@{server.base_url}")
+    said(red_ray("label", "add", whole.path, "--name", f" {HELD}", *judge), 2, f"a label {HELD!r}")
+    for name, words in ((NAME_OF_OTHER, f"a label {NAME_OF_OTHER!r}"), (" ", "is not empty")):
+        into = ("--into", "one", "--into", name)
+        said(red_ray("label", "split", whole.path, HELD, *into, *judge), 2, words)
+    assert server.received == []
+
+
 def test_no_run_has_no_labels(red_ray, tmp_path):
     for verb in (("undo",), ("retire", "x")):
         said(red_ray("label", verb[0], tmp_path / "none", *verb[1:]), 2, "is no finished run")

@@ -61,6 +61,14 @@ def check_sound(change, n_rows):
     assert len(change.experts) <= MOST
 
 
+def alone(model):
+    """The model with a single row of its last label."""
+    kept = slice(0, int(np.flatnonzero(model.example_labels == 11)[0]) + 1)
+    return dataclasses.replace(
+        model, example_texts=model.example_texts[kept], example_labels=model.example_labels[kept]
+    )
+
+
 @pytest.fixture(scope="module")
 def added(without, corpus, encoder):
     texts = rows_of(corpus, HELD)
@@ -281,6 +289,13 @@ def test_named_experts_are_refitted_with_more_rows(full, corpus, encoder):
     assert change.effect.n_rows > 0
 
 
+def test_a_text_teaches_once(full, corpus, encoder):
+    more = Examples((corpus.test[0], corpus.test[0].upper()), corpus.names[:2])
+    change = labels.refit(full.model, full.crossfit, [], examples=more, encoder=encoder)
+    check_sound(change, 61)
+    assert change.model.example_labels[60] == 0
+
+
 def test_experts_refitted_on_the_same_rows_are_the_same(full, encoder):
     change = labels.refit(full.model, full.crossfit, [1], encoder=encoder)
     assert by_names(change.model) == by_names(full.model)
@@ -363,6 +378,18 @@ def test_other_configurations_change_too(corpus, encoder, monkeypatch, overrides
             lambda m, k: labels.refit(m, k, [0], examples=Examples(("x",), ("y",))),
             DataError,
             "add it first",
+        ),
+        (
+            lambda m, k: labels.refit(
+                m, k, [0], examples=Examples((f"{m.example_texts[0]} ",), (m.labels[1],))
+            ),
+            DataError,
+            "is a row of the model already, the first of the label 'family0_topic00'",
+        ),
+        (
+            lambda m, k: labels.split(alone(m), k, "family2_topic11", ("a", "b"), {}),
+            DataError,
+            "has one row of 'family2_topic11'",
         ),
     ],
 )
