@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import ExpertKind, RunConfig
 from red_ray.core.noise import draw_noise
+from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
 from red_ray.data.splits import stratified_folds
 from red_ray.encoding import open_encoder, plain_part
@@ -232,6 +233,7 @@ def refitted(
             fits.scores.experts,
             draft.refused,
             encoders=() if crossfit is None else crossfit.encoders,
+            gone=_gone(before, crossfit, draft, fits.old_folds),
         ),
         experts=tuple(expert_name(position) for position in sorted(positions)),
         gate=fits.gate is not None,
@@ -270,18 +272,12 @@ class _Fits:
             if crossfit is None
             else crossfit.folds
         )
-        self.folds = _folds(before.config, draft, self.old_folds)
+        self.folds = _folds(before, draft, self.old_folds, _gone_before(crossfit))
+        self._crossfitted = _crossfitted(crossfit, draft, positions)
         refused = len(draft.refused.texts)
         self._rows = np.arange(len(draft.rows.texts))
         self._refused_rows = len(self._rows) + np.arange(refused)
         self._noise = {position: self._draw_noise(position) for position in self._crossfitted}
-
-    @property
-    def _crossfitted(self) -> tuple[int, ...]:
-        """Positions of the experts of which no held-out score is kept, or a new one is wanted."""
-        if self._crossfit is None:
-            return tuple(range(len(self._draft.subsets)))
-        return tuple(sorted(self._positions))
 
     def run(self) -> None:
         """Fit; in an order of its own that changes nothing."""
@@ -353,7 +349,7 @@ class _Fits:
         return len(self._noise[position]) + len(self._draft.refused.of_expert[position])
 
     def _kept(self, position: int) -> Floats:
-        """What an expert that is not concerned says of each row; it never saw a new one."""
+        """What an expert that is not cross-fitted says of each row; it never saw a new one."""
         if self._crossfit is None:
             raise RuntimeError("an expert without held-out scores is cross-fitted")
         origin, rows = self._draft.origins[position], self._draft.rows
@@ -407,16 +403,76 @@ def _tuned_vectors(
     return model.expert_vectors(encoder.encode(texts)), held
 
 
-def _folds(config: RunConfig, draft: Draft, old: Ints) -> Ints:
-    """Old rows keep their fold; new ones, and those that a split divides, are dealt out anew."""
-    rows = draft.rows
+def _crossfitted(
+    crossfit: Crossfit | None, draft: Draft, positions: frozenset[int]
+) -> tuple[int, ...]:
+    """Positions of the experts of which held-out scores are wanted: those that are fitted anew, and
+    those that have learned a new row already, which left and is back, or was refused them.
+    """
+    if crossfit is None:
+        return tuple(range(len(draft.subsets)))
+    new, rows = draft.rows.origins == NEW, draft.rows
+    keys = {text_key(rows.texts[row]) for row in np.flatnonzero(new)}
+    if not keys.isdisjoint(crossfit.gone):
+        return tuple(range(len(draft.subsets)))
+    refused = [text_key(text) in keys for text in crossfit.refused.texts]
+    of_expert = crossfit.refused.of_expert
+    learned = {
+        position
+        for position, origin in enumerate(draft.origins)
+        if origin != NEW and any(refused[one] for one in of_expert[origin])
+    }
+    return tuple(sorted(positions | learned))
+
+
+def _gone_before(crossfit: Crossfit | None) -> Mapping[str, int]:
+    return {} if crossfit is None else crossfit.gone
+
+
+def _gone(
+    before: RedModel, crossfit: Crossfit | None, draft: Draft, old: Ints
+) -> Mapping[str, int]:
+    """Rows that left by this change or an earlier one, and are not back; see `Crossfit.gone`."""
+    left = np.setdiff1d(np.arange(len(old)), draft.rows.origins)
+    gone = dict(_gone_before(crossfit))
+    gone |= {text_key(before.example_texts[row]): int(old[row]) for row in left}
+    back = set(map(text_key, draft.rows.texts)) if gone else set()
+    return {key: fold for key, fold in gone.items() if key not in back}
+
+
+def _folds(before: RedModel, draft: Draft, old: Ints, gone: Mapping[str, int]) -> Ints:
+    """Old rows keep their fold; new ones, and those that a split divides, are dealt out anew.
+
+    Of a fine-tuned model only what is new to its encoders is: the encoder of a fold has learned all
+    rows but those of the fold, also the ones that left meanwhile.
+    """
+    rows, config = draft.rows, before.config
     was_there = rows.origins != NEW
     folds = np.full(len(rows.texts), -1)
     folds[was_there] = old[rows.origins[was_there]]
     # A row that was never held back is not from now on: of those there are enough.
-    drawn = np.flatnonzero(rows.redrawn & (~was_there | (folds >= 0)))
+    dealt = rows.redrawn & (~was_there | (folds >= 0))
+    if before.tuned is not None:
+        keys = {row: text_key(rows.texts[row]) for row in np.flatnonzero(~was_there)}
+        back = [row for row, key in keys.items() if key in gone]
+        folds[back] = [gone[keys[row]] for row in back]
+        dealt &= ~was_there
+        dealt[back] = False
+    drawn = np.flatnonzero(dealt)
     rng = np.random.default_rng([config.seed, 2, len(rows.texts)])
     folds[drawn] = stratified_folds(rows.labels[drawn], config.router.folds, rng)
+    return folds if before.tuned is None else _with_one_to_learn(folds, rows.labels)
+
+
+def _with_one_to_learn(folds: Ints, labels: Ints) -> Ints:
+    """With one row not held back of a label that has all of them in one fold: it would be unknown
+    where they are held back.
+    """
+    folds = folds.copy()
+    for label in np.unique(labels):
+        mine = np.flatnonzero(labels == label)
+        if (folds[mine] == folds[mine[0]]).all():
+            folds[mine[0]] = -1
     return folds
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from red_ray import labels
 from red_ray.core.router import top_labels
+from red_ray.core.text import text_key
 from red_ray.errors import ConfigError, DataError
 from red_ray.labels import Examples
 from red_ray.labels.placing import MOST
@@ -242,6 +243,45 @@ def test_its_rows_may_stay_as_noise(full, corpus, encoder):
     vectors = encoder.encode(rows_of(corpus, name))
     as_noise = kept.model.experts[position].score(vectors)[:, -1]
     assert (as_noise > plain.model.experts[position].score(vectors)[:, -1]).all()
+
+
+def in_sample(change, encoder, rows):
+    """Of the experts that were not refitted: whether they scored some rows as if these were new."""
+    model, kept = change.model, change.crossfit
+    left = [p for p in range(len(model.subsets)) if expert_name(p) not in change.experts]
+    assert left
+    vectors = encoder.encode([model.example_texts[row] for row in rows])
+    return [np.allclose(kept.experts[p][rows], model.experts[p].score(vectors)) for p in left]
+
+
+def test_rows_that_come_back_are_held_back_from_the_experts_that_learned_them(
+    full, without, corpus, encoder
+):
+    texts = rows_of(corpus, HELD)
+    fresh = labels.add(without.model, without.crossfit, HELD, texts, encoder=encoder)
+    assert all(in_sample(fresh, encoder, range(55, 60)))  # to them they are new
+    gone = labels.retire(full.model, full.crossfit, HELD, encoder=encoder)
+    assert set(gone.crossfit.gone) == set(map(text_key, texts))
+    later = labels.retire(gone.model, gone.crossfit, "family0_topic00", encoder=encoder)
+    back = labels.add(later.model, later.crossfit, HELD, texts, encoder=encoder)
+    assert not any(in_sample(back, encoder, range(50, 55)))
+    assert set(map(text_key, texts)).isdisjoint(back.crossfit.gone)
+    before = by_names(later.model)
+    assert all(before[names] == content for names, content in unconcerned(back).items())
+
+
+def test_a_text_that_a_judge_refused_is_held_back_from_the_experts_that_learned_it(asked, encoder):
+    model, kept = asked.model, asked.crossfit
+    checked = 0
+    for position, theirs in enumerate(kept.refused.of_expert):
+        texts = [kept.refused.texts[one] for one in theirs]
+        change = labels.add(model, kept, "new", [*texts, "strange family9"], encoder=encoder)
+        if texts and expert_name(position) not in change.experts:
+            checked += 1
+            rows = [change.model.example_texts.index(text) for text in texts]
+            scores = change.model.experts[position].score(encoder.encode(texts))
+            assert not np.allclose(change.crossfit.experts[position][rows], scores)
+    assert checked
 
 
 def test_an_expert_without_labels_goes(corpus, encoder):
