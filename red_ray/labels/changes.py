@@ -255,7 +255,7 @@ def retire(
     draft = balanced(draft, points, size, model.config.seed)
     chosen = set(draft.changed)
     chosen |= {draft.expert_of(draft.labels.index(one)) for one in near}
-    if keep_as_none:
+    if keep_as_none and name not in model.unseen:  # what stands for a name is no text
         draft = _refusing(draft, texts, vectors, sorted(chosen))
     after = _without(known, name, as_strange=keep_as_none) if known is not None else None
     return refitted(
@@ -307,6 +307,7 @@ def rename(
         model,
         labels=draft.labels,
         descriptions=draft.descriptions,
+        unseen=tuple(new if name == old else name for name in model.unseen),
         promise=promise,
         bundle_id="",
     )

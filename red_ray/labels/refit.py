@@ -192,6 +192,7 @@ def refitted(
         encoder: of the model.
         notes: what to tell beside what is found here.
     """
+    draft, unseen = _without_names(before, draft)
     fits = _Fits(before, crossfit, draft, frozenset(positions), encoder)
     fits.run()
     host = RouterHost(before.config, len(draft.labels))
@@ -217,7 +218,7 @@ def refitted(
         example_vectors=rows.vectors,
         example_labels=rows.labels,
         n_seed=rows.n_seed,
-        unseen=tuple(name for name in before.unseen if name in draft.labels),
+        unseen=unseen,
         bundle_id="",
         promise=None,
         encoder=encoder,
@@ -241,6 +242,19 @@ def refitted(
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
         notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
     )
+
+
+def _without_names(before: RedModel, draft: Draft) -> tuple[Draft, tuple[str, ...]]:
+    """Without a label's name among its rows once it has a text, as in training; and the labels that
+    have none.
+    """
+    rows, origins = draft.rows, draft.rows.origins
+    unseen = [before.labels.index(name) for name in before.unseen]
+    named = origins != NEW
+    named[named] = np.isin(before.example_labels[origins[named]], unseen)
+    left = named & np.isin(rows.labels, rows.labels[~named])
+    still = np.unique(rows.labels[named & ~left])
+    return draft.without_rows(left), tuple(draft.labels[label] for label in still)
 
 
 class _Fits:
