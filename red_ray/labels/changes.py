@@ -295,11 +295,10 @@ def rename(
     label = position_of(model, old)
     new = new_name(model, new)
     draft = Draft.of(model).renamed(label, new, description)
-    promise = model.promise
+    about, promise = _known(known, {old: new}), model.promise
     if promise is not None:
-        about = _known(known, {old: new})
         digest = promise.data_hash
-        if known is not None and about is not None and digest == known.data_hash:
+        if about is not None and digest == about.before.data_hash:
             digest = about.after.data_hash
         uncovered = tuple(new if name == old else name for name in promise.uncovered)
         promise = replace(promise, data_hash=digest, uncovered=uncovered)
@@ -311,7 +310,16 @@ def rename(
         promise=promise,
         bundle_id="",
     )
-    return Change(changed, crossfit, (), False, None, None, ())
+    return Change(
+        changed,
+        crossfit,
+        experts=(),
+        gate=False,
+        estimate=None,
+        effect=None,
+        notes=(),
+        known=None if about is None else about.after,
+    )
 
 
 def _draft(model: RedModel, crossfit: Crossfit | None) -> Draft:

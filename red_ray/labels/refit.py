@@ -84,6 +84,7 @@ class Change:
             fitted.
         effect: accuracy of each label before and after; None where nothing was fitted.
         notes: one line for each thing that a user should know.
+        known: calibration rows after it, by their new names, where it was told of any.
         seconds: wall seconds it took, embeddings of new texts included.
     """
 
@@ -94,6 +95,7 @@ class Change:
     estimate: Estimate | None
     effect: Effect | None
     notes: tuple[str, ...]
+    known: KnownRows | None = None
     seconds: float = 0.0
 
 
@@ -241,6 +243,7 @@ def refitted(
         estimate=estimate,
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
         notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
+        known=after,
     )
 
 
