@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, replace
@@ -15,15 +15,14 @@ from numpy.typing import NDArray
 
 from red_ray.config import ExpertKind, RunConfig
 from red_ray.core.noise import draw_noise
-from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
-from red_ray.data.splits import stratified_folds
 from red_ray.encoding import open_encoder, plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
 from red_ray.labels.checks import fresh
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.effect import Effect, measure
+from red_ray.labels.folds import crossfitted, folds_of, gone_rows
 from red_ray.labels.promises import with_old_goal
 from red_ray.model import RedModel, TextEncoder, expert_name
 from red_ray.training.crossfit import Crossfit, draw_folds
@@ -130,7 +129,9 @@ def refit(
         check_unseen(folder, run.rows, more.texts)  # of `red_ray.labels.rows`: the leak rule
         known = run.rows.inputs.calibration
         change = refit(run.model, run.crossfit, (3, 7), examples=more, known=known)
-        keep(run, change, rows, what="refit", seen=keys)  # `rows`, `keys`: with those of `more`
+        more_rows = LabelledRows(more.texts, more.labels)
+        rows = with_learned(run.rows, more_rows, judged=more.judged)  # of `red_ray.labels.rows`
+        keep(run, change, rows, what="refit", seen=map(text_key, more.texts))
 
     `red_ray label undo` then goes back. A command does all of this, with the scores of the run's
     test rows and the report, by `red_ray.cli.changing.changing_run`.
@@ -236,7 +237,7 @@ def refitted(
             fits.scores.experts,
             draft.refused,
             encoders=() if crossfit is None else crossfit.encoders,
-            gone=_gone(before, crossfit, draft, fits.old_folds),
+            gone=gone_rows(before, crossfit, draft, fits.old_folds),
         ),
         experts=tuple(expert_name(position) for position in sorted(positions)),
         gate=fits.gate is not None,
@@ -289,8 +290,8 @@ class _Fits:
             if crossfit is None
             else crossfit.folds
         )
-        self.folds = _folds(before, draft, self.old_folds, _gone_before(crossfit))
-        self._crossfitted = _crossfitted(crossfit, draft, positions)
+        self.folds = folds_of(before, crossfit, draft, self.old_folds)
+        self._crossfitted = crossfitted(crossfit, draft, positions)
         refused = len(draft.refused.texts)
         self._rows = np.arange(len(draft.rows.texts))
         self._refused_rows = len(self._rows) + np.arange(refused)
@@ -418,79 +419,6 @@ def _tuned_vectors(
         with closing(open_encoder(model.encoder_config, tuned=weights)) as of_fold:
             held.append(of_fold.encode(texts))
     return model.expert_vectors(encoder.encode(texts)), held
-
-
-def _crossfitted(
-    crossfit: Crossfit | None, draft: Draft, positions: frozenset[int]
-) -> tuple[int, ...]:
-    """Positions of the experts of which held-out scores are wanted: those that are fitted anew, and
-    those that have learned a new row already, which left and is back, or was refused them.
-    """
-    if crossfit is None:
-        return tuple(range(len(draft.subsets)))
-    new, rows = draft.rows.origins == NEW, draft.rows
-    keys = {text_key(rows.texts[row]) for row in np.flatnonzero(new)}
-    if not keys.isdisjoint(crossfit.gone):
-        return tuple(range(len(draft.subsets)))
-    refused = [text_key(text) in keys for text in crossfit.refused.texts]
-    of_expert = crossfit.refused.of_expert
-    learned = {
-        position
-        for position, origin in enumerate(draft.origins)
-        if origin != NEW and any(refused[one] for one in of_expert[origin])
-    }
-    return tuple(sorted(positions | learned))
-
-
-def _gone_before(crossfit: Crossfit | None) -> Mapping[str, int]:
-    return {} if crossfit is None else crossfit.gone
-
-
-def _gone(
-    before: RedModel, crossfit: Crossfit | None, draft: Draft, old: Ints
-) -> Mapping[str, int]:
-    """Rows that left by this change or an earlier one, and are not back; see `Crossfit.gone`."""
-    left = np.setdiff1d(np.arange(len(old)), draft.rows.origins)
-    gone = dict(_gone_before(crossfit))
-    gone |= {text_key(before.example_texts[row]): int(old[row]) for row in left}
-    back = set(map(text_key, draft.rows.texts)) if gone else set()
-    return {key: fold for key, fold in gone.items() if key not in back}
-
-
-def _folds(before: RedModel, draft: Draft, old: Ints, gone: Mapping[str, int]) -> Ints:
-    """Old rows keep their fold; new ones, and those that a split divides, are dealt out anew.
-
-    Of a fine-tuned model only what is new to its encoders is: the encoder of a fold has learned all
-    rows but those of the fold, also the ones that left meanwhile.
-    """
-    rows, config = draft.rows, before.config
-    was_there = rows.origins != NEW
-    folds = np.full(len(rows.texts), -1)
-    folds[was_there] = old[rows.origins[was_there]]
-    # A row that was never held back is not from now on: of those there are enough.
-    dealt = rows.redrawn & (~was_there | (folds >= 0))
-    if before.tuned is not None:
-        keys = {row: text_key(rows.texts[row]) for row in np.flatnonzero(~was_there)}
-        back = [row for row, key in keys.items() if key in gone]
-        folds[back] = [gone[keys[row]] for row in back]
-        dealt &= ~was_there
-        dealt[back] = False
-    drawn = np.flatnonzero(dealt)
-    rng = np.random.default_rng([config.seed, 2, len(rows.texts)])
-    folds[drawn] = stratified_folds(rows.labels[drawn], config.router.folds, rng)
-    return folds if before.tuned is None else _with_one_to_learn(folds, rows.labels)
-
-
-def _with_one_to_learn(folds: Ints, labels: Ints) -> Ints:
-    """With one row not held back of a label that has all of them in one fold: it would be unknown
-    where they are held back.
-    """
-    folds = folds.copy()
-    for label in np.unique(labels):
-        mine = np.flatnonzero(labels == label)
-        if (folds[mine] == folds[mine[0]]).all():
-            folds[mine[0]] = -1
-    return folds
 
 
 def _spec(config: RunConfig, draft: Draft, position: int) -> ExpertSpec:
