@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from red_ray.config import ExpertKind, RunConfig
 from red_ray.core.noise import draw_noise
+from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
 from red_ray.encoding import open_encoder, plain_part
 from red_ray.errors import ConfigError, DataError
@@ -145,7 +146,8 @@ def refit(
         encoder: of the model; loaded by it where none is given.
 
     Raises:
-        DataError: a position or a label is unknown, or a text is a labelled row already.
+        DataError: a position or a label is unknown, or a text is a labelled row already or given
+            under two labels.
     """
     encoder = model.loaded_encoder if encoder is None else encoder
     unknown = sorted(set(positions) - set(range(len(model.subsets))))
@@ -155,10 +157,20 @@ def refit(
         )
     draft = Draft.of(model, crossfit.refused if crossfit is not None else None)
     if examples is not None:
-        draft = _taught(draft, examples.take(fresh(model, examples.texts)), encoder)
+        draft = _taught(draft, _once(model, examples), encoder)
     about = Known(known, known) if known is not None else None
     chosen = tuple(sorted({*positions, *draft.changed}))
     return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder)
+
+
+def _once(model: RedModel, examples: Examples) -> Examples:
+    kept = examples.take(fresh(model, examples.texts))
+    label_of = dict(zip(map(text_key, kept.texts), kept.labels, strict=True))
+    pairs = zip(map(text_key, examples.texts), examples.labels, strict=True)
+    n = sum(label_of[key] != label for key, label in pairs)
+    if n:
+        raise DataError(f"{n} of the examples stand there under another label, too: take one out")
+    return kept
 
 
 def _taught(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:

@@ -330,7 +330,7 @@ def test_named_experts_are_refitted_with_more_rows(full, corpus, encoder):
 
 
 def test_a_text_teaches_once(full, corpus, encoder):
-    more = Examples((corpus.test[0], corpus.test[0].upper()), corpus.names[:2])
+    more = Examples((corpus.test[0], corpus.test[0].upper()), (corpus.names[0],) * 2)
     change = labels.refit(full.model, full.crossfit, [], examples=more, encoder=encoder)
     check_sound(change, 61)
     assert change.model.example_labels[60] == 0
@@ -425,6 +425,11 @@ def test_other_configurations_change_too(corpus, encoder, monkeypatch, overrides
             ),
             DataError,
             "is a row of the model already, the first of the label 'family0_topic00'",
+        ),
+        (
+            lambda m, k: labels.refit(m, k, [0], examples=Examples(("x", "X "), m.labels[:2])),
+            DataError,
+            "1 of the examples stand there under another label, too",
         ),
         (
             lambda m, k: labels.split(alone(m), k, "family2_topic11", ("a", "b"), {}),
