@@ -117,6 +117,7 @@ def _about(model: RedModel, crossfit: Crossfit) -> dict[str, str]:
         "refused_texts": json.dumps(refused.texts),
         "refused_of": json.dumps(refused.of_expert),
         "encoders": json.dumps([one.sha256 for one in crossfit.encoders]),
+        "gone": json.dumps(dict(crossfit.gone)),
     }
 
 
@@ -146,6 +147,7 @@ def _crossfit(
         gate=_whole(arrays["gate"], held) if "gate" in arrays else None,
         experts=tuple(np.split(everything, ends, axis=1)),
         refused=refused,
+        gone={key: int(fold) for key, fold in json.loads(about.get("gone", "{}")).items()},
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +16,7 @@ from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.options import Json, RunPath, Set
 from red_ray.cli.show_label import show_undo
 from red_ray.core.text import text_key
-from red_ray.data.prepare import HiddenLabels, clean_labelled, clean_pool
+from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled, clean_pool
 from red_ray.data.tables import read_table
 from red_ray.errors import ConfigError
 from red_ray.history import FOLDER as HISTORY
@@ -72,13 +73,16 @@ def add(
                 "--examples and --text"
             )
         with changing_run(output, run) as change:
+            from red_ray.labels.checks import new_name
+
             about = description or ""
+            name = new_name(change.run.model, name)
             if given:
                 texts = _texts(change, examples, text or ())
             else:
                 texts = _proposed(change, name, about, pool, judge, calls, assignments)
             from red_ray import labels
-            from red_ray.labels.rows import check_unseen, with_examples
+            from red_ray.labels.rows import check_unseen, with_learned
 
             state = change.run
             check_unseen(state.folder, state.rows, texts)
@@ -92,7 +96,12 @@ def add(
                 known=state.rows.inputs.calibration,
                 encoder=change.encoder,
             )
-            rows = with_examples(state.rows, done.model.labels[-1], texts, about)
+            rows = with_learned(
+                state.rows,
+                LabelledRows(texts, (name,) * len(texts)),
+                judged=not given,
+                descriptions={name: about} if about else None,
+            )
             keys = frozenset(map(text_key, texts))
             change.keep(done, rows, f"add {done.model.labels[-1]!r}", keys)
 
@@ -121,9 +130,10 @@ def merge(
             known=state.rows.inputs.calibration,
             encoder=change.encoder,
         )
-        rows = with_names(state.rows, dict.fromkeys(names, into.strip()), description)
+        into = into.strip()
+        rows = with_names(state.rows, dict.fromkeys(names, into), description, done.known)
         told = " and ".join(repr(name) for name in names)
-        change.keep(done, rows, f"merge {told} into {into.strip()!r}")
+        change.keep(done, rows, f"merge {told} into {into!r}")
 
 
 @label.command()
@@ -153,7 +163,7 @@ def split(
         words = (*(description or ()), "", "")[:2]
         with changing_run(output, run) as change:
             from red_ray import labels
-            from red_ray.labels.rows import with_parts
+            from red_ray.labels.rows import told_of_left, with_parts
 
             state = change.run
             if rows is not None:
@@ -173,7 +183,16 @@ def split(
                 known=state.rows.inputs.calibration,
                 encoder=change.encoder,
             )
-            after = with_parts(state.rows, name, part_of, {first: words[0], second: words[1]})
+            after = with_parts(
+                state.rows,
+                name,
+                part_of,
+                {first: words[0], second: words[1]},
+                known=done.known,
+                judged=rows is None,
+            )
+            told = told_of_left(state.rows, after, name)
+            done = replace(done, notes=(*done.notes, *told))
             change.keep(done, after, f"split {name!r} into {first!r} and {second!r}")
 
 
@@ -196,7 +215,7 @@ def rename(
         done = labels.rename(
             state.model, state.crossfit, old, new, description=description, known=known
         )
-        rows = with_names(state.rows, {old: new.strip()}, description)
+        rows = with_names(state.rows, {old: new.strip()}, description, done.known)
         change.keep(done, rows, f"rename {old!r} to {new.strip()!r}")
 
 
@@ -225,7 +244,7 @@ def retire(
             known=state.rows.inputs.calibration,
             encoder=change.encoder,
         )
-        rows = without_label(state.rows, name, keep_as_none=keep_as_none)
+        rows = without_label(state.rows, name, keep_as_none=keep_as_none, known=done.known)
         change.keep(done, rows, f"retire {name!r}")
 
 
@@ -338,10 +357,10 @@ def _judged_parts(
 ) -> dict[str, str | None]:
     """The same by the judge."""
     from red_ray.labels.asking import parts_of
-    from red_ray.labels.changes import position_of
+    from red_ray.labels.checks import split_names
 
     state = change.run
-    at = position_of(state.model, name)
+    at, into = split_names(state.model, name, into)
     pairs = zip(state.model.example_texts, state.model.example_labels, strict=True)
     texts = [text for text, row in pairs if row == at]
     command = f"red-ray label split {state.folder.name} {name} --into … --into …"

@@ -8,7 +8,7 @@ from red_ray.bundle import MANIFEST
 from red_ray.config import RunConfig
 from red_ray.data.inputs import Inputs, read_cold, read_inputs
 from red_ray.data.prepare import LabelledRows
-from red_ray.data.warm import KnownExamples, with_examples
+from red_ray.data.warm import KnownExamples, warm_started
 from red_ray.errors import ConfigError
 from red_ray.run_folder import RunFolder
 from red_ray.working_copy import at_place
@@ -46,7 +46,7 @@ def read_rows(
     else:
         inputs = read_cold(config, descriptions, pool)
     if warm_start is not None:
-        inputs = with_examples(inputs, read_examples(warm_start))
+        inputs = warm_started(inputs, read_examples(warm_start))
     _check_begins(config, inputs)
     return inputs
 

@@ -11,7 +11,7 @@ from red_ray.cli.console import Output
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.show_label import change_facts, print_change
 from red_ray.core.text import text_key
-from red_ray.data.prepare import HiddenLabels
+from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import ConfigError, DataError
 from red_ray.judges.spec import is_simulated
 from red_ray.types import Outcome
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from red_ray.evaluation.drift_refit import Lessons
     from red_ray.evaluation.drift_rows import DriftRows
     from red_ray.judges import Judge
-    from red_ray.snapshot import Snapshot
     from red_ray.types import Verdict
 
 
@@ -93,6 +92,7 @@ def put_lessons(
         DataError: they are taught nothing.
     """
     from red_ray import labels
+    from red_ray.labels.rows import with_learned
     from red_ray.model import expert_name
 
     state = change.run
@@ -118,22 +118,13 @@ def put_lessons(
     )
     keys = frozenset(map(text_key, taught.texts))
     what = f"refit {names} after drift"
-    model = change.put(done, _with_lessons(change, taught), what, keys)
+    rows = with_learned(state.rows, LabelledRows(taught.texts, taught.labels), judged=judged)
+    model = change.put(done, rows, what, keys)
     name = state.folder.name
     if not output.as_json:
         output.out.print()
         print_change(output, name, what, model, done)
     return change_facts(name, what, model, done) | {"n_taught": dict(Counter(taught.labels))}
-
-
-def _with_lessons(change: ChangingRun, taught: Lessons) -> Snapshot:
-    from red_ray.labels.rows import with_examples
-
-    rows = change.run.rows
-    for name in sorted(set(taught.labels)):
-        pairs = zip(taught.texts, taught.labels, strict=True)
-        rows = with_examples(rows, name, [text for text, label in pairs if label == name])
-    return rows
 
 
 def _came_of(verdicts: Sequence[Verdict | None]) -> str:

@@ -88,7 +88,8 @@ class Inputs:
         notes: one line for each thing that a user should know.
         calibration: rows that set thresholds and nothing else, or None.
         labels: names of labels that need no row: the judge finds their first examples.
-        judged: more rows to train on, that a judge labelled for an earlier run.
+        judged: more rows that were trained on, labelled by a judge for an earlier run or when
+            labels changed.
     """
 
     train: LabelledRows

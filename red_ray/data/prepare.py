@@ -42,6 +42,10 @@ class LabelledRows:
             tuple(self.texts[row] for row in chosen), tuple(self.labels[row] for row in chosen)
         )
 
+    def joined(self, more: LabelledRows) -> LabelledRows:
+        """With others behind them."""
+        return LabelledRows((*self.texts, *more.texts), (*self.labels, *more.labels))
+
     def named(self, renaming: Renaming) -> LabelledRows:
         """The rows under other labels; those that get none leave."""
         pairs = zip(self.texts, self.labels, strict=True)

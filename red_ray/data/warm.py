@@ -29,7 +29,7 @@ class KnownExamples:
     by_judge: LabelledRows
 
 
-def with_examples(inputs: Inputs, known: KnownExamples) -> Inputs:
+def warm_started(inputs: Inputs, known: KnownExamples) -> Inputs:
     """Let the examples of a model join the rows of a run, where it has their labels.
 
     A text that a file labels keeps that label; one of the pool is no longer asked about. A run
@@ -47,8 +47,8 @@ def with_examples(inputs: Inputs, known: KnownExamples) -> Inputs:
     described = {name: text for name, text in known.descriptions.items() if name in labels}
     return replace(
         inputs,
-        train=_together(inputs.train, by_user),
-        judged=_together(inputs.judged, by_judge),
+        train=inputs.train.joined(by_user),
+        judged=inputs.judged.joined(by_judge),
         pool=pool,
         labels=tuple(sorted({*inputs.labels, *(() if inputs.label_set else labels)})),
         descriptions=described | dict(inputs.descriptions),
@@ -61,10 +61,6 @@ def _joining(rows: LabelledRows, labels: frozenset[str], own: set[str]) -> Label
     return rows.take(
         at for at, (text, label) in pairs if label in labels and text_key(text) not in own
     )
-
-
-def _together(rows: LabelledRows, more: LabelledRows) -> LabelledRows:
-    return LabelledRows((*rows.texts, *more.texts), (*rows.labels, *more.labels))
 
 
 def _told(

@@ -17,6 +17,14 @@ from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
 from red_ray.encoding import plain_part
 from red_ray.errors import ConfigError, DataError
+from red_ray.labels.checks import (
+    check_left,
+    check_parts,
+    fresh,
+    new_name,
+    position_of,
+    split_names,
+)
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.placing import (
     balanced,
@@ -30,9 +38,6 @@ from red_ray.model import RedModel, TextEncoder
 from red_ray.training.crossfit import Crossfit, Refused
 
 Ints = NDArray[np.int64]
-
-FEWEST = 2
-"""Labels that a model needs: with one there is nothing to tell apart."""
 
 
 @timed
@@ -67,7 +72,7 @@ def add(
         DataError: the model has the label, or there is no example, or one of them is a labelled
             row already.
     """
-    name = _new_name(model, name)
+    name = new_name(model, name)
     texts = _examples(model, name, texts)
     encoder = model.loaded_encoder if encoder is None else encoder
     vectors = plain_part(encoder).encode(texts)
@@ -123,8 +128,8 @@ def merge(
     if len(set(names)) < max(len(names), 2):
         raise ConfigError("a merge takes two labels or more, each once")
     at = [position_of(model, name) for name in names]
-    into = into.strip() if into.strip() in names else _new_name(model, into)
-    _check_left(model, len(model.labels) - len(names) + 1)
+    into = into.strip() if into.strip() in names else new_name(model, into)
+    check_left(model, len(model.labels) - len(names) + 1)
     encoder = model.loaded_encoder if encoder is None else encoder
     first, *others = at
     told = next((model.descriptions[one] for one in at if model.descriptions[one]), "")
@@ -176,19 +181,17 @@ def split(
 
     Raises:
         ConfigError: there are not two different names.
-        DataError: the model lacks the label, has one of the others, or a part would have no row.
+        DataError: the model lacks the label, has one of the others, has a single row of it, or a
+            part would have no row.
     """
-    label = position_of(model, name)
-    if len(set(into)) != 2 or len(into) != 2:
-        raise ConfigError("a split makes two labels: give two different names")
-    first, second = (one if one == name else _new_name(model, one) for one in into)
+    label, (first, second) = split_names(model, name, into)
     encoder = model.loaded_encoder if encoder is None else encoder
     draft = _draft(model, crossfit).renamed(label, first, descriptions[0])
     parts = [
         part_of.get(text_key(text)) if row == label else ""
         for text, row in zip(draft.rows.texts, draft.rows.labels, strict=True)
     ]
-    _check_parts(parts, (first, second))
+    check_parts(parts, (first, second))
     draft = draft.with_label(second, descriptions[1], draft.expert_of(label))
     of_part = np.array(parts, dtype=object)
     draft = draft.relabelled(of_part == second, len(draft.labels) - 1)
@@ -237,7 +240,7 @@ def retire(
         DataError: the model lacks the label, or would be left with a single one.
     """
     label = position_of(model, name)
-    _check_left(model, len(model.labels) - 1)
+    check_left(model, len(model.labels) - 1)
     encoder = model.loaded_encoder if encoder is None else encoder
     draft = _draft(model, crossfit)
     points = label_points(draft, encoder)
@@ -252,7 +255,7 @@ def retire(
     draft = balanced(draft, points, size, model.config.seed)
     chosen = set(draft.changed)
     chosen |= {draft.expert_of(draft.labels.index(one)) for one in near}
-    if keep_as_none:
+    if keep_as_none and name not in model.unseen:  # what stands for a name is no text
         draft = _refusing(draft, texts, vectors, sorted(chosen))
     after = _without(known, name, as_strange=keep_as_none) if known is not None else None
     return refitted(
@@ -290,13 +293,12 @@ def rename(
         DataError: the model lacks the label, or has the other.
     """
     label = position_of(model, old)
-    new = _new_name(model, new)
+    new = new_name(model, new)
     draft = Draft.of(model).renamed(label, new, description)
-    promise = model.promise
+    about, promise = _known(known, {old: new}), model.promise
     if promise is not None:
-        about = _known(known, {old: new})
         digest = promise.data_hash
-        if known is not None and about is not None and digest == known.data_hash:
+        if about is not None and digest == about.before.data_hash:
             digest = about.after.data_hash
         uncovered = tuple(new if name == old else name for name in promise.uncovered)
         promise = replace(promise, data_hash=digest, uncovered=uncovered)
@@ -304,10 +306,20 @@ def rename(
         model,
         labels=draft.labels,
         descriptions=draft.descriptions,
+        unseen=tuple(new if name == old else name for name in model.unseen),
         promise=promise,
         bundle_id="",
     )
-    return Change(changed, crossfit, (), False, None, None, ())
+    return Change(
+        changed,
+        crossfit,
+        experts=(),
+        gate=False,
+        estimate=None,
+        effect=None,
+        notes=(),
+        known=None if about is None else about.after,
+    )
 
 
 def _draft(model: RedModel, crossfit: Crossfit | None) -> Draft:
@@ -379,79 +391,11 @@ def _refusing(
     return draft
 
 
-def position_of(model: RedModel, name: str) -> int:
-    """Where a label stands.
-
-    Raises:
-        DataError: the model lacks it.
-    """
-    try:
-        return model.labels.index(name)
-    except ValueError:
-        near = _nearest_name(model, name)
-        raise DataError(f"the model has no label {name!r}{near}") from None
-
-
-def _nearest_name(model: RedModel, name: str) -> str:
-    import difflib
-
-    near = difflib.get_close_matches(name, model.labels, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f", but {len(model.labels)} others"
-
-
-def _new_name(model: RedModel, name: str) -> str:
-    name = name.strip()
-    if not name:
-        raise ConfigError("a label needs a name that is not empty")
-    if name in model.labels:
-        raise DataError(
-            f"the model has a label {name!r} already; choose another name, or merge the two"
-        )
-    return name
-
-
 def _examples(model: RedModel, name: str, texts: Sequence[str]) -> tuple[str, ...]:
-    """The texts, each once.
-
-    Raises:
-        DataError: there is none, or one of them is a labelled row already.
-    """
-    by_key: dict[str, str] = {}
-    for text in texts:
-        by_key.setdefault(text_key(text), text)
-    kept = tuple(by_key.values())
+    kept = tuple(texts[at] for at in fresh(model, texts))
     if not kept:
         raise DataError(f"the label {name!r} needs at least one example")
-    known = {text_key(text): int(row) for text, row in _labelled(model)}
-    clash = [known[key] for key in by_key if key in known]
-    if clash:
-        n, other = len(clash), model.labels[clash[0]]
-        rows = "one example is a row" if n == 1 else f"{n} examples are rows"
-        raise DataError(
-            f"{rows} of the model already, the first of the label {other!r}: take them out, or "
-            f"split {other!r}"
-        )
     return kept
-
-
-def _labelled(model: RedModel) -> zip[tuple[str, int]]:
-    return zip(model.example_texts, model.example_labels.tolist(), strict=True)
-
-
-def _check_left(model: RedModel, n_left: int) -> None:
-    if n_left < FEWEST:
-        raise DataError(
-            f"the model has {len(model.labels)} labels, and this would leave {n_left}: it needs "
-            f"at least {FEWEST}"
-        )
-
-
-def _check_parts(parts: Sequence[str | None], names: tuple[str, str]) -> None:
-    for name in names:
-        if name not in parts:
-            raise DataError(
-                f"no row of the model goes to {name!r}: a split needs a row for each of the two"
-            )
 
 
 def _left_out(n: int, name: str) -> tuple[str, ...]:

@@ -101,6 +101,7 @@ def _details(folder: RunFolder, change: Change) -> dict[str, Any]:
     told = {
         "n_seed": model.n_seed,
         "n_train": len(model.example_labels),
+        "unseen": list(model.unseen),
         "thresholds": threshold_details(model),
     }
     if change.estimate is not None:

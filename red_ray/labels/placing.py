@@ -76,6 +76,8 @@ def balanced(draft: Draft, points: Floats, size: int, seed: int) -> Draft:
             draft = draft.divided(position, _half(points, draft.subsets[position], size, seed))
     for label in _alone(draft):
         home = draft.expert_of(label)
+        if len(draft.subsets[home]) > 1:  # another lone one joined it meanwhile
+            continue
         other = with_room(draft, near_labels(points, label), size, but=home)
         if other is not None:
             draft = draft.moved(label, other)

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from red_ray.config import ExpertKind, RunConfig
 from red_ray.core.noise import draw_noise
+from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
-from red_ray.data.splits import stratified_folds
 from red_ray.encoding import open_encoder, plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
+from red_ray.labels.checks import fresh
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.effect import Effect, measure
+from red_ray.labels.folds import crossfitted, folds_of, gone_rows
 from red_ray.labels.promises import with_old_goal
 from red_ray.model import RedModel, TextEncoder, expert_name
 from red_ray.training.crossfit import Crossfit, draw_folds
@@ -55,6 +57,11 @@ class Examples:
     labels: tuple[str, ...]
     judged: bool = False
 
+    def take(self, rows: Sequence[int]) -> Examples:
+        """Those at these positions."""
+        texts, labels = ([some[row] for row in rows] for some in (self.texts, self.labels))
+        return Examples(tuple(texts), tuple(labels), self.judged)
+
 
 @dataclass(frozen=True, slots=True)
 class Known:
@@ -77,6 +84,7 @@ class Change:
             fitted.
         effect: accuracy of each label before and after; None where nothing was fitted.
         notes: one line for each thing that a user should know.
+        known: calibration rows after it, by their new names, where it was told of any.
         seconds: wall seconds it took, embeddings of new texts included.
     """
 
@@ -87,6 +95,7 @@ class Change:
     estimate: Estimate | None
     effect: Effect | None
     notes: tuple[str, ...]
+    known: KnownRows | None = None
     seconds: float = 0.0
 
 
@@ -121,7 +130,9 @@ def refit(
         check_unseen(folder, run.rows, more.texts)  # of `red_ray.labels.rows`: the leak rule
         known = run.rows.inputs.calibration
         change = refit(run.model, run.crossfit, (3, 7), examples=more, known=known)
-        keep(run, change, rows, what="refit", seen=keys)  # `rows`, `keys`: with those of `more`
+        more_rows = LabelledRows(more.texts, more.labels)
+        rows = with_learned(run.rows, more_rows, judged=more.judged)  # of `red_ray.labels.rows`
+        keep(run, change, rows, what="refit", seen=map(text_key, more.texts))
 
     `red_ray label undo` then goes back. A command does all of this, with the scores of the run's
     test rows and the report, by `red_ray.cli.changing.changing_run`.
@@ -135,7 +146,8 @@ def refit(
         encoder: of the model; loaded by it where none is given.
 
     Raises:
-        DataError: a position or a label is unknown.
+        DataError: a position or a label is unknown, or a text is a labelled row already or given
+            under two labels.
     """
     encoder = model.loaded_encoder if encoder is None else encoder
     unknown = sorted(set(positions) - set(range(len(model.subsets))))
@@ -145,18 +157,24 @@ def refit(
         )
     draft = Draft.of(model, crossfit.refused if crossfit is not None else None)
     if examples is not None:
-        draft = with_examples(draft, examples, encoder)
+        draft = _taught(draft, _once(model, examples), encoder)
     about = Known(known, known) if known is not None else None
     chosen = tuple(sorted({*positions, *draft.changed}))
     return refitted(model, crossfit, draft, chosen, known=about, encoder=encoder)
 
 
-def with_examples(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
-    """The draft with more labelled rows; their experts count as changed.
+def _once(model: RedModel, examples: Examples) -> Examples:
+    kept = examples.take(fresh(model, examples.texts))
+    label_of = dict(zip(map(text_key, kept.texts), kept.labels, strict=True))
+    pairs = zip(map(text_key, examples.texts), examples.labels, strict=True)
+    n = sum(label_of[key] != label for key, label in pairs)
+    if n:
+        raise DataError(f"{n} of the examples stand there under another label, too: take one out")
+    return kept
 
-    Raises:
-        DataError: it does not have one of the labels.
-    """
+
+def _taught(draft: Draft, examples: Examples, encoder: TextEncoder) -> Draft:
+    """With more labelled rows; their experts count as changed."""
     index = {name: position for position, name in enumerate(draft.labels)}
     for name in examples.labels:
         if name not in index:
@@ -189,6 +207,7 @@ def refitted(
         encoder: of the model.
         notes: what to tell beside what is found here.
     """
+    draft, unseen = _without_names(before, draft)
     fits = _Fits(before, crossfit, draft, frozenset(positions), encoder)
     fits.run()
     host = RouterHost(before.config, len(draft.labels))
@@ -214,7 +233,7 @@ def refitted(
         example_vectors=rows.vectors,
         example_labels=rows.labels,
         n_seed=rows.n_seed,
-        unseen=tuple(name for name in before.unseen if name in draft.labels),
+        unseen=unseen,
         bundle_id="",
         promise=None,
         encoder=encoder,
@@ -230,13 +249,28 @@ def refitted(
             fits.scores.experts,
             draft.refused,
             encoders=() if crossfit is None else crossfit.encoders,
+            gone=gone_rows(before, crossfit, draft, fits.old_folds),
         ),
         experts=tuple(expert_name(position) for position in sorted(positions)),
         gate=fits.gate is not None,
         estimate=estimate,
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
         notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
+        known=after,
     )
+
+
+def _without_names(before: RedModel, draft: Draft) -> tuple[Draft, tuple[str, ...]]:
+    """Without a label's name among its rows once it has a text, as in training; and the labels that
+    have none.
+    """
+    rows, origins = draft.rows, draft.rows.origins
+    unseen = [before.labels.index(name) for name in before.unseen]
+    named = origins != NEW
+    named[named] = np.isin(before.example_labels[origins[named]], unseen)
+    left = named & np.isin(rows.labels, rows.labels[~named])
+    still = np.unique(rows.labels[named & ~left])
+    return draft.without_rows(left), tuple(draft.labels[label] for label in still)
 
 
 class _Fits:
@@ -268,18 +302,12 @@ class _Fits:
             if crossfit is None
             else crossfit.folds
         )
-        self.folds = _folds(before.config, draft, self.old_folds)
+        self.folds = folds_of(before, crossfit, draft, self.old_folds)
+        self._crossfitted = crossfitted(crossfit, draft, positions)
         refused = len(draft.refused.texts)
         self._rows = np.arange(len(draft.rows.texts))
         self._refused_rows = len(self._rows) + np.arange(refused)
         self._noise = {position: self._draw_noise(position) for position in self._crossfitted}
-
-    @property
-    def _crossfitted(self) -> tuple[int, ...]:
-        """Positions of the experts of which no held-out score is kept, or a new one is wanted."""
-        if self._crossfit is None:
-            return tuple(range(len(self._draft.subsets)))
-        return tuple(sorted(self._positions))
 
     def run(self) -> None:
         """Fit; in an order of its own that changes nothing."""
@@ -351,7 +379,7 @@ class _Fits:
         return len(self._noise[position]) + len(self._draft.refused.of_expert[position])
 
     def _kept(self, position: int) -> Floats:
-        """What an expert that is not concerned says of each row; it never saw a new one."""
+        """What an expert that is not cross-fitted says of each row; it never saw a new one."""
         if self._crossfit is None:
             raise RuntimeError("an expert without held-out scores is cross-fitted")
         origin, rows = self._draft.origins[position], self._draft.rows
@@ -403,19 +431,6 @@ def _tuned_vectors(
         with closing(open_encoder(model.encoder_config, tuned=weights)) as of_fold:
             held.append(of_fold.encode(texts))
     return model.expert_vectors(encoder.encode(texts)), held
-
-
-def _folds(config: RunConfig, draft: Draft, old: Ints) -> Ints:
-    """Old rows keep their fold; new ones, and those that a split divides, are dealt out anew."""
-    rows = draft.rows
-    was_there = rows.origins != NEW
-    folds = np.full(len(rows.texts), -1)
-    folds[was_there] = old[rows.origins[was_there]]
-    # A row that was never held back is not from now on: of those there are enough.
-    drawn = np.flatnonzero(rows.redrawn & (~was_there | (folds >= 0)))
-    rng = np.random.default_rng([config.seed, 2, len(rows.texts)])
-    folds[drawn] = stratified_folds(rows.labels[drawn], config.router.folds, rng)
-    return folds
 
 
 def _spec(config: RunConfig, draft: Draft, position: int) -> ExpertSpec:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,6 +55,8 @@ class Crossfit:
         experts: the same by each expert, shape (n_rows, labels of its subset + 1).
         refused: what the experts learn beside the labelled rows.
         encoders: of a run with SetFit experts, what was fine-tuned without each fold.
+        gone: rows that left with a change of labels, by `text_key`, with the fold in which each
+            was held back, -1 for never: what was fitted before that has learned them.
     """
 
     folds: Ints
@@ -61,6 +64,7 @@ class Crossfit:
     experts: tuple[Floats, ...]
     refused: Refused
     encoders: tuple[TunedWeights, ...] = ()
+    gone: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def is_small(self) -> bool:

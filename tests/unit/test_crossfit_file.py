@@ -36,6 +36,14 @@ def test_what_is_kept_comes_back(trained, tmp_path):
     assert found.refused.vectors.tobytes() == kept.refused.vectors.tobytes()
 
 
+def test_what_left_is_known_when_it_comes_back(trained, tmp_path):
+    save_crossfit(tmp_path, trained.model, trained.crossfit)
+    assert load_crossfit(tmp_path, trained.model).gone == {}
+    gone = {"a" * 64: 2, "b" * 64: -1}
+    save_crossfit(tmp_path, trained.model, dataclasses.replace(trained.crossfit, gone=gone))
+    assert load_crossfit(tmp_path, trained.model).gone == gone
+
+
 def test_a_model_without_a_gate_has_none_here(trained, tmp_path):
     kept = dataclasses.replace(trained.crossfit, gate=None)
     save_crossfit(tmp_path, trained.model, kept)

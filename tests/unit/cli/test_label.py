@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 
@@ -9,6 +10,7 @@ import pytest
 
 from red_ray.bundle import load_bundle
 from red_ray.cli.loop_thread import LoopThread
+from red_ray.cli.reading import read_examples
 from red_ray.core.text import text_key
 from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit
 from red_ray.data.inputs import Inputs, KnownRows, TestRows
@@ -18,6 +20,8 @@ from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from tests.servers import OpenAIServer, by_text
 from tests.unit.cli.running import said, tree, write_rows, write_run
 from tests.unit.labels.conftest import HELD, rows_of, trained_without
+from tests.unit.training.fakes import FakeValidator, make_corpus, train, truth
+from tests.unit.training.test_cold_start import cold_job
 
 NAME_OF_OTHER = "family1_topic04"
 
@@ -248,9 +252,11 @@ def test_a_judge_finds_a_labels_examples_in_the_pool(red_ray, run, corpus, witho
     assert texts
     assert {corpus.hidden[text] for text in texts} == {HELD}
     assert model.n_seed == without.model.n_seed
+    # The judge's, and still of the pool: what is left of it would tell of other traffic.
     rows = read_snapshot(run.path).inputs
-    assert set(texts) <= set(rows.train.texts)
-    assert set(texts).isdisjoint(rows.pool)
+    assert rows.judged == LabelledRows(texts, (HELD,) * len(texts))
+    assert HELD not in rows.train.labels
+    assert set(texts) <= set(rows.pool) == set(corpus.pool)
     assert found["effect"]["n_rows"] == 55
     # Undone and done again, nothing is paid twice.
     red_ray("label", "undo", run.path)
@@ -267,12 +273,51 @@ def test_a_judge_splits_a_label(red_ray, whole, server):
     model = load_bundle(whole.bundle)
     assert {"one", "two"} <= set(model.labels)
     assert found["thresholds"] is None
-    # The user's rows of the label are the judge's now.
+    # The user's rows of the label are the judge's now, and nobody asked about those it is
+    # measured by.
     assert model.n_seed == n_seed - 5
+    rows = read_snapshot(whole.path)
+    assert set(rows.inputs.judged.labels) <= {"one", "two"}
+    assert len(rows.inputs.train) == model.n_seed
+    assert len(rows.inputs.judged) == 5
+    (told,) = (note for note in found["notes"] if "left: nobody said" in note)
+    assert told.startswith(f"4 calibration rows of {HELD!r} left: ")
     n_asked = len(server.received)
     red_ray("label", "undo", whole.path)
     assert only_json(red_ray(*split, *judge, "--json"))["bundle"] == found["bundle"]
     assert len(server.received) == n_asked
+
+
+def test_a_text_that_was_learned_is_not_asked_about_again(red_ray, run, server, without):
+    judge = ("--judge", f"openai:m@{server.base_url}", "--calls", "80")
+    learned = server.received
+    pool = read_snapshot(run.path).inputs.pool
+    name = ("--name", "new", "--text", pool[0], "--text", pool[1])
+    only_json(red_ray("label", "add", run.path, *name, "--json"))
+    assert read_snapshot(run.path).inputs.pool == pool
+    red_ray("label", "add", run.path, "--name", "another", *judge)
+    asked = {one.text for one in learned}
+    assert len(asked) == len(pool) - 2
+    assert asked.isdisjoint(pool[:2])
+
+
+def test_a_label_known_by_its_name_alone_is_renamed_everywhere(red_ray, tmp_path):
+    corpus = make_corpus(4, per_label=1, pool_per_label=12)
+    job = cold_job(corpus, names=(*corpus.names, "nowhere"))
+    run = write_run(
+        tmp_path / "cold", corpus, asyncio.run(train(job, FakeValidator(truth(corpus))))
+    )
+    nothing = LabelledRows((), ())
+    inputs = Inputs(nothing, corpus.pool, HiddenLabels({}), labels=job.label_names)
+    write_snapshot(run.path, Snapshot(inputs, None))
+    run.finish()
+    run._release()
+    only_json(red_ray("label", "rename", run.path, "nowhere", "elsewhere", "--json"))
+    assert load_bundle(run.bundle).unseen == ("elsewhere",)
+    assert run.read_json("details.json")["unseen"] == ["elsewhere"]
+    assert read_snapshot(run.path).inputs.labels == tuple(sorted((*corpus.names, "elsewhere")))
+    warm = read_examples(str(run.path))
+    assert len(warm.by_judge) == len(load_bundle(run.bundle).example_texts) - 1
 
 
 def test_an_older_run_is_changed_all_the_same(red_ray, run, examples):
@@ -409,6 +454,15 @@ def test_mistakes_are_one_line_and_change_nothing(red_ray, whole, corpus, tmp_pa
         assert last.startswith("red-ray: "), result.stderr
         assert words in last, (words, last)
         assert without_times(tree(whole.path)) == before, (verb, arguments)
+
+
+def test_no_judge_is_paid_for_a_change_that_cannot_be(red_ray, whole, server):
+    judge = ("--judge", f"openai:m@{server.base_url}")
+    said(red_ray("label", "add", whole.path, "--name", f" {HELD}", *judge), 2, f"a label {HELD!r}")
+    for name, words in ((NAME_OF_OTHER, f"a label {NAME_OF_OTHER!r}"), (" ", "is not empty")):
+        into = ("--into", "one", "--into", name)
+        said(red_ray("label", "split", whole.path, HELD, *into, *judge), 2, words)
+    assert server.received == []
 
 
 def test_no_run_has_no_labels(red_ray, tmp_path):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
-from red_ray.data.warm import KnownExamples, with_examples
+from red_ray.data.warm import KnownExamples, warm_started
 
 NO_ROWS = LabelledRows((), ())
 KNOWN = KnownExamples(
@@ -21,7 +21,7 @@ def inputs(train=NO_ROWS, pool=(), labels=(), descriptions=None) -> Inputs:
 
 
 def test_rows_join_where_the_labels_agree_and_keep_who_gave_them():
-    found = with_examples(inputs(labels=("pay", "refund", "ship")), KNOWN)
+    found = warm_started(inputs(labels=("pay", "refund", "ship")), KNOWN)
     assert found.train == LabelledRows(("pay a", "ship a"), ("pay", "ship"))
     assert found.judged == LabelledRows(("pay b",), ("pay",))
     assert found.label_set == {"pay", "refund", "ship"}
@@ -29,7 +29,7 @@ def test_rows_join_where_the_labels_agree_and_keep_who_gave_them():
 
 
 def test_what_was_taken_over_and_what_not_is_named():
-    *_, joined, left = with_examples(inputs(labels=("pay", "ship")), KNOWN).notes
+    *_, joined, left = warm_started(inputs(labels=("pay", "ship")), KNOWN).notes
     assert (
         "from 'old': 3 examples of 2 labels joined (2 labelled by the user, 1 by a judge)" in joined
     )
@@ -38,7 +38,7 @@ def test_what_was_taken_over_and_what_not_is_named():
 
 def test_a_label_in_the_files_outranks_the_models():
     train = LabelledRows(("PAY  a", "ship z"), ("ship", "ship"))
-    found = with_examples(inputs(train, labels=("pay",)), KNOWN)
+    found = warm_started(inputs(train, labels=("pay",)), KNOWN)
     assert dict(zip(found.train.texts, found.train.labels, strict=True)) == {
         "PAY  a": "ship",
         "ship z": "ship",
@@ -47,26 +47,26 @@ def test_a_label_in_the_files_outranks_the_models():
 
 
 def test_training_rows_alone_name_the_labels():
-    found = with_examples(inputs(LabelledRows(("ship z",), ("ship",))), KNOWN)
+    found = warm_started(inputs(LabelledRows(("ship z",), ("ship",))), KNOWN)
     assert found.label_set == {"ship"}
     assert found.judged == NO_ROWS
 
 
 def test_a_run_without_labels_of_its_own_has_those_of_the_model():
-    found = with_examples(inputs(), KNOWN)
+    found = warm_started(inputs(), KNOWN)
     assert found.label_set == {"pay", "ship", "spam"}
     assert len(found.train) + len(found.judged) == 5
     assert len(found.notes) == 1
 
 
 def test_what_joined_is_seen_and_is_no_longer_asked_about():
-    found = with_examples(inputs(pool=("Pay B", "ship q"), labels=("pay", "ship")), KNOWN)
+    found = warm_started(inputs(pool=("Pay B", "ship q"), labels=("pay", "ship")), KNOWN)
     assert found.pool == ("ship q",)
     assert len(found.seen_keys) == 4
 
 
 def test_descriptions_of_the_files_outrank_the_models():
-    found = with_examples(inputs(labels=("pay", "ship")), KNOWN)
+    found = warm_started(inputs(labels=("pay", "ship")), KNOWN)
     assert found.descriptions == {"pay": "of the model"}
-    found = with_examples(inputs(labels=("pay",), descriptions={"pay": "mine"}), KNOWN)
+    found = warm_started(inputs(labels=("pay",), descriptions={"pay": "mine"}), KNOWN)
     assert found.descriptions == {"pay": "mine"}

@@ -9,6 +9,7 @@ import pytest
 
 from red_ray import labels
 from red_ray.core.router import top_labels
+from red_ray.core.text import text_key
 from red_ray.errors import ConfigError, DataError
 from red_ray.labels import Examples
 from red_ray.labels.placing import MOST
@@ -59,6 +60,14 @@ def check_sound(change, n_rows):
     assert len(kept.refused.of_expert) == len(model.subsets)
     assert change.gate
     assert len(change.experts) <= MOST
+
+
+def alone(model):
+    """The model with a single row of its last label."""
+    kept = slice(0, int(np.flatnonzero(model.example_labels == 11)[0]) + 1)
+    return dataclasses.replace(
+        model, example_texts=model.example_texts[kept], example_labels=model.example_labels[kept]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -236,6 +245,45 @@ def test_its_rows_may_stay_as_noise(full, corpus, encoder):
     assert (as_noise > plain.model.experts[position].score(vectors)[:, -1]).all()
 
 
+def in_sample(change, encoder, rows):
+    """Of the experts that were not refitted: whether they scored some rows as if these were new."""
+    model, kept = change.model, change.crossfit
+    left = [p for p in range(len(model.subsets)) if expert_name(p) not in change.experts]
+    assert left
+    vectors = encoder.encode([model.example_texts[row] for row in rows])
+    return [np.allclose(kept.experts[p][rows], model.experts[p].score(vectors)) for p in left]
+
+
+def test_rows_that_come_back_are_held_back_from_the_experts_that_learned_them(
+    full, without, corpus, encoder
+):
+    texts = rows_of(corpus, HELD)
+    fresh = labels.add(without.model, without.crossfit, HELD, texts, encoder=encoder)
+    assert all(in_sample(fresh, encoder, range(55, 60)))  # to them they are new
+    gone = labels.retire(full.model, full.crossfit, HELD, encoder=encoder)
+    assert set(gone.crossfit.gone) == set(map(text_key, texts))
+    later = labels.retire(gone.model, gone.crossfit, "family0_topic00", encoder=encoder)
+    back = labels.add(later.model, later.crossfit, HELD, texts, encoder=encoder)
+    assert not any(in_sample(back, encoder, range(50, 55)))
+    assert set(map(text_key, texts)).isdisjoint(back.crossfit.gone)
+    before = by_names(later.model)
+    assert all(before[names] == content for names, content in unconcerned(back).items())
+
+
+def test_a_text_that_a_judge_refused_is_held_back_from_the_experts_that_learned_it(asked, encoder):
+    model, kept = asked.model, asked.crossfit
+    checked = 0
+    for position, theirs in enumerate(kept.refused.of_expert):
+        texts = [kept.refused.texts[one] for one in theirs]
+        change = labels.add(model, kept, "new", [*texts, "strange family9"], encoder=encoder)
+        if texts and expert_name(position) not in change.experts:
+            checked += 1
+            rows = [change.model.example_texts.index(text) for text in texts]
+            scores = change.model.experts[position].score(encoder.encode(texts))
+            assert not np.allclose(change.crossfit.experts[position][rows], scores)
+    assert checked
+
+
 def test_an_expert_without_labels_goes(corpus, encoder):
     trained = trained_without(corpus, partition={"subset_size": 2})
     model, kept = trained.model, trained.crossfit
@@ -279,6 +327,13 @@ def test_named_experts_are_refitted_with_more_rows(full, corpus, encoder):
     before = by_names(full.model)
     assert all(before[subset] == content for subset, content in unconcerned(change).items())
     assert change.effect.n_rows > 0
+
+
+def test_a_text_teaches_once(full, corpus, encoder):
+    more = Examples((corpus.test[0], corpus.test[0].upper()), (corpus.names[0],) * 2)
+    change = labels.refit(full.model, full.crossfit, [], examples=more, encoder=encoder)
+    check_sound(change, 61)
+    assert change.model.example_labels[60] == 0
 
 
 def test_experts_refitted_on_the_same_rows_are_the_same(full, encoder):
@@ -363,6 +418,23 @@ def test_other_configurations_change_too(corpus, encoder, monkeypatch, overrides
             lambda m, k: labels.refit(m, k, [0], examples=Examples(("x",), ("y",))),
             DataError,
             "add it first",
+        ),
+        (
+            lambda m, k: labels.refit(
+                m, k, [0], examples=Examples((f"{m.example_texts[0]} ",), (m.labels[1],))
+            ),
+            DataError,
+            "is a row of the model already, the first of the label 'family0_topic00'",
+        ),
+        (
+            lambda m, k: labels.refit(m, k, [0], examples=Examples(("x", "X "), m.labels[:2])),
+            DataError,
+            "1 of the examples stand there under another label, too",
+        ),
+        (
+            lambda m, k: labels.split(alone(m), k, "family2_topic11", ("a", "b"), {}),
+            DataError,
+            "has one row of 'family2_topic11'",
         ),
     ],
 )

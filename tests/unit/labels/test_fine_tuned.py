@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from red_ray import labels
+from red_ray.core.text import text_key
 from red_ray.encoding import PairedEncoder
 from red_ray.errors import ConfigError
 from red_ray.experts import SetFitExpert
@@ -17,7 +18,13 @@ from red_ray.labels.placing import MOST
 from tests.unit.labels.conftest import HELD, rows_of
 from tests.unit.labels.test_changes import accuracy, check_sound, unconcerned
 from tests.unit.training.fakes import FakeEncoder, train
-from tests.unit.training.test_tuned import SETFIT, FakeTuned, FakeTunedFleet
+from tests.unit.training.test_tuned import (
+    SETFIT,
+    FakeTuned,
+    FakeTunedFleet,
+    Parrot,
+    ParrotFleet,
+)
 
 REFIT = importlib.import_module("red_ray.labels.refit")  # the package has a function so called
 
@@ -103,3 +110,79 @@ def test_the_estimate_rests_on_the_encoders_of_the_folds(tuned, pair, monkeypatc
 
     assert right(seeing) > 0.45
     assert right(blind) < 0.3
+
+
+# --- an encoder that knows by heart what it saw, and nothing else -------------------------------
+
+
+class ParrotOfFold(Parrot):
+    def __init__(self, _, *, tuned) -> None:
+        super().__init__(tuned)
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def learned(corpus):
+    job = dataclasses.replace(corpus.job(**SETFIT), pool=())
+    return asyncio.run(train(job, fleet=ParrotFleet()))
+
+
+@pytest.fixture
+def parrots(learned, monkeypatch):
+    monkeypatch.setattr(REFIT, "open_encoder", ParrotOfFold)
+    return PairedEncoder(FakeEncoder(), Parrot(learned.model.tuned))
+
+
+def right(kept, model, *names):
+    """How often the gate, held back, names one of some labels for their rows."""
+    positions = [model.labels.index(name) for name in names]
+    rows = np.isin(model.example_labels, positions) & (kept.folds >= 0)
+    assert rows.any()
+    return np.isin(kept.gate[rows].argmax(axis=1), positions).mean()
+
+
+def by_text(kept, model):
+    return dict(zip(model.example_texts, kept.folds.tolist(), strict=True))
+
+
+def test_rows_that_a_split_divides_stay_in_the_folds_of_their_encoders(learned, parrots, corpus):
+    name, before = "family1_topic04", learned.model
+    assert right(learned.crossfit, before, name) <= 0.2
+    parts = ("one", "other")
+    part_of = {text_key(text): parts[at > 2] for at, text in enumerate(rows_of(corpus, name))}
+    change = labels.split(before, learned.crossfit, name, parts, part_of, encoder=parrots)
+    assert right(change.crossfit, change.model, *parts) <= 0.2
+    old, new = by_text(learned.crossfit, before), by_text(change.crossfit, change.model)
+    assert all(fold in (old[text], -1) for text, fold in new.items())
+
+
+def test_a_part_whose_rows_share_a_fold_keeps_one_to_learn_from(learned, parrots, corpus):
+    name, before = "family1_topic04", learned.model
+    texts = rows_of(corpus, name)
+    folds = by_text(learned.crossfit, before)
+    shared = next(f for f in range(3) if sum(folds[text] == f for text in texts) == 2)
+    part_of = {text_key(text): ("one", "two")[folds[text] == shared] for text in texts}
+    change = labels.split(before, learned.crossfit, name, ("one", "two"), part_of, encoder=parrots)
+    two = change.model.example_labels == change.model.labels.index("two")
+    assert sorted(change.crossfit.folds[two]) == [-1, shared]
+
+
+def test_a_label_that_comes_back_is_held_back_as_before(learned, parrots, corpus):
+    name, other = "family1_topic04", "family0_topic00"
+    gone = labels.retire(learned.model, learned.crossfit, name, encoder=parrots)
+    gone = labels.retire(gone.model, gone.crossfit, other, encoder=parrots)
+    texts = rows_of(corpus, name)
+    back = labels.add(gone.model, gone.crossfit, name, texts, encoder=parrots)
+    assert right(back.crossfit, back.model, name) <= 0.2
+    old, new = by_text(learned.crossfit, learned.model), by_text(back.crossfit, back.model)
+    assert {text: new[text] for text in texts} == {text: old[text] for text in texts}
+    assert sorted(back.crossfit.gone) == sorted(map(text_key, rows_of(corpus, other)))
+
+
+def test_what_is_new_to_the_encoders_is_held_back_in_any_fold(learned, parrots, corpus):
+    texts = [text for text, label in corpus.hidden.items() if label == HELD]
+    change = labels.add(learned.model, learned.crossfit, "new", texts, encoder=parrots)
+    folds = by_text(change.crossfit, change.model)
+    assert sorted(folds[text] for text in texts) == [0, 0, 1, 1, 2, 2]

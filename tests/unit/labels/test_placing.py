@@ -79,3 +79,11 @@ def test_a_lone_label_stays_where_no_near_expert_has_room(draft, points):
     joined = balanced(lone, points, 7, 42)
     assert joined.subsets == ((0, 1, 2, 3, 4), (5, 6, 7, 8, 9, 10, 11))
     assert joined.changed == {1}
+
+
+def test_of_two_lone_labels_that_are_near_each_other_one_moves(draft, points):
+    """The other one is alone no more then, and stays, though a third expert has room, too."""
+    subsets = (tuple(range(10)), (10,), (11,))
+    lone = dataclasses.replace(draft, subsets=subsets, changed=frozenset({1, 2}))
+    together = np.vstack([points[:10], points[11:], points[11:]])
+    assert balanced(lone, together, 11, 42).subsets == (tuple(range(10)), (10, 11))

@@ -11,9 +11,10 @@ from red_ray import labels
 from red_ray.bundle import load_bundle, save_bundle
 from red_ray.calibration import with_goal
 from red_ray.config import Goal
+from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
 from red_ray.data.prepare import LabelledRows
-from tests.unit.labels.conftest import HELD, rows_of
+from tests.unit.labels.conftest import HELD, halves, rows_of
 
 HALF = Goal(escalate_at_most=0.5)
 
@@ -135,6 +136,25 @@ def test_a_renamed_label_keeps_the_promise(full, corpus, encoder):
     assert dataclasses.replace(promise, data_hash="") == dataclasses.replace(
         model.promise, data_hash=""
     )
+
+
+def test_what_is_promised_on_are_the_rows_that_a_change_came_to(full, corpus, encoder):
+    known, name = known_rows(corpus), "family1_topic04"
+    model, kept = with_half(full.model, known, encoder), full.crossfit
+    about, parts = {"known": known, "encoder": encoder}, halves(corpus, name, "one", "other")
+    parts |= {text_key(text): "one" for text in known.rows.of(name)[:1]}
+    split = labels.split(model, kept, name, ("one", "other"), parts, **about)
+    changes = [
+        labels.merge(model, kept, corpus.names[:2], "both", **about),
+        labels.retire(model, kept, name, keep_as_none=True, **about),
+        labels.rename(model, kept, name, "zebra", known=known),
+        labels.refit(model, kept, [0], **about),
+        split,
+    ]
+    assert len({one.known for one in changes}) == len(changes)
+    assert all(one.model.promise.data_hash == one.known.data_hash for one in changes)
+    assert len(split.known.rows) == len(known.rows) - 3
+    assert labels.retire(full.model, kept, name, encoder=encoder).known is None
 
 
 def test_the_effect_counts_the_same_rows_before_and_after(without, corpus, encoder):
