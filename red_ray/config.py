@@ -344,8 +344,22 @@ def load_config(path: Path | None = None, overrides: dict[str, Any] | None = Non
     stated = read_yaml(path) if path else {}
     _check_sections(stated, RunConfig)  # before `overrides` could take the place of a bad one
     given = merge(stated, overrides or {})
+    return parse_config(merge(_preset(given), given))
+
+
+def _preset(given: dict[str, Any]) -> dict[str, Any]:
+    """What the mode sets; not the prompt and the length of another model's vectors.
+
+    A folder may hold the mode's own model.
+    """
     preset = PRESETS.get(str(given.get("mode", "speed")), {})
-    return parse_config(merge(preset, given))
+    encoder = given.get("encoder")
+    model = encoder.get("model") if isinstance(encoder, Mapping) else None
+    if not isinstance(model, str) or model == preset.get("encoder", {}).get("model"):
+        return preset
+    if Path(model).expanduser().is_dir():
+        return preset
+    return {key: value for key, value in preset.items() if key != "encoder"}
 
 
 def parse_config(data: dict[str, Any]) -> RunConfig:

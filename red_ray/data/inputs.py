@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -326,9 +326,10 @@ def _weak(rows: LabelledRows) -> list[str]:
 
 
 def _read_descriptions(config: RunConfig, path: Path) -> dict[str, str]:
-    table = read_table(path, text_column="description", label_column=config.label_column)
-    pairs = zip(table.labels or (), table.texts, strict=True)
-    return {label.strip(): text for label, text in pairs if label and text}
+    table = read_table(
+        path, text_column="description", label_column=config.label_column, text_setting=None
+    )
+    return _descriptions(path, zip(table.labels or (), table.texts, strict=True))
 
 
 def _read_labels(config: RunConfig, path: Path) -> tuple[tuple[str, ...], dict[str, str]]:
@@ -338,13 +339,27 @@ def _read_labels(config: RunConfig, path: Path) -> tuple[tuple[str, ...], dict[s
         text_column=config.label_column,
         label_column="description",
         label_required=False,
+        text_setting="label_column",
     )
     told = table.labels or ("",) * len(table.texts)
-    pairs = [((label or "").strip(), text) for label, text in zip(table.texts, told, strict=True)]
-    labels = tuple(sorted({label for label, _ in pairs if label}))
+    labels = tuple(sorted({(label or "").strip() for label in table.texts} - {""}))
     if len(labels) < 2:
-        raise DataError(f"{str(path)!r} names {len(labels)} labels; give at least two")
-    return labels, {label: text for label, text in pairs if label and text}
+        raise DataError(f"{str(path)!r} names fewer than two labels; give at least two")
+    return labels, _descriptions(path, zip(table.texts, told, strict=True))
+
+
+def _descriptions(path: Path, pairs: Iterable[tuple[str | None, str | None]]) -> dict[str, str]:
+    """The description of each label that has one.
+
+    Raises:
+        DataError: a label has two.
+    """
+    described: dict[str, str] = {}
+    for label, text in pairs:
+        name = (label or "").strip()
+        if name and text and described.setdefault(name, text) != text:
+            raise DataError(f"{str(path)!r} describes the label {name!r} twice; leave one of them")
+    return described
 
 
 def _lines(where: str, counts: DropCounts) -> list[str]:

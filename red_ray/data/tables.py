@@ -45,6 +45,7 @@ def read_table(
     label_column: str | None = None,
     label_required: bool = True,
     rows_required: bool = True,
+    text_setting: str | None = "text_column",
 ) -> Table:
     """Read the texts of a table, and their labels.
 
@@ -54,12 +55,13 @@ def read_table(
         label_column: name of the column of labels; None does not ask for labels.
         label_required: whether a missing label column is an error; a pool may lack it.
         rows_required: whether a table without rows is an error; a pool may have none.
+        text_setting: the key of the configuration that names the text column, if one does.
 
     Raises:
         DataError: the table cannot be read, has no rows, or lacks a column.
     """
     path = Path(path)
-    source = _open(path, text_column, label_column, label_required=label_required)
+    source = _open(path, text_column, label_column, text_setting, label_required=label_required)
     with_labels = label_column is not None and label_column in source.schema.names
     texts: list[str | None] = []
     labels: list[str | None] = []
@@ -97,16 +99,21 @@ def texts_of(table: pa.Table, column: str) -> list[str | None]:
 
 
 def _open(
-    path: Path, text_column: str, label_column: str | None = None, *, label_required: bool = False
+    path: Path,
+    text_column: str,
+    label_column: str | None = None,
+    text_setting: str | None = "text_column",
+    *,
+    label_required: bool = False,
 ) -> Source:
-    roles = {"text_column": text_column}
+    columns = [(text_column, text_setting, True)]
     if label_column is not None:
-        roles["label_column"] = label_column
-    source = _source(path, list(roles.values()))
+        columns.append((label_column, "label_column", label_required))
+    source = _source(path, [name for name, _, _ in columns])
     found = source.schema.names
-    for role, name in roles.items():
-        if name not in found and (role == "text_column" or label_required):
-            raise _missing_column(path, role, name, found)
+    for name, setting, is_required in columns:
+        if is_required and name not in found:
+            raise _missing_column(path, setting, name, found)
         _check_plain(path, name, source.schema)
     return source
 
@@ -153,12 +160,13 @@ def _suggest(path: Path) -> str:
     return f"did you mean {near[0]!r}?" if near else "check the path"
 
 
-def _missing_column(path: Path, role: str, name: str, found: list[str]) -> DataError:
+def _missing_column(path: Path, setting: str | None, name: str, found: list[str]) -> DataError:
     shown = ", ".join(repr(column[:_SHOWN_CHARS]) for column in found[:_SHOWN_COLUMNS])
     more = f" and {len(found) - _SHOWN_COLUMNS} more" if len(found) > _SHOWN_COLUMNS else ""
+    remedy = "" if setting is None else f"set {setting}, or "
     return DataError(
         f"{str(path)!r} has no column {name!r}, only {shown}{more}; {_column_hint(name, found)}"
-        f"set {role}, or name the column in the first row"
+        f"{remedy}name the column in the first row"
     )
 
 

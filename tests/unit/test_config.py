@@ -84,6 +84,18 @@ def test_a_file_wins_over_the_preset_and_an_override_over_both(write):
     assert config.seed == 1
 
 
+def test_another_model_brings_no_prompt_of_the_modes_own(write, tmp_path):
+    config = load_config(overrides={"mode": "accuracy", "encoder": {"model": "all-MiniLM-L6-v2"}})
+    assert (config.encoder.prompt, config.encoder.truncate_dim) == ("", None)
+    assert (config.expert.kind, config.partition.umap_dim) == ("setfit", 64)
+    own = load_config(overrides={"mode": "accuracy"}).encoder
+    here = {"mode": "accuracy", "encoder": {"model": str(tmp_path)}}
+    assert load_config(overrides=here).encoder.prompt == own.prompt  # it may be the model itself
+    over = {"encoder": {"model": "other", "prompt": "query: "}}
+    config = load_config(write("mode: accuracy\n"), over)
+    assert (config.encoder.prompt, config.encoder.truncate_dim) == ("query: ", None)
+
+
 def test_an_overridden_mode_brings_its_own_preset(write):
     config = load_config(write("mode: balanced\n"), {"mode": "speed"})
     assert config.expert.kind == "logistic_regression"

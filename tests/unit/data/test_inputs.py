@@ -169,6 +169,26 @@ def test_descriptions_are_read_by_label(write):
     assert inputs.descriptions == {"pay": "about money"}
 
 
+def test_a_label_that_is_described_twice_is_a_mistake(write):
+    train = write("train.csv", TRAIN)
+    rows = [("ship", "parcels"), ("pay", "money"), (" ship", "again")]
+    table = write("labels.csv", rows, ("label", "description"))
+    with pytest.raises(DataError, match="describes the label 'ship' twice; leave one of them"):
+        read_inputs(RunConfig(), train, None, table)
+    with pytest.raises(DataError, match="describes the label 'ship' twice; leave one of them"):
+        read_cold(RunConfig(), table, None)
+
+
+def test_a_column_is_asked_for_by_what_names_it(write):
+    train = write("train.csv", TRAIN)
+    rows = [("pay", "x"), ("ship", "y")]
+    table = write("labels.csv", rows, ("name", "told"))
+    with pytest.raises(DataError, match=r"no column 'label'.* set label_column, or name"):
+        read_cold(RunConfig(), table, None)
+    with pytest.raises(DataError, match=r"no column 'description'.*'told'; name the column"):
+        read_inputs(RunConfig(), train, None, write("told.csv", rows, ("label", "told")))
+
+
 def test_held_out_rows_are_of_every_label_and_leave_the_training_rows():
     texts = tuple(f"text {number}" for number in range(40))
     rows = LabelledRows(texts, tuple("abcd"[number % 4] for number in range(40)))
@@ -183,17 +203,17 @@ def test_held_out_rows_are_of_every_label_and_leave_the_training_rows():
 
 @pytest.mark.parametrize("header", [("label", "description"), ("label",)])
 def test_labels_alone_may_begin_a_run_described_or_not(write, header):
-    rows = [("ship", "parcels"), (" pay ", ""), ("ship", "again")]
+    rows = [("ship", "parcels"), (" pay ", ""), ("ship", ""), ("ship", "parcels")]
     table = write("labels.csv", [row[: len(header)] for row in rows], header)
     pool = write("pool.csv", [("where is it", "ship"), ("refund me", "pay")])
     inputs = read_cold(RunConfig(), table, pool)
     assert (inputs.labels, inputs.unseen, len(inputs.train)) == (("pay", "ship"),) * 2 + (0,)
-    assert inputs.descriptions == ({"ship": "again"} if len(header) > 1 else {})
+    assert inputs.descriptions == ({"ship": "parcels"} if len(header) > 1 else {})
     assert inputs.pool == ("where is it", "refund me")
     assert inputs.hidden.of("refund me") == "pay"
 
 
 def test_a_single_label_is_nothing_to_tell_apart(write):
     table = write("labels.csv", [("pay",)], ("label",))
-    with pytest.raises(DataError, match="names 1 labels; give at least two"):
+    with pytest.raises(DataError, match="names fewer than two labels; give at least two"):
         read_cold(RunConfig(), table, None)
