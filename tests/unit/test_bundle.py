@@ -222,6 +222,27 @@ def test_a_manifest_with_another_value_is_refused(plain, folder):
     load_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("encoder", "store", "s3://elsewhere/bucket"),
+        ("judge", "ledger", "postgresql://elsewhere/database"),
+        ("judge", "key_variable", "AWS_SECRET_ACCESS_KEY"),
+        ("expert", "per_actor", 3),
+    ],
+)
+def test_a_foreign_bundle_says_nothing_of_this_machine(plain, folder, section, key, value):
+    """Whoever makes one can seal it; embeddings of what is classified would go to his store."""
+    save_bundle(plain, folder, {})
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["config"][section][key] = value
+    text = json.dumps(manifest | {"seal": bundle.UNSEALED})
+    path.write_text(bundle._sealed(text, bundle.UNSEALED, bundle._seal(text, bundle.UNSEALED)))
+    with pytest.raises(BundleError, match=rf"sets '{section}\.{key}'.*not written by red-ray"):
+        load_bundle(folder)
+
+
 def test_labels_that_look_like_a_seal_change_nothing(plain, folder):
     zeros = "0" * 64
     names = (f'"seal": "{zeros}"', zeros, *plain.labels[2:])
