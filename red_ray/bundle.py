@@ -409,13 +409,13 @@ def _read_config(data: dict[str, Any]) -> RunConfig:
     found = [
         f"{name}.{key}" for name, keys in OF_A_PLACE.items() for key in keys if key in data[name]
     ]
-    found += ["judge.ledger"] if data["judge"]["ledger"] is not None else []
     if found:
         raise BundleError(
             f"the bundle sets {found[0]!r}, which is for the machine that uses it to set: it was "
             "not written by red-ray; do not use it"
         )
-    return parse_config(data)
+    # Bundles of before 29 November 2026 may name one, and are good without it.
+    return parse_config(dict(data) | {"judge": dict(data["judge"]) | {"ledger": None}})
 
 
 def _read_space(folder: Path) -> LexicalSpace:

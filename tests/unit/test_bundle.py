@@ -226,7 +226,6 @@ def test_a_manifest_with_another_value_is_refused(plain, folder):
     ("section", "key", "value"),
     [
         ("encoder", "store", "s3://elsewhere/bucket"),
-        ("judge", "ledger", "postgresql://elsewhere/database"),
         ("judge", "key_variable", "AWS_SECRET_ACCESS_KEY"),
         ("expert", "per_actor", 3),
     ],
@@ -234,12 +233,34 @@ def test_a_manifest_with_another_value_is_refused(plain, folder):
 def test_a_foreign_bundle_says_nothing_of_this_machine(plain, folder, section, key, value):
     """Whoever makes one can seal it; embeddings of what is classified would go to his store."""
     save_bundle(plain, folder, {})
+    set_and_seal(folder, section, value, key)
+    with pytest.raises(BundleError, match=rf"sets '{section}\.{key}'.*not written by red-ray"):
+        load_bundle(folder)
+
+
+def set_and_seal(folder, section, value, key=None):
     path = folder / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["config"][section][key] = value
+    told = manifest["config"]
+    told[section] = value if key is None else told[section] | {key: value}
     text = json.dumps(manifest | {"seal": bundle.UNSEALED})
     path.write_text(bundle._sealed(text, bundle.UNSEALED, bundle._seal(text, bundle.UNSEALED)))
-    with pytest.raises(BundleError, match=rf"sets '{section}\.{key}'.*not written by red-ray"):
+
+
+def test_a_ledger_that_a_bundle_names_is_not_taken(plain, folder):
+    """Older bundles do."""
+    save_bundle(plain, folder, {})
+    set_and_seal(folder, "judge", "postgresql://elsewhere/database", "ledger")
+    assert load_bundle(folder).config.judge.ledger is None
+
+
+@pytest.mark.parametrize(
+    ("section", "value"), [("judge", None), ("judge", 5), ("encoder", "x"), ("expert", [])]
+)
+def test_a_configuration_of_another_form_is_told(plain, folder, section, value):
+    save_bundle(plain, folder, {})
+    set_and_seal(folder, section, value)
+    with pytest.raises(BundleError, match="does not fit this version"):
         load_bundle(folder)
 
 
