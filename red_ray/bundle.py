@@ -51,6 +51,8 @@ OF_A_PLACE = {
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
 
+_TRIES = 3
+
 SKOPS_TRUSTED = ["sklearn.tree._tree.Tree"]
 """Types beyond skops' own safe list that a forest may hold. A tree is arrays; what they hold is
 checked by the file's hash, not by scikit-learn."""
@@ -104,10 +106,25 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 def load_bundle(folder: Path) -> RedModel:
     """Read a bundle, after every file's hash was checked.
 
+    No lock is taken: where another bundle takes its place meanwhile, that one is read.
+
     Raises:
         BundleError: it is no bundle, of another format, damaged, or holds a foreign file.
     """
-    manifest = _read_manifest(folder)
+    for _ in range(_TRIES):
+        manifest = _read_manifest(folder)
+        try:
+            model = _checked_model(folder, manifest)
+        except (BundleError, OSError):
+            if _is_still(folder, manifest):
+                raise
+        else:
+            if _is_still(folder, manifest):
+                return model
+    raise BundleError(f"the bundle {str(folder)!r} is replaced again and again; wait for that")
+
+
+def _checked_model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
     _check_files(folder, manifest["files"])
     try:
         return _model(folder, manifest)
@@ -115,6 +132,13 @@ def load_bundle(folder: Path) -> RedModel:
         raise BundleError(
             f"the bundle {str(folder)!r} does not fit this version: {error}"
         ) from error
+
+
+def _is_still(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    try:
+        return bool(_read_manifest(folder)["seal"] == manifest["seal"])
+    except BundleError:
+        return False
 
 
 def bundle_id_of(folder: Path) -> str:
@@ -154,6 +178,8 @@ def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[E
         _check_hashes(folder, {path: files[path] for path in files if path.startswith(stem)})
         kind, n_labels = manifest["experts"][position], len(manifest["subsets"][position])
         experts.append(_read_expert(kind, n_labels, folder / "experts" / name))
+    if not _is_still(folder, manifest):
+        raise BundleError(f"{str(folder)!r} was replaced while it was read")
     return tuple(experts)
 
 

@@ -299,6 +299,43 @@ def test_a_new_bundle_replaces_the_old_one_whole(plain, model, folder):
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
 
 
+@pytest.fixture
+def swapped(plain, folder, monkeypatch):
+    """A bundle that another one replaces when its hashes were checked; how often it may."""
+    left, check = [1], bundle._check_hashes
+
+    def checks(place, expected):
+        check(place, expected)
+        if left[0]:
+            left[0] -= 1
+            names = (f"label {left[0]}", *plain.labels[1:])
+            texts = (f"text {left[0]}", *plain.example_texts[1:])
+            other = dataclasses.replace(plain, labels=names, example_texts=texts)
+            save_bundle(other, folder, {})
+
+    save_bundle(plain, folder, {})
+    monkeypatch.setattr(bundle, "_check_hashes", checks)
+    return left
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_whole(swapped, folder):
+    """Else the labels of the one would have the examples of the other."""
+    found = load_bundle(folder)
+    assert (found.labels[0], found.example_texts[0]) == ("label 0", "text 0")
+    assert found.bundle_id == bundle.bundle_id_of(folder)
+
+
+def test_one_that_is_always_replaced_is_told(swapped, folder):
+    swapped[0] = 99
+    with pytest.raises(BundleError, match="again and again"):
+        load_bundle(folder)
+
+
+def test_experts_of_a_bundle_that_is_replaced_meanwhile_are_not_taken(swapped, folder):
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        load_experts(folder, bundle.bundle_id_of(folder), 0, 1)
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
 @pytest.mark.parametrize("name", ["examples.safetensors", "manifest.json", "provenance.json"])
 def test_a_full_disk_keeps_the_old_bundle(plain, folder, monkeypatch, name, code):
