@@ -28,7 +28,7 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from red_ray.config import parse_config
+from red_ray.config import RunConfig, parse_config
 from red_ray.core.lexical import LexicalSpace
 from red_ray.core.risk import RiskModel
 from red_ray.core.router import Router
@@ -42,8 +42,16 @@ from red_ray.storage import writing
 FORMAT = 2
 MANIFEST, PROVENANCE = "manifest.json", "provenance.json"
 TUNED = "encoder.safetensors"
+OF_A_PLACE = {
+    "encoder": ("store",),
+    "expert": ("per_actor",),
+    "judge": ("concurrency", "timeout_s", "total_time_s", "max_attempts", "key_variable"),
+}
+"""Settings that say where and how fast a run went, not what it made: no bundle has them."""
 UNSEALED = "0" * 64
 """Stands in a manifest for the hash of the manifest itself while that is taken."""
+
+_TRIES = 3
 
 SKOPS_TRUSTED = ["sklearn.tree._tree.Tree"]
 """Types beyond skops' own safe list that a forest may hold. A tree is arrays; what they hold is
@@ -91,17 +99,32 @@ def read_provenance(folder: Path) -> dict[str, Any]:
     """Read `provenance.json`; empty where there is none."""
     try:
         return dict(json.loads((folder / PROVENANCE).read_text(encoding="utf-8")))
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError):
         return {}
 
 
 def load_bundle(folder: Path) -> RedModel:
     """Read a bundle, after every file's hash was checked.
 
+    No lock is taken: where another bundle takes its place meanwhile, that one is read.
+
     Raises:
         BundleError: it is no bundle, of another format, damaged, or holds a foreign file.
     """
-    manifest = _read_manifest(folder)
+    for _ in range(_TRIES):
+        manifest = _read_manifest(folder)
+        try:
+            model = _checked_model(folder, manifest)
+        except (BundleError, OSError):
+            if _is_still(folder, manifest):
+                raise
+        else:
+            if _is_still(folder, manifest):
+                return model
+    raise BundleError(f"the bundle {str(folder)!r} is replaced again and again; wait for that")
+
+
+def _checked_model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
     _check_files(folder, manifest["files"])
     try:
         return _model(folder, manifest)
@@ -109,6 +132,13 @@ def load_bundle(folder: Path) -> RedModel:
         raise BundleError(
             f"the bundle {str(folder)!r} does not fit this version: {error}"
         ) from error
+
+
+def _is_still(folder: Path, manifest: Mapping[str, Any]) -> bool:
+    try:
+        return bool(_read_manifest(folder)["seal"] == manifest["seal"])
+    except BundleError:
+        return False
 
 
 def bundle_id_of(folder: Path) -> str:
@@ -119,6 +149,16 @@ def bundle_id_of(folder: Path) -> str:
     """
     manifest = _read_manifest(folder)
     return _bundle_id(dict(manifest["files"]) | {MANIFEST: _hash(folder / MANIFEST)})
+
+
+def checked_id(folder: Path) -> str:
+    """The id of a bundle, after every file's hash was checked.
+
+    Raises:
+        BundleError: it is no bundle, of another format, or damaged.
+    """
+    _check_files(folder, _read_manifest(folder)["files"])
+    return bundle_id_of(folder)
 
 
 def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[Expert, ...]:
@@ -138,6 +178,8 @@ def load_experts(folder: Path, bundle_id: str, first: int, step: int) -> tuple[E
         _check_hashes(folder, {path: files[path] for path in files if path.startswith(stem)})
         kind, n_labels = manifest["experts"][position], len(manifest["subsets"][position])
         experts.append(_read_expert(kind, n_labels, folder / "experts" / name))
+    if not _is_still(folder, manifest):
+        raise BundleError(f"{str(folder)!r} was replaced while it was read")
     return tuple(experts)
 
 
@@ -273,14 +315,13 @@ def _sealed(text: str, old: str, new: str) -> str:
 
 
 def _identity_config(model: RedModel) -> dict[str, Any]:
-    """The configuration without what says where and how fast a run went, not what it made."""
+    """The configuration without `OF_A_PLACE`."""
     data = model.config.model_dump(mode="json")
-    data["encoder"].pop("store")
-    data["expert"].pop("per_actor")
+    for section, keys in OF_A_PLACE.items():
+        for key in keys:
+            data[section].pop(key)
     if model.tuned is None:
         data.pop("setfit")
-    for key in ("concurrency", "timeout_s", "total_time_s", "max_attempts", "key_variable"):
-        data["judge"].pop(key)
     data["judge"]["ledger"] = None  # kept as a key: without it every bundle had another id
     return data
 
@@ -360,7 +401,7 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
     gate = _read_expert(gate_kind, len(labels), gate_stem) if manifest["gate"] else None
     space = _read_space(folder) if manifest["lexical"] else None
     return RedModel(
-        config=parse_config(manifest["config"]),
+        config=_read_config(manifest["config"]),
         labels=labels,
         descriptions=tuple(manifest["descriptions"]),
         subsets=subsets,
@@ -382,6 +423,25 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         labelled_by=manifest.get("labelled_by", "user"),  # before a judge could: the user
         unseen=tuple(manifest.get("unseen", ())),
     )
+
+
+def _read_config(data: dict[str, Any]) -> RunConfig:
+    """The configuration; whoever made the bundle has no say in where this machine reads and writes.
+
+    Raises:
+        BundleError: it says so all the same.
+        ConfigError: it is none.
+    """
+    found = [
+        f"{name}.{key}" for name, keys in OF_A_PLACE.items() for key in keys if key in data[name]
+    ]
+    if found:
+        raise BundleError(
+            f"the bundle sets {found[0]!r}, which is for the machine that uses it to set: it was "
+            "not written by red-ray; do not use it"
+        )
+    # Bundles of before 29 November 2026 may name one, and are good without it.
+    return parse_config(dict(data) | {"judge": dict(data["judge"]) | {"ledger": None}})
 
 
 def _read_space(folder: Path) -> LexicalSpace:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,6 +27,8 @@ from red_ray.storage import writing
 from red_ray.training.crossfit import Crossfit, Refused
 
 NAME = CROSSFIT
+
+_HASH = re.compile(r"[0-9a-f]{64}")
 
 Floats = NDArray[np.float32]
 Ints = NDArray[np.int64]
@@ -84,14 +87,22 @@ def load_crossfit(folder: Path, model: RedModel) -> Crossfit | None:
             if about.get("model") != _digest(model):
                 return None
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            names = json.loads(about.get("encoders", "[]"))
+            names = _names(about.get("encoders", "[]"))
             files = (folder / ENCODERS / f"{name}.safetensors" for name in names)
             encoders = tuple(TunedWeights.read(file.read_bytes()) for file in files)
             if [one.sha256 for one in encoders] != names:
                 return None
             return replace(_crossfit(arrays, about, model), encoders=encoders)
-    except (OSError, SafetensorError, KeyError, ValueError):
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError, IndexError, AttributeError):
         return None  # it can be worked out again
+
+
+def _names(told: str) -> list[str]:
+    """Hashes, of which paths are made: anything else may lead out of the folder."""
+    names = json.loads(told)
+    if not isinstance(names, list) or not all(map(_HASH.fullmatch, names)):
+        raise ValueError("no list of hashes")
+    return names
 
 
 def _arrays(crossfit: Crossfit) -> dict[str, NDArray[np.generic]]:

@@ -6,6 +6,8 @@ history/NNNN/    a state as it was before a change: what of `STATE` there was, a
 
 A state counts from one rename on, and is then moved into place piece by piece. Whoever opens the
 run after a kill in between moves the rest. Files are shared by hard links where the disk has them.
+At an address an entry.json is the last file of its state to come and the first to go: a folder in
+history/ without one is what a copy left that was cut short, and no state.
 """
 
 from __future__ import annotations
@@ -116,9 +118,13 @@ def commit(
 def settle(folder: Path, between: Callable[[], None] = lambda: None) -> bool:
     """Finish what a commit began, as often as it takes; whether there was something to finish.
 
+    Under the run's lock: a draft that is there has nobody who writes it any more, and goes.
+
     Raises:
         OutputError: it cannot be written.
+        DataError: what is to be finished is damaged.
     """
+    shutil.rmtree(folder / DRAFT, ignore_errors=True)
     pending = folder / PENDING
     if not pending.is_dir():
         return False
@@ -128,6 +134,7 @@ def settle(folder: Path, between: Callable[[], None] = lambda: None) -> bool:
             if (pending / EARLIER).exists():
                 place = folder / FOLDER / f"{entry.number:04d}"
                 place.parent.mkdir(exist_ok=True)
+                shutil.rmtree(place, ignore_errors=True)  # no state: those have lower numbers
                 (pending / EARLIER).rename(place)
             between()
             for name in STATE:
@@ -144,8 +151,14 @@ def entries(folder: Path) -> list[Entry]:
     Raises:
         DataError: one is damaged.
     """
-    places = sorted((folder / FOLDER).glob("[0-9]*"))
-    return [_read_entry(place) for place in places]
+    places = sorted((folder / FOLDER).glob(f"[0-9]*/{ENTRY}"))
+    return [_read_entry(place.parent) for place in places]
+
+
+def is_at(folder: Path, entry: Entry) -> bool:
+    """Whether a run's bundle and rows are, byte for byte, those of an earlier state."""
+    place = folder / FOLDER / f"{entry.number:04d}"
+    return all(_are_same(folder / name, place / name) for name in _REPLACED)
 
 
 def forget(folder: Path, entry: Entry) -> None:
@@ -173,6 +186,18 @@ def share(new: Path, old: Path) -> None:
             continue
         if filecmp.cmp(path, same, shallow=False):
             _link(same, path)
+
+
+def _are_same(one: Path, other: Path) -> bool:
+    if one.is_file() and other.is_file():
+        return filecmp.cmp(one, other, shallow=False)
+    names = [
+        {path.relative_to(place) for path in _files(place) if path.name not in _REWRITTEN}
+        for place in (one, other)
+    ]
+    if one.is_file() or other.is_file() or names[0] != names[1]:
+        return False
+    return all(filecmp.cmp(one / name, other / name, shallow=False) for name in names[0])
 
 
 def _held(folder: Path) -> tuple[str, ...]:
@@ -223,6 +248,9 @@ def _place(folder: Path, pending: Path, name: str, *, is_held: bool) -> None:
 
 
 def _prune(folder: Path) -> None:
+    for place in (folder / FOLDER).glob("[0-9]*"):
+        if not (place / ENTRY).exists():
+            shutil.rmtree(place)
     for entry in entries(folder)[:-KEPT]:
         _remove(folder, entry)
 

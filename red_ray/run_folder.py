@@ -37,7 +37,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from red_ray.bundle import MANIFEST
+from red_ray.bundle import MANIFEST, read_provenance
 from red_ray.config import RunConfig, dump_config
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.history import FOLDER, PENDING, settle
@@ -187,7 +187,8 @@ class RunFolder:
 
         Raises:
             DataError: there is none.
-            ConfigError: it is finished.
+            ConfigError: it is finished, or its labels were changed since.
+            OutputError: another process works on it, or it cannot be written.
         """
         run = cls(place)
         if run._state() is None:
@@ -200,6 +201,7 @@ class RunFolder:
         again = config is not None and self.is_out_of_budget
         if state is None or (state.finished and not again):
             raise ConfigError(f"{self.name!r} is finished, {self.what_is_left}")
+        self._refuse_changed()
         self._claim()
         # A line without an end is of an iteration that was not finished. What an earlier resumed
         # run had finished stays so, even where this one is cut short before it.
@@ -223,6 +225,24 @@ class RunFolder:
         self._write("iterations.jsonl", "")
         return n_done
 
+    def _refuse_changed(self) -> None:
+        """Its rows are no longer those that its rounds were about, and the ledger knows it not."""
+        if self._change is not None:
+            raise ConfigError(
+                f"{self.name!r} cannot be gone on with: its labels were changed since "
+                f"({self._change}); {self._way_back}, or train anew with --overwrite"
+            )
+
+    @property
+    def _change(self) -> str | None:
+        """What the last change of its labels was, if any stands."""
+        facts = read_provenance(self.bundle)
+        return str(facts.get("change", "")) if "labels_changed" in facts else None
+
+    @property
+    def _way_back(self) -> str:
+        return f"go back first, change by change, with `red-ray label undo {self.name}`"
+
     def _n_lines(self) -> int:
         return self._read("iterations.jsonl").count("\n")
 
@@ -237,6 +257,11 @@ class RunFolder:
     @property
     def what_is_left(self) -> str:
         """Of a finished run: what can still be done with it."""
+        if self.is_out_of_budget and self._change is not None:
+            return (
+                "and its budget stopped it, but its labels were changed since: to go on with "
+                f"another budget, {self._way_back}"
+            )
         if self.is_out_of_budget:
             return (
                 f"and its budget stopped it: `red-ray resume {self.name} --set "
@@ -289,20 +314,41 @@ class RunFolder:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Keep other processes from changing the run meanwhile.
+        """Keep other processes from changing the run meanwhile; what is read here, stays true.
+
+        No file at an address can be locked: see `claim`.
 
         Raises:
-            OutputError: one does already.
+            OutputError: one does already; or the run is at an address, and perhaps in training.
         """
+        if self.is_copy:
+            self.refuse_unfinished()
         self._hold()
         try:
             yield
         finally:
             self._release()
 
+    def refuse_unfinished(self) -> None:
+        """Leave a run alone that was begun and not finished: `resume` starts from its rows.
+
+        Raises:
+            OutputError: it is one.
+        """
+        if self.is_cut_short:
+            raise OutputError(
+                f"{self.name!r} is being trained, or its training was cut short: wait for it, or "
+                f"finish it with `red-ray resume {self.name}`"
+            )
+
     def claim(self) -> None:
-        """Be the one that writes at the run's address from now on, where it has one."""
-        self._claim()
+        """Be the one that writes at the run's address from now on, where it has one.
+
+        Raises:
+            OutputError: another process wrote there since it was read.
+        """
+        if self._copy is not None:
+            self._copy.claim(unchanged=True)
 
     @contextmanager
     def _holding(self) -> Iterator[None]:
@@ -315,7 +361,19 @@ class RunFolder:
             raise
 
     def _hold(self) -> None:
-        """Keep other processes from training here, until this one ends, however it ends."""
+        """Keep other processes from writing here, until this one ends, however it ends.
+
+        What a killed change of labels left is put in place first: a later one would find it and
+        put it over what is written now.
+        """
+        self._lock_it()
+        try:
+            settle(self.path)
+        except BaseException:
+            self._release()
+            raise
+
+    def _lock_it(self) -> None:
         with writing(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = os.open(self.path / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
@@ -324,8 +382,8 @@ class RunFolder:
             except (BlockingIOError, PermissionError) as error:
                 self._release()
                 raise OutputError(
-                    f"another process is training in {self.name!r} or changes its labels; wait for "
-                    "it, or stop it"
+                    f"another process is training in {self.name!r}, changes it or scores it; wait "
+                    "for it, or stop it"
                 ) from error
 
     def _claim(self) -> None:
@@ -369,6 +427,8 @@ class RunFolder:
         shutil.rmtree(self.bundle, ignore_errors=True)
         for name in (*RESULTS, *OF_A_RUN):
             if (self._previous / name).exists():
+                if (self.path / name).is_dir():  # of the run that failed
+                    shutil.rmtree(self.path / name)
                 (self._previous / name).replace(self.path / name)
         self._previous.rmdir()
         return True
@@ -386,8 +446,8 @@ class RunFolder:
         """
         run = cls(place)
         if (run.path / PENDING).is_dir():
-            with run.changing():
-                settle(run.path)
+            run._hold()
+            run._release()
         return run
 
     @classmethod

@@ -30,6 +30,11 @@ class Snapshot:
     inputs: Inputs
     test: TestRows | None
 
+    @property
+    def scored(self) -> TestRows | None:
+        """The test rows, where a change of labels left one that has a label."""
+        return self.test if self.test is not None and len(self.test.rows) else None
+
 
 def write_snapshot(folder: Path, snapshot: Snapshot) -> None:
     """Write the rows as one file; it is whole or not there.
@@ -111,7 +116,7 @@ def _test(parts: _Parts, about: dict[str, Any]) -> TestRows | None:
     if about["test"] is None:
         return None
     strange = tuple(text for text, _ in parts.get("oos", []))
-    return TestRows(_rows(parts["test"]), strange, about["test"]["n_dropped"], ())
+    return TestRows(_rows(parts.get("test", [])), strange, about["test"]["n_dropped"], ())
 
 
 def _labelled(part: str, rows: LabelledRows) -> list[_Row]:

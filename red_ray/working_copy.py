@@ -10,6 +10,9 @@ and looks before it copies anything back whether that word still stands: who cam
 the earlier one stops and leaves the place alone. Two that begin within the same moment may both
 copy something before one of them looks; their bundle would then be refused as damaged, and the run
 be gone on with. A judge is asked by one of them alone: its ledger sees to that.
+
+Whoever changes a finished run does not take it from others: it writes its word only where nothing
+was written since it read the run, and then is the one that others make stop.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+import re
 import shlex
 import shutil
 import tempfile
@@ -36,11 +40,16 @@ OWNER = ".owner"
 ROWS = "inputs.parquet"
 """A run's rows, which may be many, and which only training and thresholds look at."""
 
-_FOR_CHANGES = ("crossfit.safetensors", "history/")
+_HISTORY = "history/"
+
+_FOR_CHANGES = ("crossfit.safetensors", "encoders/", _HISTORY)
 """Beginnings of names of what only changes of labels look at."""
 
 _LAST = ("bundle/manifest.json", "run.json")
 """Files that say that others are there; what they speak of is copied before them."""
+
+_ENTRY = re.compile(r"history/\d+/entry\.json")
+"""Says the same of an earlier state: that comes before what takes its place, and goes after it."""
 
 _OF_A_PLACE = ("run.json", "config.yaml", "manifest.json", "bundle/manifest.json")
 """Files of which a run or a bundle has one at least; else it was set aside in `.previous`."""
@@ -86,6 +95,7 @@ class WorkingCopy:
         self.path = path
         self.name = remote.name
         self._copied: dict[str, _Mark] = {}
+        self._pulled: dict[str, Seen] = {}
         self._word = ""
 
     def pull(self, but: str = "") -> dict[str, Seen]:
@@ -114,19 +124,31 @@ class WorkingCopy:
                 if self.remote.list() == before:
                     raise
             if self.remote.list() == before:
-                self._copied = self._marks()
+                self._copied, self._pulled = self._marks(), before
                 return before
             for entry in self.path.iterdir():
                 shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
         raise DataError(f"{self.name!r} is being written by another process; wait for it")
 
-    def claim(self) -> None:
+    def claim(self, *, unchanged: bool = False) -> None:
         """Be the one that writes from now on.
 
+        Args:
+            unchanged: whether only where nobody wrote there since `pull`; who is the one already
+                stays it.
+
         Raises:
+            PlaceTaken: somebody did.
             OutputError: it is denied, or there is no such bucket.
             StorageError: the server cannot be reached.
         """
+        if unchanged and self.is_ours:
+            return
+        if unchanged and self.remote.list() != self._pulled:
+            raise PlaceTaken(
+                f"another process wrote in {self.name!r} since this one read it: nothing was "
+                "changed; run the command again"
+            )
         word = uuid.uuid4().hex
         self.remote.write(OWNER, word.encode())
         self._word = word
@@ -150,12 +172,20 @@ class WorkingCopy:
         if not changed and not gone:
             return
         self._check_owner()
-        self._send(now, changed - set(_LAST))
-        for name in sorted(gone, key=lambda name: (name not in _LAST, name)):
-            self.remote.remove(name)
-            del self._copied[name]
+        entries = set(filter(_ENTRY.fullmatch, changed))
+        self._send(now, changed - entries - set(_LAST))
+        self._send(now, entries)
+        earlier = {name for name in gone if name.startswith(_HISTORY)}
+        self._remove(gone - earlier)
         for name in _LAST:
             self._send(now, changed & {name})
+        self._remove(earlier)
+
+    def _remove(self, gone: set[str]) -> None:
+        """What says that others are there goes before them."""
+        for name in sorted(gone, key=lambda name: (not _tells_of_others(name), name)):
+            self.remote.remove(name)
+            del self._copied[name]
 
     def _send(self, now: Mapping[str, _Mark], names: set[str]) -> None:
         self.remote.upload({name: self.path / name for name in sorted(names)})
@@ -320,6 +350,10 @@ def look_of(remote: Remote, files: Mapping[str, Seen]) -> str:
     """A name for what stands at an address, by what its files look like from outside."""
     seen = sorted((name, one.n_bytes, one.modified_ns) for name, one in files.items())
     return hashlib.sha256(repr((remote.name, seen)).encode()).hexdigest()[:32]
+
+
+def _tells_of_others(name: str) -> bool:
+    return name in _LAST or _ENTRY.fullmatch(name) is not None
 
 
 def _is_foreign(names: Iterable[str]) -> bool:

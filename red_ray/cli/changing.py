@@ -1,4 +1,4 @@
-"""A run that a command changes: opened under its lock, and kept with the state of before."""
+"""A run whose labels a command changes: opened under its lock, kept with the state of before."""
 
 from __future__ import annotations
 
@@ -54,9 +54,9 @@ class ChangingRun:
         folder = self.run.folder
         had_card = (folder.path / "scorecard.json").exists()
         model = keep(self.run, done, rows, what=what, seen=seen)
-        if rows.test is not None:
-            self.output.note(f"scoring {len(rows.test.rows)} test rows")
-            score_rows(folder, model, rows.test, self.encoder)
+        if rows.scored is not None:
+            self.output.note(f"scoring {len(rows.scored.rows)} test rows")
+            score_rows(folder, model, rows.scored, self.encoder)
         elif had_card:
             self.output.note("the scorecard was of the labels of before; run evaluate again")
         if model.promise is not None:
@@ -70,15 +70,18 @@ class ChangingRun:
 def changing_run(output: Output, run: str) -> Iterator[ChangingRun]:
     """Open a run for a change; no other process changes it meanwhile.
 
+    At an address one may: then the change is not kept (see `RunFolder.claim`).
+
     Raises:
         DataError: it is no finished run.
         BundleError: its bundle is damaged.
         EncoderError: its encoder is not to be had here.
-        OutputError: another process changes it.
+        OutputError: another process changes it, or it was begun and not finished.
     """
     with at_place(run) as place:
         folder = RunFolder.open(place)
         with folder.changing():
+            folder.refuse_unfinished()
             from red_ray.labels.of_run import open_run
 
             state = open_run(folder)

@@ -231,6 +231,7 @@ def _refitted(
         output.note("no expert needs a refit, and nothing was changed")
         return None
     apart = kept_apart(state.folder, state.rows)
+    apart |= frozenset(map(text_key, state.model.example_texts))  # these it has learned
     labels: Mapping[str, str | None] = found.labels
     if judge is not None:
         rows = most_doubtful(state.model, positions, scored, apart, how.n_calls)

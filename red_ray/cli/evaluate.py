@@ -50,15 +50,19 @@ def evaluate(
     """Score a run on test rows, and renew its report."""
     output = Output(as_json=as_json)
     with guarded(output):
+        if (judge or assignments) and escalate_share is None:
+            raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
         with at_place(run, but=ROWS) as place:
-            card = _evaluate(
-                output,
-                RunFolder.open(place),
-                (test, oos),
-                share=escalate_share,
-                judge=judge,
-                assignments=assignments,
-            )
+            folder = RunFolder.open(place)
+            with folder.changing():
+                card = _evaluate(
+                    output,
+                    folder,
+                    (test, oos),
+                    share=escalate_share,
+                    judge=judge,
+                    assignments=assignments,
+                )
         show_run(output, card["run"], card)
         if escalate_share is not None:
             show_curve(output, card["escalation"])
@@ -73,9 +77,7 @@ def _evaluate(
     judge: str | None,
     assignments: list[str] | None,
 ) -> dict[str, Any]:
-    """The scorecard."""
-    if (judge or assignments) and share is None:
-        raise ConfigError("--judge and --set are about the judge: add --escalate-share 0.2")
+    """The scorecard; it and the bundle are of one model, as the run is held meanwhile."""
     from red_ray.bundle import load_bundle
     from red_ray.evaluation.report import write_report
 
@@ -89,6 +91,7 @@ def _evaluate(
     notes(output, rows.notes)
     output.note(f"scoring {len(rows.rows)} test rows")
     encoder = model.open_encoder()
+    folder.claim()
     # Before a figure is seen: from now on they set no threshold.
     folder.add_tested(map(text_key, rows.rows.texts + rows.out_of_scope))
     folder.save()

@@ -53,21 +53,39 @@ def thresholds(
             raise ConfigError("--calibration-oos goes with rows that fit a label: --calibration")
         from red_ray.bundle import load_bundle
 
-        model = load_bundle(folder.bundle)
         if goal:
-            wanted = changed(model.config, {"router": _stated(goal, confidence)})
-            rows = read_snapshot(folder.path)
-            known = rows.inputs.calibration
-            if calibration is not None:
-                known = _read(output, folder, wanted, rows, calibration, calibration_oos)
-            model = _derive(output, folder, model, wanted, rows, known)
-        folder.save()
+            with folder.changing():
+                stated = _stated(goal, confidence)
+                model = _changed(output, folder, stated, calibration, calibration_oos)
+        else:
+            model = load_bundle(folder.bundle)
         show_thresholds(output, folder.name, model)
 
 
 def _stated(goal: list[str], confidence: float | None) -> dict[str, object]:
     stated: dict[str, object] = {"goal": goal_of(goal)}
     return stated if confidence is None else stated | {"confidence": confidence}
+
+
+def _changed(
+    output: Output,
+    folder: RunFolder,
+    stated: dict[str, object],
+    calibration: Path | None,
+    out_of_scope: Path | None,
+) -> RedModel:
+    """The run's model with other thresholds; all is read and written under the run's lock."""
+    from red_ray.bundle import load_bundle
+
+    model = load_bundle(folder.bundle)
+    wanted = changed(model.config, {"router": stated})
+    rows = read_snapshot(folder.path)
+    known = rows.inputs.calibration
+    if calibration is not None:
+        known = _read(output, folder, wanted, rows, calibration, out_of_scope)
+    model = _derive(output, folder, model, wanted, rows, known)
+    folder.save()
+    return model
 
 
 def _read(
@@ -116,6 +134,7 @@ def _derive(
     check_goal(goal, confidence, known, n_train=_n_counted(model))
     encoder = model.open_encoder()
     model = with_goal(model, goal, confidence, known, lambda: encoder)
+    folder.claim()
     # All marks before the bundle: whatever ends this in between, no test row has set a threshold.
     if known is not None and known != rows.inputs.calibration:
         if rows.inputs.calibration is not None:
@@ -125,7 +144,7 @@ def _derive(
         folder.write_seen(folder.seen() | inputs.seen_keys)
         write_snapshot(folder.path, replace(rows, inputs=inputs))
         folder.save()
-    if rows.test is None and folder.drop_scorecard(OF_TEST_ROWS):
+    if rows.scored is None and folder.drop_scorecard(OF_TEST_ROWS):
         output.note("the scorecard was of the thresholds of before; run evaluate again")
     facts = read_provenance(folder.bundle)
     facts.pop("scorecard", None)
@@ -137,9 +156,9 @@ def _derive(
     folder.write_config(changed(own, {"router": stated}))
     details = folder.read_json("details.json")
     folder.write_json("details.json", details | {"thresholds": threshold_details(model)})
-    if rows.test is not None:
-        output.note(f"scoring {len(rows.test.rows)} test rows with the new thresholds")
-        score_rows(folder, model, rows.test, encoder)
+    if rows.scored is not None:
+        output.note(f"scoring {len(rows.scored.rows)} test rows with the new thresholds")
+        score_rows(folder, model, rows.scored, encoder)
     if model.promise is not None:
         write_curve(folder.path / CURVE, model.promise)
     write_report(folder.path)

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
-from red_ray.bundle import bundle_id_of, load_bundle, read_provenance, save_bundle
+from red_ray.bundle import checked_id, load_bundle, read_provenance, save_bundle
 from red_ray.calibration import threshold_details
 from red_ray.crossfit_file import load_crossfit, save_crossfit
 from red_ray.errors import BundleError, DataError
-from red_ray.history import Entry, commit, entries, forget, new_draft, put_back
+from red_ray.history import Entry, commit, entries, forget, is_at, new_draft, put_back
 from red_ray.labels.refit import Change
 from red_ray.model import RedModel
 from red_ray.run_folder import OF_TEST_ROWS, RunFolder
@@ -112,6 +112,9 @@ def _details(folder: RunFolder, change: Change) -> dict[str, Any]:
 def undo(folder: RunFolder) -> tuple[Entry, int]:
     """Bring back the state before the last change of labels, which is gone then.
 
+    At an address the state before a change is there before the change is. Where that was cut off
+    in between, there is nothing to take back, and the entry is passed over.
+
     Args:
         folder: of the run, under `RunFolder.changing`.
 
@@ -122,18 +125,29 @@ def undo(folder: RunFolder) -> tuple[Entry, int]:
         DataError: there is none.
         OutputError: it cannot be written, or another process writes at the run's address.
     """
-    folder.claim()
     earlier = entries(folder.path)
-    while earlier and earlier[-1].bundle == _id(folder):
-        forget(folder.path, earlier.pop())  # of a change that was killed before it counted
-    if not earlier:
+    n_passed = 0
+    while n_passed < len(earlier) and not _is_made(folder, earlier[-1 - n_passed]):
+        n_passed += 1
+    left = earlier[: len(earlier) - n_passed]
+    if not left:
         raise DataError(f"{folder.name!r} has no earlier labels to go back to")
-    put_back(folder.path, earlier[-1])
-    return earlier[-1], len(earlier) - 1
+    folder.claim()
+    for entry in earlier[len(left) :]:
+        forget(folder.path, entry)
+    put_back(folder.path, left[-1])
+    return left[-1], len(left) - 1
 
 
-def _id(folder: RunFolder) -> str:
+def _is_made(folder: RunFolder, entry: Entry) -> bool:
+    """Whether the change before which the entry was kept is there, or at least a part of it."""
+    facts = read_provenance(folder.bundle)
+    made = (facts.get("labels_changed"), facts.get("change"))
+    if not facts or made == (entry.when, entry.change):
+        return True
     try:
-        return bundle_id_of(folder.bundle)
+        found = checked_id(folder.bundle)
     except BundleError:
-        return ""  # the more reason to go back
+        return True  # cut short among its files: the more reason to go back
+    # Else it is as before the change; or new thresholds were derived for that.
+    return found == entry.bundle and not is_at(folder.path, entry)

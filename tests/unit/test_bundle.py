@@ -222,6 +222,48 @@ def test_a_manifest_with_another_value_is_refused(plain, folder):
     load_bundle(folder)
 
 
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("encoder", "store", "s3://elsewhere/bucket"),
+        ("judge", "key_variable", "AWS_SECRET_ACCESS_KEY"),
+        ("expert", "per_actor", 3),
+    ],
+)
+def test_a_foreign_bundle_says_nothing_of_this_machine(plain, folder, section, key, value):
+    """Whoever makes one can seal it; embeddings of what is classified would go to his store."""
+    save_bundle(plain, folder, {})
+    set_and_seal(folder, section, value, key)
+    with pytest.raises(BundleError, match=rf"sets '{section}\.{key}'.*not written by red-ray"):
+        load_bundle(folder)
+
+
+def set_and_seal(folder, section, value, key=None):
+    path = folder / "manifest.json"
+    manifest = json.loads(path.read_text())
+    told = manifest["config"]
+    told[section] = value if key is None else told[section] | {key: value}
+    text = json.dumps(manifest | {"seal": bundle.UNSEALED})
+    path.write_text(bundle._sealed(text, bundle.UNSEALED, bundle._seal(text, bundle.UNSEALED)))
+
+
+def test_a_ledger_that_a_bundle_names_is_not_taken(plain, folder):
+    """Older bundles do."""
+    save_bundle(plain, folder, {})
+    set_and_seal(folder, "judge", "postgresql://elsewhere/database", "ledger")
+    assert load_bundle(folder).config.judge.ledger is None
+
+
+@pytest.mark.parametrize(
+    ("section", "value"), [("judge", None), ("judge", 5), ("encoder", "x"), ("expert", [])]
+)
+def test_a_configuration_of_another_form_is_told(plain, folder, section, value):
+    save_bundle(plain, folder, {})
+    set_and_seal(folder, section, value)
+    with pytest.raises(BundleError, match="does not fit this version"):
+        load_bundle(folder)
+
+
 def test_labels_that_look_like_a_seal_change_nothing(plain, folder):
     zeros = "0" * 64
     names = (f'"seal": "{zeros}"', zeros, *plain.labels[2:])
@@ -255,6 +297,43 @@ def test_a_new_bundle_replaces_the_old_one_whole(plain, model, folder):
     bundle_id = save_bundle(plain, folder, {})
     assert load_bundle(folder).bundle_id == bundle_id
     assert [path.name for path in folder.parent.iterdir()] == ["bundle"]
+
+
+@pytest.fixture
+def swapped(plain, folder, monkeypatch):
+    """A bundle that another one replaces when its hashes were checked; how often it may."""
+    left, check = [1], bundle._check_hashes
+
+    def checks(place, expected):
+        check(place, expected)
+        if left[0]:
+            left[0] -= 1
+            names = (f"label {left[0]}", *plain.labels[1:])
+            texts = (f"text {left[0]}", *plain.example_texts[1:])
+            other = dataclasses.replace(plain, labels=names, example_texts=texts)
+            save_bundle(other, folder, {})
+
+    save_bundle(plain, folder, {})
+    monkeypatch.setattr(bundle, "_check_hashes", checks)
+    return left
+
+
+def test_a_bundle_that_is_replaced_while_it_is_read_is_read_whole(swapped, folder):
+    """Else the labels of the one would have the examples of the other."""
+    found = load_bundle(folder)
+    assert (found.labels[0], found.example_texts[0]) == ("label 0", "text 0")
+    assert found.bundle_id == bundle.bundle_id_of(folder)
+
+
+def test_one_that_is_always_replaced_is_told(swapped, folder):
+    swapped[0] = 99
+    with pytest.raises(BundleError, match="again and again"):
+        load_bundle(folder)
+
+
+def test_experts_of_a_bundle_that_is_replaced_meanwhile_are_not_taken(swapped, folder):
+    with pytest.raises(BundleError, match="was replaced while it was read"):
+        load_experts(folder, bundle.bundle_id_of(folder), 0, 1)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

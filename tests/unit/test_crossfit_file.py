@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import json
 
 import numpy as np
 import pytest
 
+from red_ray import crossfit_file
 from red_ray.crossfit_file import NAME, load_crossfit, save_crossfit, save_encoders
 from red_ray.encoding import TunedWeights
 from red_ray.training import crossfit
@@ -81,6 +83,34 @@ def test_encoders_of_the_folds_are_kept_beside_it(trained, tmp_path):
     assert load_crossfit(tmp_path, trained.model) is None  # without them it is worth nothing
     save_encoders(tmp_path, ())
     assert not (tmp_path / "encoders").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        *[("encoders", told) for told in ("5", "{}", '"ab"', "null", "[5]", '["ab"]', '["../x"]')],
+        *[("refused_texts", told) for told in ("5", "null", "{")],
+        *[("refused_of", told) for told in ("5", "[5]", "null")],
+    ],
+)
+def test_what_it_says_of_itself_may_be_anything(trained, tmp_path, monkeypatch, name, told):
+    about = crossfit_file._about(trained.model, trained.crossfit) | {name: told}
+    monkeypatch.setattr(crossfit_file, "_about", lambda *_: about)
+    save_crossfit(tmp_path, trained.model, trained.crossfit)
+    assert load_crossfit(tmp_path, trained.model) is None
+
+
+def test_no_path_is_made_of_a_name_that_is_no_hash(trained, tmp_path, monkeypatch):
+    """It would be read, wherever it leads, before its hash is looked at."""
+    read = []
+    monkeypatch.setattr(crossfit_file.Path, "read_bytes", lambda path: read.append(path) or b"")
+    about = crossfit_file._about(trained.model, trained.crossfit)
+    for name, n in (("../../x", 0), ("a" * 64, 1)):
+        told = about | {"encoders": json.dumps([name])}
+        monkeypatch.setattr(crossfit_file, "_about", lambda *_, told=told: told)
+        save_crossfit(tmp_path, trained.model, trained.crossfit)
+        assert load_crossfit(tmp_path, trained.model) is None
+        assert len(read) == n
 
 
 @pytest.mark.parametrize("limit", ["MAX_CELLS", "MAX_REFUSED"])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from red_ray import history
 from red_ray.errors import DataError
-from red_ray.history import commit, entries, forget, new_draft, put_back, settle
+from red_ray.history import commit, entries, forget, is_at, new_draft, put_back, settle
 from tests.unit.cli.running import tree
 
 HIDDEN = (".draft.new", ".change.new", "history")
@@ -107,34 +109,56 @@ class Killed(BaseException):
     """As a kill: nothing that follows runs."""
 
 
-STEPS = ("rename", "replace", "mkdir", "unlink", "rmtree", "write_text")
+def torn_text(path, text, **_):
+    with path.open("w") as file:
+        file.write(text[: len(text) // 2])
+
+
+def torn_copy(source, target):
+    content = Path(source).read_bytes()
+    with Path(target).open("wb") as file:
+        file.write(content[: len(content) // 2])
+
+
+OPERATIONS = (
+    (Path, "rename", None),
+    (Path, "replace", None),
+    (Path, "mkdir", None),
+    (Path, "unlink", None),
+    (Path, "write_text", torn_text),
+    (shutil, "rmtree", None),
+    (shutil, "copyfile", torn_copy),
+    (os, "link", None),
+)
+"""What the history does to files, and what a kill in the middle of it leaves."""
 
 
 def kill_at(patch, step):
     """Have the `step`-th file operation of the history fail as a kill would; counts them."""
-    done = [0]
+    done, names = [0], set()
 
-    def counted(real):
+    def counted(name, real, torn):
         def operation(*args, **options):
             done[0] += 1
+            names.add(name)
             if done[0] == step:
+                if torn is not None:
+                    torn(*args, **options)
                 raise Killed
             return real(*args, **options)
 
         return operation
 
-    for name in ("rename", "replace", "mkdir", "unlink"):
-        real = getattr(history.Path, name)
-        patch.setattr(history.Path, name, counted(real))
-    patch.setattr(history.shutil, "rmtree", counted(shutil.rmtree))
-    return done
+    for place, name, torn in OPERATIONS:
+        patch.setattr(place, name, counted(name, getattr(place, name), torn))
+    return done, names
 
 
 def n_operations(folder, act):
     with pytest.MonkeyPatch.context() as patch:
-        done = kill_at(patch, -1)
+        done, names = kill_at(patch, -1)
         act(folder)
-    return done[0]
+    return done[0], names
 
 
 @pytest.mark.parametrize("act", ["change", "undo"])
@@ -154,7 +178,9 @@ def test_a_kill_anywhere_leaves_the_one_state_or_the_other(tmp_path, act):
 
     whole = prepared(0)
     before = state(whole)
-    n_steps = n_operations(whole, acted)
+    n_steps, names = n_operations(whole, acted)
+    assert {"rename", "replace", "unlink", "rmtree"} <= names
+    assert ({"mkdir", "write_text", "copyfile", "link"} <= names) is (act == "change")
     after = state(whole)
     outcomes = set()
     for step in range(1, n_steps + 1):
@@ -189,3 +215,48 @@ def test_a_damaged_entry_is_told(folder):
     (folder / "history" / "0001" / "entry.json").write_text("{")
     with pytest.raises(DataError, match="0001' is damaged"):
         entries(folder)
+
+
+def test_what_a_cut_copy_left_is_no_state_and_the_next_takes_its_place(folder):
+    change(folder, "two")
+    for name in ("0001", "0002"):
+        (folder / "history" / name).mkdir(exist_ok=True)
+        (folder / "history" / name / "inputs.parquet").write_text("a part")
+    (folder / "history" / "0001" / "entry.json").unlink()
+    assert entries(folder) == []
+    change(folder, "three")
+    assert [(one.number, one.bundle) for one in entries(folder)] == [(1, "id two")]
+    assert [path.name for path in (folder / "history").iterdir()] == ["0001"]
+    put_back(folder, entries(folder)[0])
+    assert state(folder)["inputs.parquet"] == b"rows two"
+
+
+def test_a_killed_writers_draft_goes(folder):
+    write(new_draft(folder), "two")
+    assert not settle(folder)
+    assert not (folder / ".draft.new").exists()
+    assert state(folder)["bundle/manifest.json"] == b"one"
+
+
+def test_a_state_is_known_by_its_bundle_and_rows(folder):
+    change(folder, "two")
+    entry = entries(folder)[0]
+    assert not is_at(folder, entry)
+    put_back(folder, entry)
+    change(folder, "one")
+    (folder / "bundle" / "provenance.json").write_text("scored")
+    assert is_at(folder, entries(folder)[0])
+    for damage in (
+        lambda: (folder / "inputs.parquet").write_text("rows two"),
+        lambda: (folder / "bundle" / "experts" / "expert-01").write_text("more"),
+        lambda: (folder / "bundle" / "experts" / "expert-00").unlink(),
+        lambda: (folder / "inputs.parquet").unlink(),
+        lambda: shutil.rmtree(folder / "bundle"),
+    ):
+        kept = folder.with_name("kept")
+        shutil.copytree(folder, kept)
+        damage()
+        assert not is_at(folder, entries(folder)[0])
+        shutil.rmtree(folder)
+        kept.rename(folder)
+    assert is_at(folder, entries(folder)[0])

@@ -14,6 +14,7 @@ import pytest
 
 from red_ray.config import RunConfig, changed, load_config
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
+from red_ray.history import commit, entries, new_draft
 from red_ray.run_folder import RunFolder
 from red_ray.types import Iteration
 
@@ -433,3 +434,128 @@ def test_a_run_knows_what_it_was_begun_with(run):
     assert run.begun_with == RunConfig().model_dump(mode="json")
     (run.path / "run.json").write_text('{"id": "x", "finished": false, "n_done": 0}')
     assert run.begun_with is None
+
+
+def bundle_of(folder, content, **facts):
+    (folder / "bundle").mkdir(exist_ok=True)
+    (folder / "bundle" / "manifest.json").write_text(content)
+    (folder / "bundle" / "provenance.json").write_text(json.dumps(facts))
+    (folder / "inputs.parquet").write_text(f"rows {content}")
+    return folder / "bundle" / "manifest.json"
+
+
+def changed_labels(run, between=lambda: None):
+    """A finished run whose budget stopped it, after a change of its labels."""
+    if not run.is_finished:
+        bundle_of(out_of_budget(run).path, "old")
+    draft = new_draft(run.path)
+    bundle_of(draft, "changed", labels_changed="2026", change="add 'x'")
+    for name in ("details.json", "config.yaml", "seen.txt"):
+        (draft / name).write_bytes((run.path / name).read_bytes())
+    told = {"change": "add 'x'", "bundle": "id", "when": "2026"}
+    commit(run.path, draft, **told, between=between)
+    return run
+
+
+@pytest.fixture
+def pending(run):
+    """The same, killed when the change counted and nothing was in its place yet."""
+
+    def killed():
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt):
+        changed_labels(run, killed)
+    assert (run.path / ".change.new").is_dir()
+    run._release()
+    return run
+
+
+def test_a_killed_change_of_labels_does_not_come_over_a_later_training(pending):
+    again = RunFolder.create(pending.path, RunConfig(), overwrite=True)
+    with again.replacing():
+        bundle_of(pending.path, "new training")
+        again.finish()
+    found = RunFolder.open(pending.path)
+    assert (found.bundle / "manifest.json").read_text() == "new training"
+    assert (found.path / "inputs.parquet").read_text() == "rows new training"
+    assert entries(found.path) == []
+    assert not (found.path / ".change.new").exists()
+
+
+def test_where_that_training_fails_the_changed_run_is_back(pending):
+    again = RunFolder.create(pending.path, RunConfig(), overwrite=True)
+    with pytest.raises(KeyboardInterrupt), again.replacing():
+        raise KeyboardInterrupt
+    found = RunFolder.open(pending.path)
+    assert (found.bundle / "manifest.json").read_text() == "changed"
+    assert [one.change for one in entries(found.path)] == ["add 'x'"]
+
+
+@pytest.mark.parametrize("act", ["train", "resume", "change"])
+def test_whoever_has_the_lock_finds_the_change_in_its_place(pending, act):
+    with contextlib.ExitStack() as stack:
+        if act == "train":
+            stack.enter_context(pytest.raises(OutputError, match="add --overwrite"))
+            RunFolder.create(pending.path, RunConfig())
+        elif act == "resume":
+            stack.enter_context(pytest.raises(ConfigError, match="labels were changed since"))
+            RunFolder.resume(pending.path, config=more())
+        else:
+            stack.enter_context(RunFolder(pending.path).changing())
+    assert (pending.bundle / "manifest.json").read_text() == "changed"
+    assert not (pending.path / ".change.new").exists()
+
+
+def test_a_change_that_cannot_be_finished_leaves_no_lock(pending):
+    (pending.path / ".change.new" / "entry.json").write_text("{")
+    for _ in range(2):
+        before = len(os.listdir("/proc/self/fd"))
+        with pytest.raises(DataError, match="is damaged"):
+            RunFolder.create(pending.path, RunConfig(), overwrite=True)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+def test_a_run_whose_labels_were_changed_is_not_gone_on_with(run, is_finished):
+    """Its rounds were about other rows: the ledger would answer questions that nobody asks."""
+    state = json.loads((changed_labels(run).path / "run.json").read_text())
+    (run.path / "run.json").write_text(json.dumps(state | {"finished": is_finished}))
+    before = {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()}
+    told = r"changed since \(add 'x'\); go back first, .*`red-ray label undo .*--overwrite"
+    with pytest.raises(ConfigError, match=told):
+        RunFolder.resume(run.path, config=more())
+    assert {p: p.read_bytes() for p in run.path.rglob("*") if p.is_file()} == before
+
+
+def test_what_is_left_of_such_a_run_is_to_go_back(run):
+    assert "--set judge.budget_calls" in out_of_budget(run).what_is_left
+    told = changed_labels(run).what_is_left
+    assert "red-ray label undo" in told
+    assert "--set" not in told
+
+
+def test_a_run_that_was_gone_back_to_is_gone_on_with(run):
+    bundle_of(changed_labels(run).path, "old", timing_s={})
+    assert RunFolder.resume(run.path, config=more())[1] == 1
+
+
+def test_folders_of_a_failed_run_make_room_for_those_of_the_run_before(run):
+    finish(run)
+    for name in ("encoders", "history"):
+        (run.path / name).mkdir()
+        (run.path / name / "one").write_text("old")
+    again = RunFolder.create(run.path, RunConfig(), overwrite=True)
+    (run.path / "encoders").mkdir()
+    (run.path / "encoders" / "two").write_text("new")
+    with pytest.raises(KeyboardInterrupt), again.replacing():
+        raise KeyboardInterrupt
+    assert [path.name for path in (run.path / "encoders").iterdir()] == ["one"]
+    assert [path.name for path in (run.path / "history").iterdir()] == ["one"]
+
+
+def test_a_run_that_is_not_finished_keeps_its_labels(run):
+    with pytest.raises(OutputError, match=r"cut short: wait for it, or .* `red-ray resume "):
+        run.refuse_unfinished()
+    run.finish()
+    run.refuse_unfinished()

@@ -56,6 +56,15 @@ def test_test_rows_may_be_without_texts_that_fit_no_label(tmp_path):
     assert back(tmp_path, Snapshot(INPUTS, test)).test == test
 
 
+def test_a_change_of_labels_may_take_the_last_test_row(tmp_path):
+    test = TestRows(LabelledRows((), ()), ("o1",), 3, ())
+    found = back(tmp_path, Snapshot(INPUTS, test))
+    assert found.test == test  # what fits no label sets no threshold still
+    assert found.scored is None
+    assert Snapshot(INPUTS, TEST).scored == TEST
+    assert Snapshot(INPUTS, None).scored is None
+
+
 def test_a_second_snapshot_replaces_the_first_and_leaves_nothing_beside(tmp_path):
     write_snapshot(tmp_path, Snapshot(INPUTS, TEST))
     inputs = Inputs(TRAIN, ("other",), HiddenLabels({}))

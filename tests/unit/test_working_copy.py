@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -131,6 +132,58 @@ def test_a_place_that_keeps_changing_is_told(remote, tmp_path, monkeypatch):
     monkeypatch.setattr(Remote, "list", lambda _: {OWNER: Seen(1, next(numbers))})
     with pytest.raises(DataError, match="is being written by another process"):
         copy_of(remote, tmp_path / "here")
+
+
+def test_a_finished_run_is_taken_only_as_it_was_read(remote, tmp_path):
+    remote.write("run.json", b"{}")
+    first, second, third = (copy_of(remote, tmp_path / name) for name in ("one", "two", "three"))
+    second.claim(unchanged=True)
+    second.claim(unchanged=True)  # it is ours already
+    with pytest.raises(PlaceTaken, match=r"wrote in 'file://.*nothing was changed; run .* again"):
+        first.claim(unchanged=True)  # before anything else is there
+    assert not first.is_ours
+    write(second.path, a="second")
+    second.push()
+    with pytest.raises(PlaceTaken, match="since this one read it"):
+        third.claim(unchanged=True)
+    # Who read it afterwards may, and the earlier one stops.
+    fourth = copy_of(remote, tmp_path / "four")
+    fourth.claim(unchanged=True)
+    write(second.path, a="again")
+    with pytest.raises(PlaceTaken, match="has begun to write"):
+        second.push()
+    assert remote.read("a") == b"second"
+
+
+def test_an_earlier_state_is_there_before_its_entry_and_its_entry_goes_first(
+    remote, tmp_path, sent
+):
+    remote.write("bundle/manifest.json", b"old")
+    copy = copy_of(remote, tmp_path / "here")
+    earlier = copy.path / "history" / "0001"
+    (earlier / "bundle").mkdir(parents=True)
+    for name in ("entry.json", "inputs.parquet", "bundle/manifest.json"):
+        (earlier / name).write_text("old")
+    copy.push()
+    kept = ["history/0001/bundle/manifest.json", "history/0001/inputs.parquet"]
+    assert sent == [kept, ["history/0001/entry.json"]]
+    sent.clear()
+    (copy.path / "bundle" / "manifest.json").write_text("new")
+    shutil.rmtree(copy.path / "history")
+    copy.push()
+    gone = ["history/0001/entry.json", *kept]
+    assert sent == [["bundle/manifest.json"], *(f"-{name}" for name in gone)]
+
+
+def test_who_changes_no_labels_copies_nothing_of_what_only_changes_need(address, remote):
+    for name in ("run.json", "inputs.parquet", "crossfit.safetensors", "encoders/a.safetensors"):
+        remote.write(name, b"x")
+    remote.write("history/0001/entry.json", b"x")
+    with at_place(address, but="inputs.parquet") as place:
+        assert [path.name for path in place.path.iterdir()] == ["run.json"]
+    with at_place(address) as place:
+        assert (place.path / "encoders" / "a.safetensors").exists()
+    assert len(remote.list()) == 5
 
 
 def test_a_local_folder_is_its_own_place(tmp_path):

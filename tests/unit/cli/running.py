@@ -32,6 +32,7 @@ def write_run(path: Path, corpus: Corpus, trained: Trained) -> RunFolder:
         run.append(iteration)
     save_bundle(trained.model, run.bundle, {"timing_s": {"total": 1.0}})
     run.write_json("details.json", run_details(trained, trained.model.config.judge.spec))
+    run.finish()
     return run
 
 
