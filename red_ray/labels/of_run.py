@@ -18,6 +18,7 @@ from red_ray.model import RedModel
 from red_ray.run_folder import OF_TEST_ROWS, RunFolder
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from red_ray.training.crossfit import Crossfit
+from red_ray.training.paraphrases import who_learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +104,8 @@ def _details(folder: RunFolder, change: Change) -> dict[str, Any]:
         "n_train": len(model.example_labels),
         "thresholds": threshold_details(model),
     }
+    if "paraphrases" in kept:
+        told["paraphrases"] = kept["paraphrases"] | who_learned(model)
     if change.estimate is not None:
         told["estimate"] = asdict(change.estimate)
     return kept | told
