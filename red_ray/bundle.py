@@ -298,6 +298,8 @@ def _write_manifest(model: RedModel, folder: Path, files: Mapping[str, str]) -> 
     # Keys of their own: bundles that need none of them keep their ids.
     manifest |= {} if model.labelled_by == "user" else {"labelled_by": model.labelled_by}
     manifest |= {"unseen": list(model.unseen)} if model.unseen else {}
+    if model.written_counts:
+        manifest["written_counts"] = list(model.written_counts)
     path = folder / MANIFEST
     text = json.dumps(manifest, ensure_ascii=False, indent=1, sort_keys=True) + "\n"
     path.write_text(_sealed(text, UNSEALED, _seal(text, UNSEALED)), encoding="utf-8")
@@ -322,6 +324,9 @@ def _identity_config(model: RedModel) -> dict[str, Any]:
             data[section].pop(key)
     if model.tuned is None:
         data.pop("setfit")
+    if not model.written_counts:  # nothing was learned by them
+        data["judge"].pop("paraphrases")
+        data["judge"].pop("paraphrase_weight")
     data["judge"]["ledger"] = None  # kept as a key: without it every bundle had another id
     return data
 
@@ -422,6 +427,7 @@ def _model(folder: Path, manifest: Mapping[str, Any]) -> RedModel:
         promise=_read_promise(manifest["promise"]),
         labelled_by=manifest.get("labelled_by", "user"),  # before a judge could: the user
         unseen=tuple(manifest.get("unseen", ())),
+        written_counts=tuple(manifest.get("written_counts", ())),
     )
 
 

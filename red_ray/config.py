@@ -172,7 +172,9 @@ class JudgeConfig(_Frozen):
     concurrent request). `temperature` None is the model's own. `max_answer_tokens` is where the
     server cuts an answer; one that is cut cannot be read. `gold_share`: for each question about the
     pool so many, on average, are planted about rows whose label is known, to see how often the
-    judge is right; they come on top.
+    judge is right; they come on top. `paraphrases`: of a label that begins with fewer texts than
+    this the judge says examples in other words, each at most once, until it has so many; an expert
+    learns them, a row each of `paraphrase_weight`, where its cross-fitted accuracy rises by them.
     `tokenizer`, a folder or a model's name at the hub, counts a dry run's tokens (None: the
     encoder's). `ledger` is a postgresql:// URL; None is a file in the run's folder.
     """
@@ -195,6 +197,8 @@ class JudgeConfig(_Frozen):
     prices: dict[str, Price] = {}
     max_answer_tokens: int | None = Field(default=None, ge=16)
     describe_labels: bool = False
+    paraphrases: int = Field(default=0, ge=0)  # 0: none
+    paraphrase_weight: float = Field(default=0.5, gt=0, le=1)
     gold_share: float = Field(default=0.02, ge=0, le=0.5)
     tokenizer: str | None = None
     ledger: str | None = None

@@ -93,6 +93,9 @@ class RedModel:
         n_seed: how many of them, the first ones, were labelled by the user and not by a judge.
         labelled_by: who labelled the rows of `calibration`.
         unseen: labels that have no example but their name.
+        written_counts: how many texts that a judge wrote each expert learned beside its labelled
+            rows; empty where none learned any. The gate learned them all, unless a change of
+            labels has refitted it since.
         space: the lexical space, or None without lexical evidence.
         encoder_spec: what made the embeddings; None where that cannot be said.
         tuned: what fine-tuning changed of that encoder for SetFit experts, None for others. A
@@ -122,6 +125,7 @@ class RedModel:
     promise: Promise | None = None
     labelled_by: LabelledBy = "user"
     unseen: tuple[str, ...] = ()
+    written_counts: tuple[int, ...] = ()
     encoder: TextEncoder | None = field(default=None, compare=False, repr=False)
 
     def predict(self, texts: Sequence[str], *, top_k: int = 3) -> list[Decision]:

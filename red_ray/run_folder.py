@@ -14,6 +14,8 @@ history/          the states before the last changes of its labels (see `red_ray
 tested.txt        keys of the texts that `evaluate` scored, so that none of them sets a threshold
 disputed.csv      labels that a person should look at, with a column for the answer; one whose
                   answers were not imported when the next run began is kept as disputed.1.csv
+paraphrases.jsonl what the judge wrote to teach labels that had few texts, an object a line: what
+                  it says in other words, and whether an expert learned it
 details.json      what the report shows beyond the scorecard
 scorecard.json    the scorecard
 report.html       the report
@@ -39,6 +41,7 @@ from typing import Any
 
 from red_ray.bundle import MANIFEST, read_provenance
 from red_ray.config import RunConfig, dump_config
+from red_ray.core.text import encodable
 from red_ray.errors import ConfigError, DataError, OutputError, StorageError
 from red_ray.history import FOLDER, PENDING, settle
 from red_ray.storage import set_aside, writing
@@ -50,8 +53,9 @@ logger = logging.getLogger(__name__)
 CROSSFIT, ENCODERS = "crossfit.safetensors", "encoders"
 
 STATE, LOCK, DISPUTED, TESTED = "run.json", ".lock", "disputed.csv", "tested.txt"
+PARAPHRASES = "paraphrases.jsonl"
 
-RESULTS = ("details.json", "scorecard.json", "report.html", "thresholds.svg", DISPUTED)
+RESULTS = ("details.json", "scorecard.json", "report.html", "thresholds.svg", DISPUTED, PARAPHRASES)
 """What a run leaves beside its bundle and its history."""
 
 OF_TEST_ROWS = (
@@ -512,6 +516,11 @@ class RunFolder:
         with _parsing(self.path / "iterations.jsonl"):
             lines = self._read("iterations.jsonl").splitlines()
             return [_iteration(json.loads(line)) for line in lines]
+
+    def write_paraphrases(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Write what the judge wrote, one JSON object a line."""
+        lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._write(PARAPHRASES, encodable("".join(lines)))
 
     def write_seen(self, keys: Iterable[str]) -> None:
         """Keep the keys of the texts that training saw."""

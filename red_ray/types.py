@@ -23,6 +23,9 @@ LabelledBy = Literal["user", "judge", "user and judge"]
 FIRST_EXAMPLES = "first_examples"
 """The phase of the rounds before a loop that began without labelled rows."""
 
+WRITING = ("describe", "paraphrase")
+"""Modes of a question that are answered in the judge's own words, and by no label of the text."""
+
 HUMAN = "human"
 """Stands as the judge of a verdict that a person gave; no judge's spec reads so."""
 
@@ -41,7 +44,8 @@ class Question:
     """Asks which candidate fits `text`, or none.
 
     `mode`: `choose`; `verify` asks yes or no about a single candidate; `describe` asks for one
-    sentence that describes the single candidate, whose name is `text`.
+    sentence that describes the single candidate, whose name is `text`; `paraphrase` asks for
+    `text`, which has the single candidate's label, in other words.
     """
 
     text: str
@@ -53,9 +57,9 @@ class Question:
 class Reply:
     """What a judge answered to one request.
 
-    `label` is set for `Outcome.LABEL` only; in `describe` mode it is the description. `reason`:
-    why an answer could not be read, in words that the judge is told. `version`: of the model, as
-    the server tells it.
+    `label` is set for `Outcome.LABEL` only; in a mode of `WRITING` it is what was written.
+    `reason`: why an answer could not be read, in words that the judge is told. `version`: of the
+    model, as the server tells it.
     """
 
     outcome: Outcome

@@ -405,6 +405,7 @@ class LedgerSuite:
             (Outcome.LABEL, "verify", 0, False),
             (Outcome.NONE, "verify", 0, True),  # a "no" leaves all other labels
             (Outcome.LABEL, "describe", 0, True),
+            (Outcome.LABEL, "paraphrase", 0, True),
             (Outcome.LABEL, "choose", 1, True),  # to another question, before
             (Outcome.TIMEOUT, "choose", 0, True),
             (Outcome.UNREADABLE, "choose", 0, True),

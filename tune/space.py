@@ -308,6 +308,11 @@ def _check(sweep: SweepConfig) -> None:
         _check_key(key)
         for value in domain.samples:
             setting_of(sweep, {key: value})
+    if base.judge.paraphrases:
+        raise ConfigError(
+            "config.judge.paraphrases: the settings of a sweep look at texts that were encoded "
+            "before it, and what a judge writes is none of them; set it to 0"
+        )
     specs = [base.judge.spec, *_values(sweep, "judge.spec")]
     if sweep.scheduler == "asha" and not any(specs):
         raise ConfigError(

@@ -83,7 +83,7 @@ def train_on_cluster(
             fleet = RayFleet(config, name)
             on_failure.callback(fleet.end)
             validator = None
-            if config.judge.spec is not None and job.pool:
+            if config.judge.spec is not None and (job.pool or config.judge.paraphrases):
                 examples = LabelledRows(job.texts, job.labels)
                 account = Account(config.judge, ledger.place, config.seed, run=name)
                 known = hidden.joined(examples) if hidden else None

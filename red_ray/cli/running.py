@@ -184,6 +184,7 @@ def _train_and_score(
             on_progress=show,
             name=run.short_name,
         )
+        rows = _without_written(output, run, done.trained, rows)
         done, fault = _with_goal(done, config, rows.inputs)
         facts = _provenance(done.trained, total_s=perf_counter() - start)
         crossfit = done.trained.crossfit
@@ -204,6 +205,25 @@ def _train_and_score(
     else:
         result = card
     return {"run": run.name, "bundle": bundle_id, **result}, fault
+
+
+def _without_written(output: Output, run: RunFolder, trained: Trained, rows: Snapshot) -> Snapshot:
+    """Keep what the judge wrote, for people to read; the rows, without a test row that it is.
+
+    From now on the learned ones count as texts that have a say in the model.
+    """
+    from red_ray.snapshot import write_snapshot
+
+    if not trained.paraphrases:
+        return rows
+    run.write_paraphrases(asdict(one) for one in trained.paraphrases)
+    run.write_seen(run.seen() | trained.learned_keys)
+    test = None if rows.test is None else rows.test.without(trained.learned_keys)
+    if test == rows.test:
+        return rows
+    output.note("test rows that a learned paraphrase repeats do not count")
+    write_snapshot(run.path, replace(rows, test=test))
+    return replace(rows, test=test)
 
 
 def _save_now_or_later(output: Output, run: RunFolder) -> None:

@@ -146,6 +146,9 @@ def _questions(plan: Plan, job: TrainingJob) -> list[str]:
         lines.append(f"{questions.planted:,} about rows whose label is known (judge.gold_share)")
     if questions.descriptions:
         lines.append(f"{questions.descriptions:,} for descriptions, which lengthen every prompt")
+    if questions.paraphrases:
+        n = questions.paraphrases
+        lines.append(f"{n:,} for paraphrases (judge.paraphrases), whose answers are longer")
     if questions.cut_by:
         lines.append(f"{questions.cut_by} ends it there")
     return [*lines, "the loop may stop before; what has to be asked again comes on top"]

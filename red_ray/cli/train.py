@@ -113,7 +113,8 @@ def train(
         check_ledger(settings, out)
         with at_place(out) as place:
             inputs = listen_to_people(settings, inputs, place)
-            if settings.judge.spec and not inputs.pool and not dry_run:
+            asks = inputs.pool or settings.judge.paraphrases
+            if settings.judge.spec and not asks and not dry_run:
                 output.note("no pool: the judge has nothing to be asked about")
             labels = inputs.label_set
             rows = (

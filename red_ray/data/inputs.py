@@ -55,6 +55,13 @@ class TestRows:
         """Keys of all their texts."""
         return frozenset(text_key(text) for text in (*self.rows.texts, *self.out_of_scope))
 
+    def without(self, seen_keys: frozenset[str]) -> TestRows:
+        """Without the rows of these keys, which count as dropped."""
+        kept, n_dropped = without_leaks(self.rows.texts, seen_keys)
+        strange = tuple(text for text in self.out_of_scope if text_key(text) not in seen_keys)
+        rows = self.rows.take(kept)
+        return TestRows(rows, strange, self.n_dropped + n_dropped, self.notes)
+
 
 @dataclass(frozen=True, slots=True)
 class KnownRows:
@@ -67,6 +74,11 @@ class KnownRows:
 
     rows: LabelledRows
     out_of_scope: tuple[str, ...]
+
+    @property
+    def keys(self) -> frozenset[str]:
+        """Keys of all their texts."""
+        return frozenset(text_key(text) for text in (*self.rows.texts, *self.out_of_scope))
 
     @property
     def data_hash(self) -> str:
@@ -115,9 +127,8 @@ class Inputs:
     def seen_keys(self) -> frozenset[str]:
         """Keys of all texts that have a say in the model: no test row may be among them."""
         texts = (*self.train.texts, *self.judged.texts, *self.pool)
-        if self.calibration is not None:
-            texts += (*self.calibration.rows.texts, *self.calibration.out_of_scope)
-        return frozenset(text_key(text) for text in texts)
+        known = frozenset() if self.calibration is None else self.calibration.keys
+        return known.union(map(text_key, texts))
 
 
 def read_inputs(

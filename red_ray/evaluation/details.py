@@ -14,6 +14,7 @@ from red_ray.core.metrics import reliability_bins
 from red_ray.evaluation.predictions import Predictions
 from red_ray.model import RedModel, expert_name
 from red_ray.training import Trained
+from red_ray.training.paraphrases import who_learned
 from red_ray.types import FIRST_EXAMPLES
 
 Json = dict[str, Any]
@@ -37,7 +38,7 @@ def run_details(trained: Trained, judge_spec: str | None) -> Json:
         "unseen": list(model.unseen),
         "learning_curve": _learning_curve(trained),
         "thresholds": threshold_details(model),
-    }
+    } | _paraphrases(trained)
 
 
 def test_details(model: RedModel, rows: Predictions) -> Json:
@@ -53,6 +54,15 @@ def test_details(model: RedModel, rows: Predictions) -> Json:
         ),
         "none_histogram": _none_histogram(rows),
     }
+
+
+def _paraphrases(trained: Trained) -> Json:
+    """What the judge wrote, and who learned it; nothing where it wrote nothing."""
+    written = trained.paraphrases
+    if not written:
+        return {}
+    told = {"n_written": len(written), "n_labels": len({one.label for one in written})}
+    return {"paraphrases": told | who_learned(trained.model)}
 
 
 def _learning_curve(trained: Trained) -> list[Json]:

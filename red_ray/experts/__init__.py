@@ -2,7 +2,7 @@
 
 from red_ray.experts.base import Expert, ExpertSpec, make_expert
 from red_ray.experts.forest import RandomForestExpert
-from red_ray.experts.host import ExpertHost, FitRows
+from red_ray.experts.host import ExpertHost, FitRows, WrittenRows
 from red_ray.experts.logistic import LogisticRegressionExpert, SetFitExpert
 from red_ray.experts.stacked import ExpertStack
 
@@ -15,5 +15,6 @@ __all__ = [
     "LogisticRegressionExpert",
     "RandomForestExpert",
     "SetFitExpert",
+    "WrittenRows",
     "make_expert",
 ]

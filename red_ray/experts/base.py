@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from red_ray.config import ExpertKind
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 
@@ -39,12 +40,13 @@ class Expert(Protocol):
 
     kind: ExpertKind
 
-    def fit(self, vectors: Floats, classes: Ints) -> None:
+    def fit(self, vectors: Floats, classes: Ints, weights: Doubles | None = None) -> None:
         """Fit anew on the full current set.
 
         Args:
             vectors: embeddings, shape (n_rows, dim).
             classes: column of each row, shape (n_rows,); not every column needs a row.
+            weights: what each row counts for, above 0, shape (n_rows,); by default all the same.
         """
 
     def score(self, vectors: Floats) -> Floats:

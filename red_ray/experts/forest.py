@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from sklearn.ensemble import RandomForestClassifier
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 N_TREES = 200
@@ -32,7 +33,7 @@ class RandomForestExpert:
         self.seed = seed
         self.model = model
 
-    def fit(self, vectors: Floats, classes: Ints) -> None:
+    def fit(self, vectors: Floats, classes: Ints, weights: Doubles | None = None) -> None:
         """Fit anew; see `Expert.fit`. Classes are balanced, since noise rows are the many."""
         from sklearn.ensemble import RandomForestClassifier
 
@@ -43,7 +44,7 @@ class RandomForestExpert:
             class_weight="balanced_subsample",
             random_state=self.seed,
             n_jobs=1,
-        ).fit(vectors, classes)
+        ).fit(vectors, classes, sample_weight=weights)
 
     def score(self, vectors: Floats) -> Floats:
         """Log-probabilities; see `Expert.score`."""

@@ -17,6 +17,24 @@ Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
+class WrittenRows:
+    """Texts that a judge wrote, each to say a labelled row in other words; never scored.
+
+    Attributes:
+        rows: as indices into the shared vectors, shape (n_written,).
+        labels: their labels, shape (n_written,).
+        folds: of the rows that they say again: where that row is held out, its paraphrase is not
+            learned either, shape (n_written,).
+        weight: what each counts for, beside 1 for a labelled row.
+    """
+
+    rows: Ints
+    labels: Ints
+    folds: Ints
+    weight: float
+
+
+@dataclass(frozen=True, slots=True)
 class FitRows:
     """What an expert is fitted on, as indices into the shared vectors.
 
@@ -28,6 +46,7 @@ class FitRows:
             as noise and never held out, shape (n_refused,).
         folds: held-out fold of each labelled row, -1 for never, shape (n_rows,).
         known: all rows that any expert learns from, ascending; see `ExpertHost.crossfit`.
+        written: what is learned beside them for the expert's own labels, or None.
     """
 
     rows: Ints
@@ -36,6 +55,7 @@ class FitRows:
     refused: Ints
     folds: Ints
     known: Ints | None = None
+    written: WrittenRows | None = None
 
 
 class ExpertHost:
@@ -63,8 +83,8 @@ class ExpertHost:
 
     def fit(self, position: int, data: FitRows) -> None:
         """Fit an expert on all rows of its labels and its noise."""
-        rows, classes = training_rows(self._specs[position].labels, data)
-        self._experts[position].fit(self._shared(position)[rows], classes)
+        labels = self._specs[position].labels
+        _teach(self._experts[position], self._shared(position), labels, data)
         self._fitted.add(position)
 
     def crossfit(self, position: int, data: FitRows, *held: Floats) -> Floats:
@@ -84,9 +104,8 @@ class ExpertHost:
         for fold in range(int(data.folds.max(initial=-1)) + 1):
             of_fold = data.folds == fold
             vectors = _Known(data.known, held[fold]) if held else self._shared(position)
-            rows, classes = training_rows(self._specs[position].labels, data, fold=fold)
             expert = make_expert(self._specs[position])
-            expert.fit(vectors[rows], classes)
+            _teach(expert, vectors, self._specs[position].labels, data, fold=fold)
             scores[of_fold] = expert.score(vectors[data.rows[of_fold]])
         return scores
 
@@ -124,24 +143,66 @@ class _Known:
         return found
 
 
+def _teach(
+    expert: Expert,
+    vectors: Floats | _Known,
+    labels: Sequence[int],
+    data: FitRows,
+    *,
+    fold: int | None = None,
+) -> None:
+    """Fit an expert of `labels` on labelled rows and on what was written, without `fold`."""
+    rows, classes = training_rows(labels, data, fold=fold)
+    written, columns = written_rows(labels, data, fold=fold)
+    if data.written is None or not len(written):
+        expert.fit(vectors[rows], classes)
+        return
+    weights = np.repeat([1.0, data.written.weight], [len(rows), len(written)])
+    rows, classes = np.concatenate([rows, written]), np.concatenate([classes, columns])
+    expert.fit(vectors[rows], classes, weights)
+
+
 def training_rows(
     labels: Sequence[int], data: FitRows, *, fold: int | None = None
 ) -> tuple[Ints, Ints]:
-    """Rows and columns that an expert of `labels` learns from, those of `fold` left out.
+    """Labelled and refused rows that an expert of `labels` learns from, without those of `fold`.
 
     Returns:
         Indices into the shared vectors and the expert's column of each, both (n_rows,).
     """
-    n_labels = len(labels)
-    column_of = np.full(max(int(data.labels.max(initial=0)), *labels) + 1, -1)
-    column_of[list(labels)] = np.arange(n_labels)
-    columns = column_of[data.labels]
+    columns = _columns(labels, data.labels)
     is_noise = np.zeros(len(data.rows), dtype=bool)
     is_noise[data.noise] = True
     used = (columns >= 0) | is_noise
     if fold is not None:
         used &= data.folds != fold
-    classes = np.where(columns >= 0, columns, n_labels)[used]
+    classes = np.where(columns >= 0, columns, len(labels))[used]
     rows = np.concatenate([data.rows[used], data.refused])
-    refused = np.full(len(data.refused), n_labels)
+    refused = np.full(len(data.refused), len(labels))
     return rows, np.concatenate([classes, refused]).astype(np.int64)
+
+
+def written_rows(
+    labels: Sequence[int], data: FitRows, *, fold: int | None = None
+) -> tuple[Ints, Ints]:
+    """What was written for `labels`, without what says a row of `fold` again.
+
+    Returns:
+        Indices into the shared vectors and the expert's column of each, both (n_written,).
+    """
+    written = data.written
+    if written is None:
+        return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    columns = _columns(labels, written.labels)
+    used = columns >= 0
+    if fold is not None:
+        used &= written.folds != fold
+    return written.rows[used], columns[used]
+
+
+def _columns(labels: Sequence[int], of: Ints) -> Ints:
+    """The column of each label in `of` for an expert of `labels`, -1 for one of others."""
+    column_of = np.full(max(int(of.max(initial=0)), *labels) + 1, -1, dtype=np.int64)
+    column_of[list(labels)] = np.arange(len(labels))
+    columns: Ints = column_of[of]
+    return columns

@@ -12,6 +12,7 @@ from red_ray.config import ExpertKind
 from red_ray.core.evidence import LOG_FLOOR
 
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 INVERSE_PENALTY = 10.0
@@ -33,7 +34,7 @@ class LogisticRegressionExpert:
         self.weights = weights
         self.bias = bias
 
-    def fit(self, vectors: Floats, classes: Ints) -> None:
+    def fit(self, vectors: Floats, classes: Ints, weights: Doubles | None = None) -> None:
         """Fit anew; see `Expert.fit`."""
         from sklearn.linear_model import LogisticRegression
 
@@ -48,7 +49,7 @@ class LogisticRegressionExpert:
         with warnings.catch_warnings():
             # Takes many labels with few rows each for a regression target; they are labels.
             warnings.filterwarnings("ignore", message="The number of unique classes")
-            model.fit(vectors, classes)
+            model.fit(vectors, classes, sample_weight=weights)
         if len(present) == 2:  # scikit-learn keeps one row of weights for two classes
             self.weights[present[1]] = model.coef_[0]
             self.bias[present] = [0.0, model.intercept_[0]]

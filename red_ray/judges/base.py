@@ -7,9 +7,9 @@ from typing import Protocol, runtime_checkable
 
 from red_ray.errors import JudgeError
 from red_ray.judges.prompts import NONE_OPTION, PROMPT_VERSION
-from red_ray.types import Question, Reply
+from red_ray.types import WRITING, Question, Reply
 
-__all__ = ["NONE_OPTION", "Judge", "question_key", "refuse_to_describe"]
+__all__ = ["NONE_OPTION", "Judge", "question_key", "refuse_to_write"]
 
 
 @runtime_checkable
@@ -56,11 +56,12 @@ def question_key(question: Question, judge_name: str) -> str:
     return digest.hexdigest()
 
 
-def refuse_to_describe(question: Question, judge_name: str) -> None:
+def refuse_to_write(question: Question, judge_name: str) -> None:
     """Stop a question that takes a language model.
 
     Raises:
-        JudgeError: its mode is `describe`.
+        JudgeError: its mode is one of `WRITING`.
     """
-    if question.mode == "describe":
-        raise JudgeError(f"judge {judge_name!r} cannot describe labels; use a language model")
+    if question.mode in WRITING:
+        what = "describe labels" if question.mode == "describe" else "write paraphrases"
+        raise JudgeError(f"judge {judge_name!r} cannot {what}; use a language model")

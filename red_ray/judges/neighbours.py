@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from red_ray.judges.base import refuse_to_describe
+from red_ray.judges.base import refuse_to_write
 from red_ray.types import Outcome, Question, Reply
 
 Votes = Callable[[str], Sequence[tuple[str, float]]]
@@ -33,9 +33,9 @@ class NeighboursJudge:
         """Count the votes; where nothing votes there is no answer, not a "no".
 
         Raises:
-            JudgeError: it has no words to describe a label with.
+            JudgeError: it has no words of its own to answer with.
         """
-        refuse_to_describe(question, self.name)
+        refuse_to_write(question, self.name)
         votes = self._votes(question.text)
         if not votes:
             return Reply(Outcome.UNREADABLE, reason="no labelled example is near the text")

@@ -41,7 +41,7 @@ from red_ray.judges.prompts import presented
 from red_ray.judges.retries import Attempts, RetryPolicy
 from red_ray.judges.spec import is_here, price_of
 from red_ray.judges.writer import LedgerWriter
-from red_ray.types import HUMAN, Outcome, Question, Reply, Verdict
+from red_ray.types import HUMAN, WRITING, Outcome, Question, Reply, Verdict
 
 _N_LATENCIES = 10_000  # the quantiles look back that far, so that memory stays flat
 _QUEUE_PER_SLOT = 4  # waiting, in flight and being stored: enough that no slot is ever idle
@@ -335,7 +335,7 @@ class ValidatorPool:
         people = self._ledger.humans_of([question.text for question in questions])
         found: list[tuple[str, Verdict | None]] = []
         for key, question in zip(keys, questions, strict=True):
-            if question.text in people and question.mode != "describe":
+            if question.text in people and question.mode not in WRITING:
                 found.append((key, _by_a_person(key, question, people[question.text])))
             else:
                 found.append((key, verdicts.get(key)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 
-from red_ray.judges.base import question_key, refuse_to_describe
+from red_ray.judges.base import question_key, refuse_to_write
 from red_ray.types import Outcome, Question, Reply
 
 
@@ -38,9 +38,9 @@ class SimulatedJudge:
         """Draw the answer.
 
         Raises:
-            JudgeError: it has no words to describe a label with.
+            JudgeError: it has no words of its own to answer with.
         """
-        refuse_to_describe(question, self.name)
+        refuse_to_write(question, self.name)
         labels = sorted({candidate.label for candidate in question.candidates})
         truth = self._hidden(question.text)
         right = truth if truth in labels else None

@@ -53,11 +53,8 @@ def make_judge(
         return LanguageJudge(_ollama(config, rest, environ))
     if kind == "openai" and rest:
         return LanguageJudge(_openai(config, rest, environ))
-    if config.describe_labels and kind in WITHOUT_WORDS:
-        raise ConfigError(
-            f"judge {spec!r} cannot describe labels: unset judge.describe_labels, "
-            "or use a language model (ollama:MODEL)"
-        )
+    if kind in WITHOUT_WORDS:
+        _refuse_to_write(config)
     if kind == "simulated" and rest:
         return SimulatedJudge(_accuracy(spec, rest), seed=seed, hidden=_needed(spec, hidden))
     if spec == "neighbours":
@@ -135,6 +132,17 @@ def _openai(config: JudgeConfig, rest: str, environ: Mapping[str, str]) -> OpenA
         api_key=SecretStr(key) if key else None,
         key_variable=config.key_variable,
     )
+
+
+def _refuse_to_write(config: JudgeConfig) -> None:
+    """Refuse what takes a language model of a judge that is none."""
+    what = "describe labels: unset judge.describe_labels" if config.describe_labels else ""
+    if config.paraphrases:
+        what = "write paraphrases: set judge.paraphrases to 0"
+    if what:
+        raise ConfigError(
+            f"judge {config.spec!r} cannot {what}, or use a language model (ollama:MODEL)"
+        )
 
 
 def _accuracy(spec: str, value: str) -> float:

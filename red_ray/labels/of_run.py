@@ -18,6 +18,7 @@ from red_ray.model import RedModel
 from red_ray.run_folder import OF_TEST_ROWS, RunFolder
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from red_ray.training.crossfit import Crossfit
+from red_ray.training.paraphrases import who_learned
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,10 @@ def keep(
     save_crossfit(draft, change.model, change.crossfit)
     write_snapshot(draft, rows)
     shutil.copyfile(folder.path / "config.yaml", draft / "config.yaml")
-    new.write_seen(folder.seen().union(seen))
+    known = run.rows.inputs.calibration
+    # A calibration row that leaves has no say any more, so that it may be given again.
+    gone = frozenset() if known is None else known.keys - rows.inputs.seen_keys
+    new.write_seen(folder.seen().union(seen) - gone)
     new.write_json("details.json", _details(folder, change))
     folder.claim()
     commit(
@@ -104,6 +108,8 @@ def _details(folder: RunFolder, change: Change) -> dict[str, Any]:
         "unseen": list(model.unseen),
         "thresholds": threshold_details(model),
     }
+    if "paraphrases" in kept:
+        told["paraphrases"] = kept["paraphrases"] | who_learned(model)
     if change.estimate is not None:
         told["estimate"] = asdict(change.estimate)
     return kept | told

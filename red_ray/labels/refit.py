@@ -42,6 +42,11 @@ FITTED_ANEW = (
     "was cross-fitted anew to weigh the router, and only the experts concerned were refitted"
 )
 
+REAL_ROWS_ALONE = (
+    "the run had learned paraphrases of the judge: what was refitted, the gate among it, learned "
+    "labelled rows alone"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Examples:
@@ -234,6 +239,7 @@ def refitted(
         example_labels=rows.labels,
         n_seed=rows.n_seed,
         unseen=unseen,
+        written_counts=_still_written(before, draft, positions),
         bundle_id="",
         promise=None,
         encoder=encoder,
@@ -255,7 +261,12 @@ def refitted(
         gate=fits.gate is not None,
         estimate=estimate,
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
-        notes=(*notes, *(() if crossfit is not None else (FITTED_ANEW,)), *told),
+        notes=(
+            *notes,
+            *(() if crossfit is not None else (FITTED_ANEW,)),
+            *((REAL_ROWS_ALONE,) if before.written_counts else ()),
+            *told,
+        ),
         known=after,
     )
 
@@ -407,6 +418,17 @@ class _Begun:
         if self.fit is not None:
             self.fit.result()
         return self.host.export(self.at)
+
+
+def _still_written(model: RedModel, draft: Draft, positions: Sequence[int]) -> tuple[int, ...]:
+    """How many texts of a judge each expert has learned that stays as it was; empty for none."""
+    if not model.written_counts:
+        return ()
+    left = tuple(
+        0 if position in positions or origin == NEW else model.written_counts[origin]
+        for position, origin in enumerate(draft.origins)
+    )
+    return left if any(left) else ()
 
 
 def _tuned_vectors(

@@ -98,7 +98,10 @@ class Fleet(Protocol):
         specs: Sequence[ExpertSpec],
         gate: ExpertSpec | None,
     ) -> Crew:
-        """Place the workers of a partition over the shared arrays; replaces the ones before."""
+        """Place the workers of a partition over the shared arrays; replaces the ones before.
+
+        `texts` are those of the first `vectors`; the router takes no look at those behind them.
+        """
 
     async def reduce(self, embeddings: Floats, n_dims: int, seed: int) -> Floats:
         """Reduce label embeddings by UMAP, shape (n_labels, n_dims)."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from red_ray.config import RunConfig
+from red_ray.core.text import text_key
 from red_ray.data.inputs import Inputs
 from red_ray.model import RedModel
 from red_ray.training.crossfit import Crossfit
@@ -24,6 +25,7 @@ class TrainingJob:
         config: the resolved configuration.
         label_set: names of all labels; of those without a row the judge finds the first examples.
         n_judged: how many of the rows, the last ones, a judge labelled and not the user.
+        apart: keys of the calibration texts: what a judge writes must be none of them.
     """
 
     texts: tuple[str, ...]
@@ -33,6 +35,7 @@ class TrainingJob:
     config: RunConfig
     label_set: tuple[str, ...] = ()
     n_judged: int = 0
+    apart: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, config: RunConfig, inputs: Inputs, *, pool: bool = True) -> Self:
@@ -43,7 +46,7 @@ class TrainingJob:
             inputs: rows.
             pool: whether anybody will be asked about the pool; encoding it were for nothing else.
         """
-        train, judged = inputs.train, inputs.judged
+        train, judged, known = inputs.train, inputs.judged, inputs.calibration
         return cls(
             texts=(*train.texts, *judged.texts),
             labels=(*train.labels, *judged.labels),
@@ -52,6 +55,7 @@ class TrainingJob:
             config=config,
             label_set=inputs.labels,
             n_judged=len(judged),
+            apart=frozenset() if known is None else known.keys,
         )
 
     @property
@@ -106,6 +110,25 @@ class Dispute:
 
 
 @dataclass(frozen=True, slots=True)
+class Paraphrase:
+    """What a judge wrote to teach a label that has few texts.
+
+    Attributes:
+        text: the text.
+        label: of the text that it says in other words.
+        source: that text.
+        by: the judge.
+        learned: whether the label's expert learned it, and so the gate.
+    """
+
+    text: str
+    label: str
+    source: str
+    by: str
+    learned: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Trained:
     """What a run ends with.
 
@@ -120,6 +143,7 @@ class Trained:
         n_first: rows that the first estimate was made with.
         disputes: labels that a person should look at, those the model is surest about first.
         crossfit: what the router was fitted on.
+        paraphrases: what the judge wrote; none of them is an example of the model.
     """
 
     model: RedModel
@@ -132,6 +156,12 @@ class Trained:
     n_first: int
     disputes: tuple[Dispute, ...] = ()
     crossfit: Crossfit | None = None
+    paraphrases: tuple[Paraphrase, ...] = ()
+
+    @property
+    def learned_keys(self) -> frozenset[str]:
+        """Keys of the paraphrases that have a say in the model: no test row may be among them."""
+        return frozenset(text_key(one.text) for one in self.paraphrases if one.learned)
 
 
 def readable(label: str) -> str:

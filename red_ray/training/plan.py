@@ -21,8 +21,9 @@ from red_ray.training.bootstrap import TRIES
 from red_ray.training.fleet import Fleet
 from red_ray.training.gold import GoldRows
 from red_ray.training.job import TrainingJob
+from red_ray.training.paraphrases import most_questions
 from red_ray.training.trainer import Trainer
-from red_ray.types import Outcome, Progress, Question, Verdict
+from red_ray.types import WRITING, Outcome, Progress, Question, Verdict
 
 MAX_POOL = 2_000
 """Pool texts that a dry run looks at: enough for prompts like those of the run."""
@@ -67,6 +68,7 @@ class Questions:
         first_round: of the real rounds, on the texts that the dry run looked at.
         free: of the first round, answered by the ledger; of later rounds nobody knows.
         cut_by: the key of the budget that ends them, empty where none does.
+        paraphrases: of examples of labels that have few.
     """
 
     total: int
@@ -76,6 +78,7 @@ class Questions:
     first_round: int
     free: int = 0
     cut_by: str = ""
+    paraphrases: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,7 @@ class _Recorder:
 
     async def validate(self, questions: Sequence[Question], round_number: int) -> Sequence[Verdict]:
         if round_number:
-            self.asked.extend(questions)
+            self.asked.extend(one for one in questions if one.mode not in WRITING)
         return ()
 
     async def stats(self) -> None:
@@ -286,10 +289,19 @@ def _questions(job: TrainingJob, n_first: int, known: Known) -> Questions:
     labels = np.array([index[label] for label in job.labels[: job.n_seed]], dtype=np.int64)
     gold = GoldRows(labels, judge.gold_share, np.random.default_rng(0))
     planted, descriptions = len(gold.take(about_pool)), len(missing)
+    paraphrases = _paraphrases(job, index, grows=n_unseen > 0)
     # Of a larger pool the dry run drew some texts, and the run's first round is another one.
     free = known.n_of_first if len(job.pool) <= MAX_POOL else 0
-    total = about_pool + planted + descriptions - free
-    return Questions(total, about_pool, planted, descriptions, n_first, free)
+    total = about_pool + planted + descriptions + paraphrases - free
+    return Questions(
+        total, about_pool, planted, descriptions, n_first, free, paraphrases=paraphrases
+    )
+
+
+def _paraphrases(job: TrainingJob, index: Mapping[str, int], *, grows: bool) -> int:
+    labels = np.array([index[label] for label in job.labels], dtype=np.int64)
+    wanted = job.config.judge.paraphrases
+    return most_questions(labels, wanted, n_labels=len(index), grows=grows)
 
 
 def _within_budget(

@@ -194,7 +194,8 @@ class RouterHost:
         """Take the shared texts, labelled and pool; row indices refer to them.
 
         Args:
-            vectors: their embeddings, shape (n_texts, dim).
+            vectors: their embeddings, shape (n_texts, dim); what stands behind them is of no
+                concern here.
             texts: the texts.
             subsets: the labels of each expert.
             space: the lexical space of a model that is trained; fitted on the texts by default.

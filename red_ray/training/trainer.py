@@ -32,8 +32,9 @@ from red_ray.training.bootstrap import Bootstrap
 from red_ray.training.disputes import disputed
 from red_ray.training.ensemble import Ensemble, FirstRows
 from red_ray.training.fleet import Fleet, Validator
-from red_ray.training.job import Estimate, Trained, TrainingJob
+from red_ray.training.job import Estimate, Paraphrase, Trained, TrainingJob
 from red_ray.training.loop import ActiveLoop
+from red_ray.training.paraphrases import Paraphrasing, Written
 from red_ray.training.tuned import TunedEncoders
 from red_ray.types import Iteration, Progress
 
@@ -77,6 +78,8 @@ class Trainer:
         self._names = job.label_names
         self._texts = (*job.texts, *job.pool)
         self._tuned: TunedEncoders | None = None
+        self._writing: Paraphrasing | None = None
+        self._written: Written | None = None
         self._timing: dict[str, float] = {}
         self._iterations: list[Iteration] = []
         self._trained: Trained | None = None
@@ -96,10 +99,12 @@ class Trainer:
                     yield self._kept(event)
             vectors = np.concatenate([vectors, names])
             self._texts += tuple(self._job.described())
-        if self._config.expert.kind == "setfit":
-            described = self._job.described()
-            self._tuned = TunedEncoders(self._config, self._fleet, self._texts, described)
         first = self._first_rows(labels, bootstrap)
+        async with aclosing(self._write(first, bootstrap)) as steps:
+            async for event in steps:
+                yield event
+        vectors = await self._with_written(vectors)
+        self._tuned = self._tuning()
         yield Progress("partition", 0, 1, self._about_labels(first))
         ensemble, strategy = await self._timed("start", self._open(vectors, names, first))
         if bootstrap is not None:
@@ -145,6 +150,43 @@ class Trainer:
         if self._asking is None or set(self._names) <= set(self._job.labels):
             return None
         return Bootstrap(self._job, vectors, names, self._asking, clock=self._clock)
+
+    async def _write(
+        self, first: FirstRows, bootstrap: Bootstrap | None
+    ) -> AsyncGenerator[Progress, None]:
+        """Have the judge say examples in other words, where it shall."""
+        if self._asking is None or not self._config.judge.paraphrases:
+            return
+        n_texts = len(first.rows) - first.n_named
+        rows, labels = first.rows[:n_texts], first.labels[:n_texts]
+        n_before = 0 if bootstrap is None else bootstrap.n_rounds
+        writing = Paraphrasing(self._job, rows, labels, self._asking, round_number=n_before + 1)
+        async with aclosing(writing.run()) as steps:
+            async for event in steps:
+                yield event
+        self._writing = writing if writing.texts else None
+
+    async def _with_written(self, vectors: Floats) -> Floats:
+        """The vectors with those of what the judge wrote, behind the ones of all texts."""
+        writing = self._writing
+        if writing is None:
+            return vectors
+        encoded = await self._timed("encode", self._fleet.encode(writing.texts))
+        self._written = Written(
+            rows=len(vectors) + np.arange(len(encoded)),
+            labels=writing.labels,
+            sources=writing.sources,
+            weight=self._config.judge.paraphrase_weight,
+        )
+        return np.concatenate([vectors, encoded])
+
+    def _tuning(self) -> TunedEncoders | None:
+        """What SetFit experts look at the texts with, and at what the judge wrote."""
+        if self._config.expert.kind != "setfit":
+            return None
+        written = () if self._writing is None else self._writing.texts
+        texts, described = (*self._texts, *written), self._job.described()
+        return TunedEncoders(self._config, self._fleet, texts, described)
 
     def _loop(self, ensemble: Ensemble, bootstrap: Bootstrap | None) -> ActiveLoop | None:
         if self._asking is None or not self._job.pool:
@@ -251,7 +293,7 @@ class Trainer:
         crew = await self._fleet.open(
             self._config, vectors, self._texts, subsets, self._expert_specs(subsets), self._gate()
         )
-        return Ensemble(self._config, crew, subsets, vectors, first, self._tuned)
+        return Ensemble(self._config, crew, subsets, vectors, first, self._tuned, self._written)
 
     async def _reduced(self, points: Floats, n_dims: int) -> Floats:
         if not enough_labels_for_umap(len(points), n_dims):
@@ -309,6 +351,7 @@ class Trainer:
             n_seed=ensemble.n_seed,
             labelled_by=ensemble.first.labelled_by,
             unseen=tuple(self._names[label] for label in ensemble.unseen),
+            written_counts=ensemble.written_counts if ensemble.taught else (),
             space=parts.space,
             encoder_spec=await self._fleet.encoder_spec(),
             tuned=None if self._tuned is None else self._tuned.whole,
@@ -323,10 +366,22 @@ class Trainer:
             strategy=strategy,
             crossfit=ensemble.crossfit(self._texts),
             n_first=len(ensemble.first.rows),
+            paraphrases=self._paraphrases(ensemble),
         )
         if loop is None:
             return trained
         return await self._with_what_the_loop_found(trained, ensemble, loop)
+
+    def _paraphrases(self, ensemble: Ensemble) -> tuple[Paraphrase, ...]:
+        writing = self._writing
+        if writing is None:
+            return ()
+        learned = {label for position in ensemble.taught for label in ensemble.subsets[position]}
+        rows = zip(writing.texts, writing.labels.tolist(), writing.sources, strict=True)
+        return tuple(
+            Paraphrase(text, self._names[label], self._texts[source], writing.by, label in learned)
+            for text, label, source in rows
+        )
 
     async def _with_what_the_loop_found(
         self, trained: Trained, ensemble: Ensemble, loop: ActiveLoop
@@ -346,8 +401,20 @@ class Trainer:
 
 
 def _about(ensemble: Ensemble, estimate: Estimate) -> str:
+    told = _about_taught(ensemble)
     if ensemble.first.labelled_by == "user":
-        return f"estimated accuracy {estimate.accuracy:.1%}"
+        return f"estimated accuracy {estimate.accuracy:.1%}{told}"
     return (
-        f"agrees with {estimate.accuracy:.1%} of the judge's labels, those of hard texts among them"
+        f"agrees with {estimate.accuracy:.1%} of the judge's labels, those of hard texts among "
+        f"them{told}"
     )
+
+
+def _about_taught(ensemble: Ensemble) -> str:
+    """Which experts learn what the judge wrote; empty where it wrote nothing."""
+    if not ensemble.has_written:
+        return ""
+    names = [expert_name(position) for position in sorted(ensemble.taught)]
+    n_experts = "1 expert" if len(ensemble.subsets) == 1 else f"{len(ensemble.subsets)} experts"
+    named = f" ({', '.join(names)})" if names else ""
+    return f"; paraphrases kept by {len(names)} of {n_experts}{named}"

@@ -176,6 +176,8 @@ def _text(received: Received, step: Step) -> str:
         return json.dumps({"answer": ", ".join(received.options[:2])})
     if received.asks_for_description:
         return json.dumps({"description": f"Texts about {hash_of(received.text)[:8]}."})
+    if received.asks_for_paraphrase:
+        return json.dumps({"paraphrase": f"In other words, {received.text}"})
     return json.dumps({"answer": step.label or received.options[0]})
 
 

@@ -29,13 +29,22 @@ class Received:
 
     @property
     def text(self) -> str:
-        """The text that is asked about, or the label to describe."""
+        """The text that is asked about or to be said in other words, or the label to describe."""
         last = json.loads(self.asked[-1])
         return str(last["label"]) if isinstance(last, dict) else str(last)
 
     @property
     def asks_for_description(self) -> bool:
         return self.asked[0] == "Label:"
+
+    @property
+    def asks_for_paraphrase(self) -> bool:
+        return self.asked[0] == "Label of the text:"
+
+    @property
+    def asks_for_words(self) -> bool:
+        """Whether there are no options."""
+        return self.asks_for_description or self.asks_for_paraphrase
 
     @property
     def options(self) -> list[str]:
@@ -166,7 +175,7 @@ def by_text(*, delay_s: float = 0.0) -> Script:
     """The right label is a hash of the text: the same for every order, retry and process."""
     return lambda _, received: Step(
         name="answer",
-        label=None if received.asks_for_description else right_option(received),
+        label=None if received.asks_for_words else right_option(received),
         delay_s=delay_s,
     )
 

@@ -395,6 +395,28 @@ def test_the_manifest_is_readable_by_people(plain, folder):
     assert np.isclose(manifest["config"]["router"]["none_threshold"], 0.5)
 
 
+def test_what_was_learned_of_a_judges_words_comes_back(plain, folder):
+    counts = (3, *(0 for _ in plain.subsets[1:]))
+    marked = dataclasses.replace(plain, written_counts=counts)
+    save_bundle(marked, folder, {})
+    assert load_bundle(folder).written_counts == counts
+    assert json.loads((folder / "manifest.json").read_text())["written_counts"] == list(counts)
+
+
+def test_a_model_that_learned_none_of_a_judges_words_has_the_id_of_one_without(plain, tmp_path):
+    """As a bundle of before there was such a setting."""
+    judge = plain.config.judge.model_copy(update={"paraphrases": 9, "paraphrase_weight": 0.25})
+    asked = dataclasses.replace(plain, config=plain.config.model_copy(update={"judge": judge}))
+    ids = {save_bundle(one, tmp_path / str(at), {}) for at, one in enumerate((plain, asked))}
+    assert len(ids) == 1
+    manifest = json.loads((tmp_path / "0" / "manifest.json").read_text())
+    assert "written_counts" not in manifest
+    assert not any("paraphrase" in key for key in manifest["config"]["judge"])
+    learned = dataclasses.replace(asked, written_counts=(1,) * len(plain.subsets))
+    save_bundle(learned, tmp_path / "2", {})
+    assert load_bundle(tmp_path / "2").config.judge == judge
+
+
 def test_who_labelled_and_what_is_known_by_name_alone_come_back(plain, folder):
     marked = dataclasses.replace(plain, labelled_by="judge", unseen=(plain.labels[0],), n_seed=0)
     save_bundle(marked, folder, {})

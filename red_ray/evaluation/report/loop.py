@@ -117,6 +117,8 @@ def no_loop(files: RunFiles) -> str:
     if files.iterations:
         return ""
     stopped = _stopped(files.details)
+    if written := _written(files.details):
+        return f"There was no loop. {written} {stopped}".strip()
     if files.judge_spec is None:
         return _NO_LOOP
     return (
@@ -136,7 +138,7 @@ def judge_view(files: RunFiles) -> JudgeView:
         tiles=_judge_tiles(_judge_of(files)),
         rounds=_rounds(files.iterations),
         legend=_legend(files.iterations),
-        totals=_totals(files.iterations),
+        totals=" ".join(filter(None, (_totals(files.iterations), _written(files.details)))),
         stopped=_stopped(files.details),
         absent=no_loop(files),
     )
@@ -352,6 +354,23 @@ def _totals(iterations: Sequence[Iteration]) -> str:
     rounds = plural(len(iterations), "iteration")
     told = f"{plural(asked, 'question')} in {rounds} added {plural(labelled, 'row')} to training"
     return f"{told}; {plural(cached, 'answer')} came from the ledger without a call."
+
+
+def _written(details: Details | None) -> str:
+    """What the judge wrote for labels with few texts, and what came of it."""
+    written = details.paraphrases if details else None
+    if written is None:
+        return ""
+    told = (
+        f"The judge wrote {plural(written.n_written, 'paraphrase')} for "
+        f"{plural(written.n_labels, 'label')} with few texts: "
+    )
+    if not written.n_learned:
+        return f"{told}no expert has learned one, or labels changed since and it learned anew."
+    return (
+        f"{told}{written.n_learned:,} were learned, by {', '.join(written.experts)}, where "
+        "cross-fitted accuracy rose. No figure is over one of them."
+    )
 
 
 def _stopped(details: Details | None) -> str:

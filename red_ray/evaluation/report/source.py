@@ -142,6 +142,15 @@ class ThresholdDetails(_Part):
         return above[-1] if above else None
 
 
+class Paraphrases(_Part):
+    """Texts that the judge wrote to teach labels with few, and the experts that learned some."""
+
+    n_written: int
+    n_labels: int
+    n_learned: int = 0
+    experts: tuple[str, ...] = ()
+
+
 class Details(_Part):
     """`details.json`: what the evaluation leaves for the report."""
 
@@ -162,6 +171,7 @@ class Details(_Part):
     n_train: int | None = None
     labelled_by: str = "user"
     unseen: tuple[str, ...] = ()
+    paraphrases: Paraphrases | None = None
 
 
 class EscalationPoint(_Part):

@@ -31,7 +31,7 @@ from red_ray.judges.ledger.entries import (
 from red_ray.judges.ledger.lease import Lease
 from red_ray.judges.ledger.reserve import Reserve
 from red_ray.judges.ledger.schema import ANSWERS, FAILURES, HUMANS, REQUESTS, REVIEWS, VERDICTS
-from red_ray.types import Outcome, Verdict
+from red_ray.types import WRITING, Outcome, Verdict
 
 Entry = Sent | Unsent | Received | Kept
 _Rows = list[dict[str, Any]]
@@ -55,7 +55,7 @@ _UNANSWERED = sa.and_(
         VERDICTS.c.text_key == REVIEWS.c.text_key,
         VERDICTS.c.created_at >= REVIEWS.c.created_at,
         sa.or_(
-            sa.and_(VERDICTS.c.outcome == Outcome.LABEL.value, VERDICTS.c.mode != "describe"),
+            sa.and_(VERDICTS.c.outcome == Outcome.LABEL.value, VERDICTS.c.mode.not_in(WRITING)),
             sa.and_(VERDICTS.c.outcome == Outcome.NONE.value, VERDICTS.c.mode == "choose"),
         ),
     ),

@@ -15,7 +15,7 @@ from red_ray.judges.ledger.entries import HumanVerdict, Record
 from red_ray.judges.ledger.schema import RECORD_COLUMNS, stored_text_key
 from red_ray.judges.ledger.store import Ledger
 from red_ray.judges.prompts import NONE_OPTION
-from red_ray.types import HUMAN, Outcome
+from red_ray.types import HUMAN, WRITING, Outcome
 
 PERSON_COLUMNS = ("text", "candidates", "judge", "verdict", "answer")
 BETWEEN = " | "
@@ -27,7 +27,7 @@ _BATCH = 1000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """What a spreadsheet takes for the beginning of a formula."""
 
-_MODES = ("choose", "verify", "describe")
+_MODES = ("choose", "verify", *WRITING)
 _MAX_INTEGER = 2**63 - 1
 _RECORD = TypeAdapter(Record)
 _T = TypeVar("_T")
@@ -203,7 +203,7 @@ def _labels_of(row: Mapping[str, str] | None) -> set[str]:
 
 def _shown(records: Iterable[Record], only: Only) -> Iterator[tuple[Record, bool]]:
     """The records of interest, and whether each is the first on its text."""
-    asked = (record for record in records if record.mode != "describe")
+    asked = (record for record in records if record.mode not in WRITING)
     for _, group in itertools.groupby(asked, key=lambda record: stored_text_key(record.text)):
         on_one_text = list(group)
         if only is Only.DISPUTED and not _disputed(on_one_text):
@@ -285,7 +285,7 @@ def _record_of(line: bytes) -> Record | None:
 def _is_sound(record: Record) -> bool:
     counts = (record.requests, record.prompt_tokens, record.completion_tokens)
     amounts = (record.latency_ms, record.cost_usd or 0.0)
-    free = record.judge == HUMAN or record.mode == "describe"
+    free = record.judge == HUMAN or record.mode in WRITING
     return (
         all(0 <= count <= _MAX_INTEGER for count in counts)
         and all(0 <= amount < math.inf for amount in amounts)

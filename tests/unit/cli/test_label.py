@@ -288,6 +288,19 @@ def test_a_judge_splits_a_label(red_ray, whole, server):
     assert len(server.received) == n_asked
 
 
+def test_calibration_rows_that_left_may_be_given_again(red_ray, whole, server, tmp_path):
+    known = read_snapshot(whole.path).inputs.calibration.rows
+    split = ("label", "split", whole.path, HELD, "--into", "one", "--into", "two")
+    only_json(red_ray(*split, "--judge", f"openai:m@{server.base_url}", "--json"))
+    named = [("one" if label == HELD else label) for label in known.labels]
+    rows = list(zip(known.texts, named, strict=True))
+    table = write_rows(tmp_path / "again.csv", rows, "text", "label")
+    goal = ("--goal", "escalate_at_most=0.5", "--calibration", table)
+    told = red_ray("thresholds", whole.path, *goal)
+    assert "dropped" not in told.stderr
+    assert read_snapshot(whole.path).inputs.calibration.rows.labels.count("one") == 4
+
+
 def test_a_text_that_was_learned_is_not_asked_about_again(red_ray, run, server, without):
     judge = ("--judge", f"openai:m@{server.base_url}", "--calls", "80")
     learned = server.received

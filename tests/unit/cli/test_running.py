@@ -20,14 +20,16 @@ from red_ray.cli import running
 from red_ray.cli.console import Output, guarded
 from red_ray.cli.show import show_run
 from red_ray.config import changed
+from red_ray.core.text import text_key
 from red_ray.crossfit_file import load_crossfit
-from red_ray.data.inputs import Inputs
+from red_ray.data.inputs import Inputs, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import GoalError, OutputError, StorageError
 from red_ray.judges import Ledger
 from red_ray.judges.ledger import HumanVerdict, Received, Sent, utc_now
 from red_ray.run_folder import RunFolder
-from red_ray.snapshot import Snapshot, write_snapshot
+from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
+from red_ray.training.job import Paraphrase
 from red_ray.working_copy import PlaceTaken, at_place
 from tests.unit.cli.running import said
 from tests.unit.training.fakes import run_config
@@ -291,6 +293,36 @@ def test_what_an_earlier_run_bought_is_told_apart_from_what_this_one_paid(capsys
     told = " ".join(capsys.readouterr().out.split())
     assert "calls 9, 7 of them by an earlier run" in told
     assert "0.5000 USD for 8 tokens of this run's own calls" in told
+
+
+WRITTEN = (
+    Paraphrase("says one anew", "a", "one", "ollama:m", learned=True),
+    Paraphrase("says three anew \ud83d", "b", "three \ud83d", "ollama:m", learned=False),
+)
+
+
+def test_what_a_judge_wrote_is_kept_for_people_and_apart_from_the_test_rows(run, trained, capsys):
+    run.write_seen(INPUTS.seen_keys)
+    texts = ("Says one  anew", "says three anew \ud83d", "another")
+    test = TestRows(LabelledRows(texts, ("a", "b", "a")), ("says one anew", "odd"), 2, ())
+    done = replace(trained, paraphrases=WRITTEN)
+    rows = running._without_written(Output(as_json=True), run, done, Snapshot(INPUTS, test))
+    assert rows.inputs == INPUTS
+    assert rows.test.rows.texts == texts[1:]  # no model learned the second
+    assert (rows.test.out_of_scope, rows.test.n_dropped) == (("odd",), 3)
+    assert read_snapshot(run.path).test.rows == rows.test.rows
+    assert "test rows that a learned paraphrase repeats do not count" in capsys.readouterr().err
+    assert run.seen() == INPUTS.seen_keys | {text_key("says one anew")}
+    lines = (run.path / "paraphrases.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["learned"] for line in lines] == [True, False]
+    told = {"text": "says one anew", "label": "a", "source": "one", "by": "ollama:m"}
+    assert json.loads(lines[0]) == told | {"learned": True}
+
+
+def test_without_paraphrases_nothing_is_written_or_dropped(run, trained):
+    rows = Snapshot(INPUTS, None)
+    assert running._without_written(Output(as_json=True), run, trained, rows) is rows
+    assert not (run.path / "paraphrases.jsonl").exists()
 
 
 def test_where_no_judge_was_asked_there_is_no_bill(run, trained):

@@ -334,6 +334,20 @@ def test_a_judge_that_was_never_asked_is_no_missing_judge(run):
     assert "no pool text was uncertain enough" in text
 
 
+@pytest.mark.parametrize("has_loop", [True, False])
+def test_what_a_judge_wrote_and_who_learned_it_is_told(run, has_loop):
+    written = {"n_written": 7, "n_labels": 2, "n_learned": 3, "experts": ["expert-01"]}
+    if not has_loop:
+        (run / "iterations.jsonl").write_text("")
+    for n_learned, told in (
+        (3, "3 were learned, by expert-01, where cross-fitted accuracy rose. No figure is over"),
+        (0, "no expert has learned one, or labels changed since"),
+    ):
+        change(run, "details.json", paraphrases=written | {"n_learned": n_learned})
+        text = page_of(run).text
+        assert "The judge wrote 7 paraphrases for 2 labels with few texts: " + told in text
+
+
 def test_figures_that_are_no_numbers_are_dashes(run):
     nan = float("nan")
     change(run, "scorecard.json", macro_f1=nan, macro_f1_ci=[nan, nan])

@@ -96,6 +96,23 @@ def test_a_refit_knows_nothing_of_the_fit_before(kind, fresh):
     assert again.score(fresh[0]).tobytes() == expected.tobytes()
 
 
+def test_a_row_of_little_weight_has_little_say(kind, fresh):
+    """Rows of one label that are said to be another's."""
+    vectors, classes = rows()
+    wrong = np.flatnonzero(classes == 0)
+    seen, told = np.concatenate([vectors, vectors[wrong]]), np.append(classes, [1] * len(wrong))
+
+    def right(weight):
+        expert = make(kind)
+        expert.fit(seen, told, np.repeat([1.0, weight], [len(vectors), len(wrong)]))
+        own = fresh[1] == 0
+        return np.exp(expert.score(fresh[0][own]))[:, :2].mean(axis=0)
+
+    light, heavy = right(0.05), right(20.0)
+    assert light[0] > light[1]
+    assert heavy[0] < heavy[1]
+
+
 def test_the_same_rows_and_seed_give_the_same_bits(kind, expert, fresh):
     """Defect 22."""
     again = fitted(kind, *rows())

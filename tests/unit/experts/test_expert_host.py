@@ -11,8 +11,8 @@ import pytest
 from red_ray.config import ExpertKind
 from red_ray.core.partition import unit_rows
 from red_ray.errors import ForgottenError
-from red_ray.experts import ExpertHost, ExpertSpec, FitRows, make_expert
-from red_ray.experts.host import training_rows
+from red_ray.experts import ExpertHost, ExpertSpec, FitRows, WrittenRows, make_expert
+from red_ray.experts.host import training_rows, written_rows
 
 N_LABELS, PER_LABEL, DIM = 4, 8, 10
 OWN = (1, 3)  # the expert's labels; 0 and 2 are of another subset
@@ -72,6 +72,41 @@ def test_a_row_that_is_never_held_out_and_a_refused_one_stay_in_every_fold():
     data = fit_rows([3, 1, 1], noise=[], refused=[40], folds=[-1, 0, 1])
     assert learned(data, fold=0) == [(10, 1), (12, 0), (40, 2)]
     assert learned(data, fold=1) == [(10, 1), (11, 0), (40, 2)]
+
+
+def written(rows, labels, folds):
+    arrays = (np.array(one, dtype=np.int64) for one in (rows, labels, folds))
+    return WrittenRows(*arrays, weight=0.25)
+
+
+def test_what_was_written_is_learned_for_own_labels_and_not_where_its_text_is_held_out():
+    of_all = written([60, 61, 62, 63], [3, 1, 0, 1], [0, 1, 0, -1])
+    data = dataclasses.replace(fit_rows([3, 1, 0], noise=[2], folds=[0, 1, 0]), written=of_all)
+
+    def taught(fold=None):
+        return [one.tolist() for one in written_rows(OWN, data, fold=fold)]
+
+    assert taught() == [[60, 61, 63], [1, 0, 0]]
+    assert taught(0) == [[61, 63], [0, 0]]
+    assert taught(1) == [[60, 63], [1, 0]]
+    assert learned(data) == learned(dataclasses.replace(data, written=None))
+
+
+def test_what_was_written_counts_for_less_and_changes_nothing_of_other_labels(host, vectors):
+    data = fit_rows(folds=FOLDS)
+    others = dataclasses.replace(data, written=written([3, 4], [0, 2], [0, 0]))
+    own = dataclasses.replace(data, written=written([3, 4], [1, 3], [0, 0]))
+    plain, strange, taught = (host.crossfit(0, one) for one in (data, others, own))
+    assert strange.tobytes() == plain.tobytes()
+    assert taught[FOLDS == 0].tobytes() == plain[FOLDS == 0].tobytes()
+    assert (taught[FOLDS == 1] != plain[FOLDS == 1]).any()
+    rows, classes = training_rows(OWN, data, fold=1)
+    expert = make_expert(host._specs[0])
+    weights = np.repeat([1.0, 0.25], [len(rows), 2])
+    seen = np.concatenate([vectors[rows], vectors[[3, 4]]])
+    expert.fit(seen, np.concatenate([classes, [0, 1]]), weights)
+    expected = expert.score(vectors[data.rows[FOLDS == 1]])
+    np.testing.assert_array_equal(taught[FOLDS == 1], expected)
 
 
 def test_no_row_is_learned_twice():

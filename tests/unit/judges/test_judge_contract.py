@@ -106,6 +106,17 @@ async def test_a_label_is_described_or_the_question_is_refused(
         assert str((await judge.ask(asked)).label).startswith("Texts about")
 
 
+async def test_a_text_is_paraphrased_or_the_question_is_refused(
+    judge: Judge, request: pytest.FixtureRequest
+) -> None:
+    asked = Question("where is it?", (Candidate("card_lost"),), mode="paraphrase")
+    if request.node.callspec.id.split(",")[0] in ("simulated", "neighbours"):
+        with pytest.raises(JudgeError, match="cannot write paraphrases; use a language model"):
+            await judge.ask(asked)
+    else:
+        assert (await judge.ask(asked)).label == "In other words, where is it?"
+
+
 async def test_it_is_a_judge_with_a_name_of_its_kind(
     judge: Judge, request: pytest.FixtureRequest
 ) -> None:

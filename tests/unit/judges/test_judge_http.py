@@ -430,6 +430,18 @@ async def test_a_label_is_described(server: ScriptedServer, connect: Connect) ->
     assert server.received[0].text == "card_lost"
 
 
+async def test_a_text_is_said_in_other_words(server: ScriptedServer, connect: Connect) -> None:
+    label = Candidate("card_lost", "The card is gone.")
+    asked = Question("Where is my card?", (label,), mode="paraphrase")
+    said = says('{"paraphrase": "I cannot find my card"}')
+    server.script = steps(said, says("I cannot find my card"))
+    judge = connect()
+    assert (await judge.ask(asked)).label == "I cannot find my card"
+    assert (await judge.ask(asked)).outcome is Outcome.UNREADABLE
+    assert server.received[0].schema["required"] == ["paraphrase"]
+    assert server.received[0].text == "Where is my card?"
+
+
 async def test_a_trickling_server_is_read_to_its_end_or_to_the_time_out(
     server: ScriptedServer, connect: Connect
 ) -> None:

@@ -20,7 +20,7 @@ from red_ray.judges.prompts import (
     read_answer,
     render,
 )
-from red_ray.types import Candidate, Outcome, Question, Reply
+from red_ray.types import WRITING, Candidate, Outcome, Question, Reply
 from tests.unit.judges.fakes import LABELS, question, verify
 
 HOSTILE = [
@@ -100,7 +100,7 @@ def test_hostile_examples_descriptions_and_labels_stay_in_their_line(text: str) 
 
 
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii_id)
-@pytest.mark.parametrize("mode", ["choose", "verify", "describe"])
+@pytest.mark.parametrize("mode", ["choose", "verify", *WRITING])
 def test_a_prompt_reads_back_to_what_it_was_made_of(mode: str, text: str) -> None:
     """Whatever stands in it, in every place at once and in every mode."""
     labels = (Candidate(text, text, (text, text)),)
@@ -119,7 +119,7 @@ def read_back(content: str, mode: str) -> tuple[tuple[Candidate, ...], str | Non
     if mode == "describe":
         assert (len(lines), lines[0]) == (2, "Label:")
         return (candidate(lines[1]),), None
-    assert lines[0] == "Candidates:"
+    assert lines[0] == ("Label of the text:" if mode == "paraphrase" else "Candidates:")
     assert lines[-3:-1] == ["", "Text:"]
     end = -4 if mode == "choose" else -3  # the none option is the last line of a choice
     return tuple(candidate(line) for line in lines[1:end]), json.loads(lines[-1])
@@ -138,7 +138,7 @@ def test_a_hostile_label_can_still_be_answered(text: str) -> None:
     assert read_answer('{"answer": "other"}', asked).label == "other"
 
 
-@pytest.mark.parametrize("mode", ["choose", "verify", "describe"])
+@pytest.mark.parametrize("mode", ["choose", "verify", *WRITING])
 def test_a_complaint_is_a_last_message_of_its_own(mode: str) -> None:
     asked = question(labels=["a"], mode=mode)
     first, again = render(asked), render(asked, "it was cut off")
@@ -205,6 +205,18 @@ def test_a_description_is_asked_for_with_the_label_and_its_examples() -> None:
     assert answer_schema(asked)["properties"] == {"description": {"type": "string"}}
     with pytest.raises(ValueError, match="'describe' asks about exactly one candidate, got 2"):
         render(question(labels=["a", "b"], mode="describe"))
+
+
+def test_a_paraphrase_is_asked_for_with_the_text_last_and_its_label() -> None:
+    asked = Question("the text", (Candidate("a", "All about a."),), mode="paraphrase")
+    system, user = render(asked)
+    assert "in other words" in system["content"]
+    lines = user["content"].split("\n")
+    assert json.loads(lines[1]) == {"label": "a", "description": "All about a."}
+    assert json.loads(lines[-1]) == "the text"
+    assert answer_schema(asked)["properties"] == {"paraphrase": {"type": "string"}}
+    with pytest.raises(ValueError, match="'paraphrase' asks about exactly one candidate, got 2"):
+        render(question(labels=["a", "b"], mode="paraphrase"))
 
 
 @pytest.mark.parametrize("name", [NONE_OPTION, "None_of_these", f'"{NONE_OPTION}".'])
@@ -335,6 +347,40 @@ def test_anything_else_is_no_description(raw: str, reason: str) -> None:
     assert reason in reply.reason
 
 
+PARAPHRASE = question(labels=["a"], mode="paraphrase")
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ('{"paraphrase": "said anew"}', "said anew"),
+        ('{"paraphrase": " two\\nlines\\t "}', "two\nlines"),
+        ('<think>hm</think>```json\n{"paraphrase": "x"}\n```', "x"),
+        (json.dumps({"paraphrase": "d" * 5_000}), "d" * 5_000),
+    ],
+)
+def test_a_paraphrase_is_read(raw: str, text: str) -> None:
+    assert read_answer(raw, PARAPHRASE) == Reply(Outcome.LABEL, text)
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        ('{"paraphrase": " \\n"}', "empty"),
+        ("said anew", "JSON object"),
+        ('{"answer": "said anew"}', "JSON object"),
+        ('{"description": "said anew"}', "JSON object"),
+        ('{"paraphrase": "said an', "JSON object"),
+        ('{"paraphrase": "nul \\u0000"}', "characters that no text holds"),
+        ('{"paraphrase": "half a pair \\ud83d"}', "characters that no text holds"),
+    ],
+)
+def test_anything_else_is_no_paraphrase(raw: str, reason: str) -> None:
+    reply = read_answer(raw, PARAPHRASE)
+    assert (reply.outcome, reply.label) == (Outcome.UNREADABLE, None)
+    assert reason in reply.reason
+
+
 @pytest.mark.parametrize(
     ("raw", "reason"),
     [
@@ -361,7 +407,9 @@ def test_labels_too_alike_are_more_than_one_option() -> None:
 
 
 @pytest.mark.parametrize("raw", UNCLEAR.values(), ids=UNCLEAR.keys())
-@pytest.mark.parametrize("asked", [question("secret"), DESCRIBE], ids=["choose", "describe"])
+@pytest.mark.parametrize(
+    "asked", [question("secret"), DESCRIBE, PARAPHRASE], ids=["choose", *WRITING]
+)
 def test_a_reason_quotes_nothing_and_is_one_line(raw: str, asked: Question) -> None:
     reason = read_answer(raw, asked).reason
     assert 0 < len(reason) < 80

@@ -1,5 +1,7 @@
 """From a spec to a judge."""
 
+from typing import Any
+
 import pytest
 
 from red_ray.config import JudgeConfig, Price
@@ -135,12 +137,19 @@ def test_temperature_is_part_of_the_identity() -> None:
 
 
 @pytest.mark.parametrize("spec", ["simulated:0.9", "neighbours"])
-def test_labels_are_described_by_a_language_model_only(spec: str) -> None:
-    config = JudgeConfig(spec=spec, describe_labels=True)
-    with pytest.raises(ConfigError, match=f"{spec!r} cannot describe labels.*ollama:") as caught:
+@pytest.mark.parametrize(
+    ("setting", "what"),
+    [
+        ({"describe_labels": True}, "describe labels: unset judge.describe_labels"),
+        ({"paraphrases": 10}, "write paraphrases: set judge.paraphrases to 0"),
+    ],
+)
+def test_only_a_language_model_writes(spec: str, setting: dict[str, Any], what: str) -> None:
+    config = JudgeConfig(spec=spec, **setting)
+    with pytest.raises(ConfigError, match=f"{spec!r} cannot {what}, or use .*ollama:") as caught:
         make_judge(config, seed=0, hidden=lambda _: None, votes=lambda _: [], environ={})
     assert "\n" not in str(caught.value)
-    make_judge(JudgeConfig(spec="ollama:m", describe_labels=True), seed=0, environ={})
+    make_judge(JudgeConfig(spec="ollama:m", **setting), seed=0, environ={})
 
 
 PRICES = {

@@ -22,7 +22,7 @@ from red_ray.judges.ledger.transfer import (
     take_records,
     unguarded_cell,
 )
-from red_ray.types import Candidate, Outcome, Question, Verdict
+from red_ray.types import WRITING, Candidate, Outcome, Question, Verdict
 
 Rows = list[dict[str, str] | None]
 
@@ -121,8 +121,9 @@ def test_only_unreadable(ledger: Ledger) -> None:
     assert seen(ledger, Only.UNREADABLE) == [("unread", "(unreadable)", "a")]
 
 
-def test_descriptions_of_labels_are_no_question_to_people(ledger: Ledger) -> None:
-    say(ledger, "a", "A sentence about a.", labels=("a",), mode="describe")
+@pytest.mark.parametrize("mode", WRITING)
+def test_what_a_judge_wrote_is_no_question_to_people(ledger: Ledger, mode: str) -> None:
+    say(ledger, "a", "A sentence about a.", labels=("a",), mode=mode)
     assert seen(ledger) == []
 
 
@@ -222,8 +223,9 @@ def test_a_line_that_is_no_verdict_is_left_out(ledger: Ledger, other: Ledger, ba
     assert take_records(other, [bad, b"\n", line(ledger)]) == RecordCounts(new=1, bad=1)
 
 
-def test_a_description_moves_too(ledger: Ledger, other: Ledger) -> None:
-    say(ledger, "a", "A sentence about a.", labels=("a",), mode="describe")
+@pytest.mark.parametrize("mode", WRITING)
+def test_what_a_judge_wrote_moves_too(ledger: Ledger, other: Ledger, mode: str) -> None:
+    say(ledger, "a", "A sentence about a.", labels=("a",), mode=mode)
     lines = [json.dumps(row).encode() for row in exported(ledger)]
     assert take_records(other, lines) == RecordCounts(new=1)
     assert [record.label for record in other.records()] == ["A sentence about a."]

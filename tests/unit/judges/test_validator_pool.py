@@ -23,7 +23,7 @@ from red_ray.errors import (
 )
 from red_ray.judges import Ledger, Limits, ValidatorPool, make_judge
 from red_ray.judges.ledger import Entry, HumanVerdict, Kept, Sent
-from red_ray.types import HUMAN, Outcome, Question, Reply, Verdict
+from red_ray.types import HUMAN, WRITING, Outcome, Question, Reply, Verdict
 from tests.servers import OpenAIServer, Received, Step, garbage, ok, reset, status
 from tests.unit.judges.fakes import (
     UNREADABLE,
@@ -735,6 +735,16 @@ async def test_in_verify_mode_a_persons_other_label_is_a_no(
     asked = question(labels=["card_arrival"], mode="verify")
     ledger.add_humans([HumanVerdict(asked.text, "top_up")])
     assert (await only(make_pool(FakeJudge()), asked)).outcome is Outcome.NONE
+
+
+@pytest.mark.parametrize("mode", WRITING)
+async def test_a_persons_label_is_no_words_of_a_judge(
+    make_pool: MakePool, ledger: Ledger, mode: str
+) -> None:
+    asked, judge = question(labels=["card_arrival"], mode=mode), FakeJudge()
+    ledger.add_humans([HumanVerdict(asked.text, "card_arrival")])
+    assert (await only(make_pool(judge), asked)).judge != HUMAN
+    assert len(judge.asked) == 1
 
 
 async def test_candidates_come_in_an_order_of_their_own_by_the_seed(

@@ -336,6 +336,21 @@ def test_a_text_teaches_once(full, corpus, encoder):
     assert change.model.example_labels[60] == 0
 
 
+def test_a_refitted_expert_learns_labelled_rows_alone(full, corpus, encoder):
+    """Of a run whose experts had learned what a judge wrote; the others keep what they have."""
+    taught = dataclasses.replace(full.model, written_counts=(4, 5, 6))
+    change = labels.refit(taught, full.crossfit, [1], encoder=encoder)
+    assert change.model.written_counts == (4, 0, 6)
+    assert any("learned labelled rows alone" in note for note in change.notes)
+    everyone = labels.refit(taught, full.crossfit, [0, 1, 2], encoder=encoder)
+    assert everyone.model.written_counts == ()
+    plain = labels.refit(full.model, full.crossfit, [1], encoder=encoder)
+    assert plain.model.written_counts == ()
+    assert not any("judge" in note for note in plain.notes)
+    gone = labels.merge(taught, full.crossfit, corpus.names[:2], corpus.names[0], encoder=encoder)
+    assert len(gone.model.written_counts) == len(gone.model.subsets)
+
+
 def test_experts_refitted_on_the_same_rows_are_the_same(full, encoder):
     change = labels.refit(full.model, full.crossfit, [1], encoder=encoder)
     assert by_names(change.model) == by_names(full.model)

@@ -81,6 +81,13 @@ def test_questions_about_descriptions_are_none_of_the_first_round(corpus):
     assert {one.mode for one in asked} == {"choose"}
 
 
+def test_paraphrases_are_none_of_the_first_round(corpus):
+    judge = {"paraphrases": 8, "spec": "ollama:m"}
+    asked = draw(corpus.job(judge=judge))
+    assert {one.mode for one in asked} == {"choose"}
+    assert asked == draw(corpus.job(judge={"spec": "ollama:m"}))
+
+
 def a_job(n_pool: int = 1_000, **overrides: object) -> TrainingJob:
     texts = tuple(f"text {i}" for i in range(20))
     labels = (*(LABELS[i % 2] for i in range(19)), "long_label")
@@ -129,6 +136,19 @@ def test_no_more_are_planted_than_there_are_rows_for_it():
 
 def test_labels_that_nobody_described_are_asked_about():
     assert counts(a_job(judge={"describe_labels": True}))[2:] == (2, 38)
+
+
+@pytest.mark.parametrize(("wanted", "n"), [(0, 0), (2, 1), (12, 6), (99, 20)])
+def test_what_poor_labels_lack_is_asked_to_be_written(wanted, n):
+    """Ten rows, nine, and one, which can be said again once."""
+    questions = planned(a_job(judge={"paraphrases": wanted})).questions
+    assert (questions.paraphrases, questions.total) == (n, 36 + n)
+
+
+def test_of_a_cold_start_as_many_as_there_may_be():
+    """A label lacks as many texts as it has where it has half of them."""
+    job = replace(a_job(judge={"paraphrases": 7}), label_set=("x", "y"))
+    assert planned(job).questions.paraphrases == 3 * 3
 
 
 HUNDRED = Known(prompt_tokens=90.0, answer_tokens=10.0)

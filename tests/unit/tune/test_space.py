@@ -49,6 +49,7 @@ def test_paths_are_relative_to_the_file_and_variables_are_filled_in(tmp_path, mo
         ("goals: [{none_recall: 0.9}]", "none_recall needs texts that fit no label"),
         ("objective: {}", "one of escalated_at_most and accuracy_at_least"),
         ("scheduler: asha", "without a judge there are none"),
+        ("config: {judge: {paraphrases: 9}}", "what a judge writes is none of them; set it to 0"),
         ("config: {partition: {subset_sise: 4}}", "did you mean 'partition.subset_size'"),
         ("config: {router: {goal: {precision: 0.9}}}", "from the key `goals`"),
         ("search: grid\nsearch: grid", "the key 'search' twice"),
