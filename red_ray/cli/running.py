@@ -255,8 +255,8 @@ def _with_thresholds(
     if fault is None:
         return result
     raise GoalError(
-        f"{fault}; the model is trained and stands in {run.name!r} without thresholds: "
-        "`red-ray thresholds` sets them"
+        f"{fault}; the model is trained and stands in {run.name!r}, with a report, but without "
+        "thresholds: `red-ray thresholds` sets them"
     )
 
 
