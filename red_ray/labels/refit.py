@@ -244,9 +244,8 @@ def refitted(
         promise=None,
         encoder=encoder,
     )
-    after = known.after if known is not None else None
-    model, told = with_old_goal(model, before, after, encoder)
     pair = None if known is None else (known.before, known.after)
+    model, told = with_old_goal(model, before, pair, encoder)
     return Change(
         model=model,
         crossfit=Crossfit(
@@ -267,7 +266,7 @@ def refitted(
             *((REAL_ROWS_ALONE,) if before.written_counts else ()),
             *told,
         ),
-        known=after,
+        known=None if known is None else known.after,
     )
 
 

@@ -181,3 +181,25 @@ def test_a_regression_is_named(full, corpus, encoder):
     assert "family0_topic00" in {one.label for one in change.effect.regressions}
     spoilt = next(one for one in change.effect.labels if one.label == "family0_topic00")
     assert spoilt.n_lost > 0
+
+
+def test_a_split_that_keeps_the_old_name_leaves_two_labels_uncovered(full, corpus, encoder):
+    name = "family1_topic04"
+    known = known_rows(corpus)
+    model, parts = with_half(full.model, known, encoder), halves(corpus, name, name, "other")
+    into, about = (name, "other"), {"known": known, "encoder": encoder}
+    promise = labels.split(model, full.crossfit, name, into, parts, **about).model.promise
+    assert promise.uncovered == (name, "other")
+    assert promise.stale == f"no calibration row has the labels {name!r}, 'other'"
+    # Without such rows the user's own count, and those that a judge divided are no longer his.
+    model = with_half(full.model, None, encoder)
+    done = labels.split(model, full.crossfit, name, into, parts, judged=True, encoder=encoder)
+    assert done.model.promise.uncovered == (name, "other")
+
+
+def test_a_label_that_never_had_a_calibration_row_is_no_reason(full, corpus, encoder):
+    known = known_rows(corpus, HELD)
+    model = with_half(full.model, known, encoder)
+    about = {"known": known, "encoder": encoder}
+    change = labels.retire(model, full.crossfit, "family0_topic00", **about)
+    assert (change.model.promise.stale, change.model.promise.uncovered) == ("", ())
