@@ -119,10 +119,7 @@ def measure(
         encoder: of both.
     """
     found = _on_training_rows(before, after, old_folds, folds, origins)
-    if known is None:
-        on_rows = found
-    else:
-        on_rows = _on_rows(before, after, *known, encoder)
+    on_rows = found if known is None else _on_rows(before, after, *known, encoder)
     return _with_bare(on_rows, found, _altered(before, after, origins))
 
 
