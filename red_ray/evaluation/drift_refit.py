@@ -24,13 +24,15 @@ class Lessons:
         texts: those of labels that these experts hold.
         labels: their labels, by name.
         n_elsewhere: texts whose label another expert holds: they teach nobody.
-        n_unknown: texts whose label the model does not have, or that fit none.
+        n_unknown: texts whose label the model does not have.
+        n_none: texts that fit no label.
     """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     n_elsewhere: int
     n_unknown: int
+    n_none: int
 
 
 def expert_positions(model: RedModel, report: DriftReport) -> tuple[int, ...]:
@@ -61,7 +63,8 @@ def lessons(
         tuple(text for text, _ in mine),
         tuple(str(label) for _, label in mine),
         sum(label in known - held for _, label in found),
-        sum(label not in known for _, label in found),
+        sum(label is not None and label not in known for _, label in found),
+        sum(label is None for _, label in found),
     )
 
 
