@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,7 +14,7 @@ from red_ray.cli.changing import ChangingRun, changing_run, refuse_bundle, telli
 from red_ray.cli.console import Output, guarded, notes
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
 from red_ray.cli.options import Json, RunPath, Set, read_as, without_reading
-from red_ray.cli.show_label import show_undo
+from red_ray.cli.show_label import show_past, show_undo
 from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled, clean_pool
 from red_ray.data.tables import read_table
@@ -286,9 +286,29 @@ def undo(run: RunPath, as_json: Json = False) -> None:
         if not (folder.path / HISTORY).is_dir():  # else also a damaged bundle is gone back from
             RunFolder.open(place)
         with folder.changing():
-            entry, n_left = put_back(folder)
+            left, (entry, n_left) = _goals(folder), put_back(folder)
         folder.save()
-        show_undo(output, folder.name, entry, n_left)
+        show_undo(output, folder.name, entry, n_left, goals=(left, _goals(folder)))
+
+
+@label.command()
+def history(run: RunPath, as_json: Json = False) -> None:
+    """List the changes that `undo` would take back, the last first."""
+    output = Output(as_json=as_json)
+    with guarded(output), at_place(run) as place:
+        from red_ray.labels.past import past_of
+
+        refuse_bundle(place)
+        with telling_of_cut_off(output, place):
+            folder = RunFolder.open(place)
+        show_past(output, folder.name, past_of(folder))
+
+
+def _goals(folder: RunFolder) -> dict[str, float]:
+    """What the run's thresholds must keep; nothing where there are none, or nothing can be read."""
+    with suppress(DataError):
+        return dict((folder.read_json("details.json").get("thresholds") or {}).get("goals", {}))
+    return {}
 
 
 def _texts(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from red_ray.cli.console import Output
 if TYPE_CHECKING:
     from red_ray.history import Entry
     from red_ray.labels import Change, Effect, LabelEffect
+    from red_ray.labels.past import Past
     from red_ray.model import RedModel
 
 N_SHOWN = 15
@@ -52,9 +53,26 @@ def print_change(output: Output, run: str, what: str, model: RedModel, change: C
     )
 
 
-def show_undo(output: Output, run: str, entry: Entry, n_left: int) -> None:
-    """Print which state is back."""
-    output.result({"run": run, "bundle": entry.bundle, "undone": entry.change, "n_left": n_left})
+def show_undo(
+    output: Output,
+    run: str,
+    entry: Entry,
+    n_left: int,
+    *,
+    goals: tuple[Mapping[str, float], Mapping[str, float]],
+) -> None:
+    """Print which state is back.
+
+    Args:
+        output: where to.
+        run: its name.
+        entry: of the state.
+        n_left: states before it.
+        goals: of the thresholds of the state that is gone, and of the one that is back.
+    """
+    gone, back = goals
+    facts = {"run": run, "bundle": entry.bundle, "undone": entry.change, "n_left": n_left}
+    output.result(facts | {"goals": dict(back) or None})
     if output.as_json:
         return
     output.out.print(f"undone: {entry.change}", markup=False, soft_wrap=True, highlight=False)
@@ -62,6 +80,34 @@ def show_undo(output: Output, run: str, entry: Entry, n_left: int) -> None:
     output.out.print(
         f"bundle {entry.bundle[:16]}… is back; {states} left", soft_wrap=True, highlight=False
     )
+    if gone or back:
+        told = ", ".join(f"{name} {share:g}" for name, share in back.items()) or "none"
+        output.out.print(
+            f"its thresholds of then are back, too ({told}); any given since are gone",
+            soft_wrap=True,
+            highlight=False,
+        )
+
+
+def show_past(output: Output, run: str, past: Past) -> None:
+    """Print what `undo` would take back, the last change first."""
+    changes = [asdict(one) for one in past.changes]
+    facts = {"run": run, "bundle": past.bundle, "labels": past.labels, "changes": changes}
+    output.result(facts)
+    if output.as_json:
+        return
+    print_ = output.out.print
+    print_(f"now: {len(past.labels):,} labels, bundle {past.bundle[:16]}…", highlight=False)
+    if not past.changes:
+        print_("no change of labels can be undone", highlight=False)
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3), header_style="dim")
+    for name in ("when", "change", "labels", "undo brings back"):
+        table.add_column(name)
+    for one in past.changes:
+        labels = f"{len(one.labels):,} to {one.n_labels_after:,}"
+        table.add_row(one.when, _plain(one.change), labels, f"bundle {one.bundle[:16]}…")
+    print_(table)
 
 
 def change_facts(run: str, what: str, model: RedModel, change: Change) -> dict[str, Any]:

@@ -150,6 +150,7 @@ def test_undo_brings_back_the_bundle_and_all_that_stood_beside_it(red_ray, whole
         "bundle": middle,
         "undone": f"rename {HELD!r} to 'zebra'",
         "n_left": 1,
+        "goals": None,
     }
     assert load_bundle(whole.bundle).bundle_id == middle
     shown = red_ray("label", "undo", whole.path)
@@ -159,6 +160,51 @@ def test_undo_brings_back_the_bundle_and_all_that_stood_beside_it(red_ray, whole
     assert {k for k in after if after[k] != before.get(k)} == set()
     assert after.keys() == before.keys()
     said(red_ray("label", "undo", whole.path), 2, "has no earlier labels to go back to")
+
+
+def test_the_history_lists_what_undo_takes_back_the_last_change_first(red_ray, whole):
+    old = load_bundle(whole.bundle)
+    assert "no change of labels can be undone" in red_ray("label", "history", whole.path).stdout
+    only_json(red_ray("label", "retire", whole.path, NAME_OF_OTHER, "--json"))
+    middle = load_bundle(whole.bundle)
+    only_json(red_ray("label", "rename", whole.path, HELD, "ze[b]ra", "--json"))
+    found = only_json(red_ray("label", "history", whole.path, "--json"))
+    now = load_bundle(whole.bundle)
+    assert (found["bundle"], found["labels"]) == (now.bundle_id, list(now.labels))
+    first, second = found["changes"]
+    assert first.pop("when") >= second.pop("when") > "2026"
+    assert first == {
+        "change": f"rename {HELD!r} to 'ze[b]ra'",
+        "bundle": middle.bundle_id,
+        "labels": list(middle.labels),
+        "n_labels_after": 11,
+    }
+    assert second == {
+        "change": f"retire {NAME_OF_OTHER!r}",
+        "bundle": old.bundle_id,
+        "labels": list(old.labels),
+        "n_labels_after": 11,
+    }
+    shown = red_ray("label", "history", whole.path).stdout
+    assert f"now: 11 labels, bundle {now.bundle_id[:16]}" in shown
+    last, one = [line for line in shown.splitlines() if "to 11" in line]
+    assert "rename 'family1_topic05' to 'ze[b]ra'" in last
+    assert middle.bundle_id[:16] in last
+    assert "12 to 11" in one
+    # A change that was undone is not in it any more.
+    undone = red_ray("label", "undo", whole.path)
+    assert undone.exit_code == 0
+    assert len(only_json(red_ray("label", "history", whole.path, "--json"))["changes"]) == 1
+
+
+def test_undo_says_that_thresholds_of_since_are_gone(red_ray, whole):
+    goal = ("thresholds", whole.path, "--goal")
+    assert red_ray(*goal, "escalate_at_most=0.5").exit_code == 0
+    only_json(red_ray("label", "retire", whole.path, NAME_OF_OTHER, "--json"))
+    assert red_ray(*goal, "escalate_at_most=0.3").exit_code == 0
+    shown = red_ray("label", "undo", whole.path).stdout
+    told = "its thresholds of then are back, too (escalate_at_most 0.5); any given since are gone"
+    assert told in shown
 
 
 def test_the_runs_test_rows_are_scored_anew(red_ray, whole):
