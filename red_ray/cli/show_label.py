@@ -101,13 +101,14 @@ def show_past(output: Output, run: str, past: Past) -> None:
     if not past.changes:
         print_("no change of labels can be undone", highlight=False)
         return
-    table = Table(box=None, pad_edge=False, padding=(0, 3), header_style="dim")
-    for name in ("when", "change", "labels", "undo brings back"):
-        table.add_column(name)
     for one in past.changes:
-        labels = f"{len(one.labels):,} to {one.n_labels_after:,}"
-        table.add_row(one.when, _plain(one.change), labels, f"bundle {one.bundle[:16]}…")
-    print_(table)
+        print_(
+            f"{one.when}  {one.change} ({len(one.labels):,} to {one.n_labels_after:,} labels); "
+            f"before it: bundle {one.bundle[:16]}…",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 def change_facts(run: str, what: str, model: RedModel, change: Change) -> dict[str, Any]:
