@@ -82,11 +82,15 @@ def with_goal(
 
 def uncovered(model: RedModel, known: KnownRows | None, names: Collection[str]) -> tuple[str, ...]:
     """Of some labels those that no calibration row has, or without such rows no row of the user."""
+    there = covered(model, known)
+    return tuple(name for name in model.labels if name in names and name not in there)
+
+
+def covered(model: RedModel, known: KnownRows | None) -> frozenset[str]:
+    """Labels that a calibration row has, or without such rows one of the user's."""
     if known is not None:
-        covered = set(known.rows.labels)
-    else:
-        covered = {model.labels[label] for label in np.unique(model.example_labels[: model.n_seed])}
-    return tuple(name for name in model.labels if name in names and name not in covered)
+        return frozenset(known.rows.labels)
+    return frozenset(model.labels[one] for one in np.unique(model.example_labels[: model.n_seed]))
 
 
 def _told(names: Sequence[str]) -> str:

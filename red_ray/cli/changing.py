@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from red_ray.bundle import MANIFEST
 from red_ray.cli.console import Output
 from red_ray.cli.running import score_rows
 from red_ray.cli.show_label import show_change
-from red_ray.run_folder import RunFolder
-from red_ray.working_copy import at_place
+from red_ray.errors import DataError
+from red_ray.history import ENTRY, PENDING
+from red_ray.run_folder import STATE, RunFolder
+from red_ray.snapshot import ROWS
+from red_ray.working_copy import Place, WorkingCopy, at_place
 
 if TYPE_CHECKING:
     from red_ray.labels import Change
@@ -66,6 +71,35 @@ class ChangingRun:
         return model
 
 
+def refuse_bundle(place: Place) -> None:
+    """Leave a bundle alone that has no run around it: labels change with the run's rows.
+
+    Raises:
+        DataError: it is one.
+    """
+    path, name = (place.path, place.name) if isinstance(place, WorkingCopy) else (place, str(place))
+    is_run = (path / STATE).exists() or (path / ROWS).exists()
+    if (path / MANIFEST).exists() or ((path / "bundle" / MANIFEST).exists() and not is_run):
+        raise DataError(
+            f"{name!r} is a bundle alone: labels change in a run, with its rows: give the folder "
+            "that `red-ray train` made (its --out)"
+        )
+
+
+@contextmanager
+def telling_of_cut_off(output: Output, place: Place) -> Iterator[None]:
+    """Says where what is opened here puts a change in place that an earlier command began."""
+    path = place.path if isinstance(place, WorkingCopy) else place
+    told = ""
+    with suppress(OSError, ValueError, KeyError):  # else there is none, or opening says what it is
+        entry = json.loads((path / PENDING / ENTRY).read_text(encoding="utf-8"))
+        what = "an undo" if entry["bundle"] else "a change"  # only a state of before has one
+        told = f"finished {what} that was cut off: {entry['change']}"
+    yield
+    if told:
+        output.note(told)
+
+
 @contextmanager
 def changing_run(output: Output, run: str) -> Iterator[ChangingRun]:
     """Open a run for a change; no other process changes it meanwhile.
@@ -73,13 +107,15 @@ def changing_run(output: Output, run: str) -> Iterator[ChangingRun]:
     At an address one may: then the change is not kept (see `RunFolder.claim`).
 
     Raises:
-        DataError: it is no finished run.
+        DataError: it is no finished run, or a bundle alone.
         BundleError: its bundle is damaged.
         EncoderError: its encoder is not to be had here.
         OutputError: another process changes it, or it was begun and not finished.
     """
     with at_place(run) as place:
-        folder = RunFolder.open(place)
+        refuse_bundle(place)
+        with telling_of_cut_off(output, place):
+            folder = RunFolder.open(place)
         with folder.changing():
             folder.refuse_unfinished()
             from red_ray.labels.of_run import open_run

@@ -12,7 +12,7 @@ import typer
 
 from red_ray.cli.changing import ChangingRun, changing_run
 from red_ray.cli.console import Output, guarded, notes
-from red_ray.cli.options import Json, RunPath, Set
+from red_ray.cli.options import Json, RunPath, Set, read_as, without_reading
 from red_ray.cli.show_drift import show_drift
 from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels, clean_pool
@@ -118,13 +118,15 @@ def drift(
         from red_ray.evaluation.drift_report import DriftSettings
 
         settings = DriftSettings(level=level, min_ratio=min_ratio, min_change=min_change)
-        if not refit and (judge or assignments):
+        reading, of_judge = without_reading(assignments)
+        if not refit and (judge or of_judge):
             raise ConfigError("--judge and --set are for a refit: add --refit, or drop them")
-        how = Refit(judge, calls, assignments) if refit else None
-        if how is not None and assignments and not how.asks:
+        how = Refit(judge, calls, of_judge) if refit else None
+        if how is not None and of_judge and not how.asks:
             raise ConfigError("--set is about a judge: add --judge SPEC")
         with _opened(output, run, how) as opened:
-            _drift(output, opened, (recent, reference), settings, how)
+            read = read_as(opened.model.config, reading)
+            _drift(output, opened, read, (recent, reference), settings, how)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +159,7 @@ def _opened(output: Output, run: str, how: Refit | None) -> Iterator[_Opened]:
 def _drift(
     output: Output,
     opened: _Opened,
+    read: RunConfig,
     files: tuple[Path, Path | None],
     settings: DriftSettings,
     how: Refit | None,
@@ -165,9 +168,9 @@ def _drift(
     from red_ray.evaluation.drift_run import reference_of
 
     model, name = opened.model, opened.folder.name
-    found = read_recent(model.config, files[0], "recent")
-    judge = _teacher(opened, how, found, files[0])
-    held = read_recent(model.config, files[1], "reference").texts if files[1] else None
+    found = read_recent(read, files[0], "recent")
+    judge = _teacher(opened, read, how, found, files[0])
+    held = read_recent(read, files[1], "reference").texts if files[1] else None
     words = f"scoring {len(found.texts):,} recent texts and what they are held against"
     with output.doing(words):
         beside = reference_of(model, opened.rows, held, opened.encoder)
@@ -189,7 +192,7 @@ def _drift(
 
 
 def _teacher(
-    opened: _Opened, how: Refit | None, found: Recent, path: Path
+    opened: _Opened, read: RunConfig, how: Refit | None, found: Recent, path: Path
 ) -> tuple[RunConfig, Judge] | None:
     """The judge that labels texts for a refit, before anything is scored; None where none does.
 
@@ -205,8 +208,8 @@ def _teacher(
     if not found.labels:
         raise ConfigError(
             f"--refit needs labels: give {str(path)!r} a column "
-            f"{opened.model.config.label_column!r}, for some of its texts at least, or say whom to "
-            "ask (--judge ollama:MODEL --calls 100)"
+            f"{read.label_column!r}, for some of its texts at least, or say whom to ask (--judge "
+            "ollama:MODEL --calls 100)"
         )
     return None
 
@@ -233,12 +236,14 @@ def _refitted(
     apart = kept_apart(state.folder, state.rows)
     apart |= frozenset(map(text_key, state.model.example_texts))  # these it has learned
     labels: Mapping[str, str | None] = found.labels
+    of_use = [text_key(text) for text in found.texts]
+    n_apart = sum(key in apart and (how.asks or key in labels) for key in of_use)
     if judge is not None:
         rows = most_doubtful(state.model, positions, scored, apart, how.n_calls)
-        labels = ask_about(change, judge, scored.take(rows))
+        labels = ask_about(change, judge, scored.take(rows)) if len(rows) else {}
     texts = [text for text in scored.texts if text_key(text) not in apart]
     taught = lessons(state.model, positions, texts, labels)
-    return put_lessons(output, change, positions, taught, judged=how.asks)
+    return put_lessons(output, change, positions, taught, judged=how.asks, n_apart=n_apart)
 
 
 def read_recent(config: RunConfig, path: Path, name: str) -> Recent:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import closing, contextmanager
@@ -39,6 +40,12 @@ MANY = 100
 
 TELL_EVERY_S = 0.5
 
+AGAIN = "run the same command again: what was answered is not asked again"
+"""What to do when a judge that was away is back."""
+
+_TOLD = logging.NullHandler()
+"""Takes the log of a judge that is away: here a line says it, see `telling`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Asking:
@@ -71,6 +78,20 @@ class Asking:
             "cost_usd": stats.cost_usd,
         }
 
+    def unasked(self, n: int) -> str:
+        """Which budget is used up, what that left unasked, and how to go on.
+
+        Args:
+            n: questions that it did not reach.
+        """
+        spent, judge = self.pool.budget_spent, self.config.judge.model_dump()
+        key = f"budget_{max(spent, key=lambda name: spent[name], default='calls')}"
+        questions = "1 question was" if n == 1 else f"{n:,} questions were"
+        return (
+            f"judge.{key}={judge[key]} is used up (all that the run asked counts), and {questions} "
+            f"not asked: --set judge.{key}=… for more"
+        )
+
     def check_is_of_use(self) -> None:
         """Stop where the judge answers and cannot be understood.
 
@@ -88,9 +109,20 @@ class Asking:
 
 
 def settings_of(
-    run: RunFolder, judge: str | None, assignments: list[str] | None, command: str
+    run: RunFolder,
+    judge: str | None,
+    assignments: list[str] | None,
+    command: str,
+    otherwise: str = "",
 ) -> RunConfig:
     """The run's configuration, perhaps with another judge or another limit of it.
+
+    Args:
+        run: whose it is.
+        judge: whom to ask in place of the run's.
+        assignments: of `--set`.
+        command: that is run, for a message.
+        otherwise: what else can be done where nobody is named to be asked.
 
     Raises:
         ConfigError: nobody is named to be asked, or something else than the judge is to change.
@@ -105,7 +137,7 @@ def settings_of(
     if config.judge.spec is None:
         raise ConfigError(
             f"the run was trained without a judge: say whom to ask, as `{command} --judge "
-            "ollama:MODEL`"
+            f"ollama:MODEL`{otherwise}"
         )
     return config
 
@@ -125,15 +157,17 @@ def asking(
         OutputError: the ledger cannot be opened, or another process asks this judge.
     """
     from red_ray.escalation import Escalator, asked_in
-    from red_ray.judges import Ledger, ValidatorPool
+    from red_ray.judges import Ledger, Limits, ValidatorPool
     from red_ray.training import PoolValidator
 
+    logging.getLogger("red_ray.judges.breaker").addHandler(_TOLD)
     with (
         closing(Ledger(ledger_of(config, run))) as ledger,
         ledger.lease(judge.name),
         LoopThread() as loop,
     ):
-        pool = ValidatorPool(judge, ledger, config.judge, seed=config.seed)
+        limits = Limits(config.judge, again=AGAIN)
+        pool = ValidatorPool(judge, ledger, config.judge, seed=config.seed, limits=limits)
         validator = PoolValidator(pool, judge.name, asked_in(config.judge))
         escalator = Escalator(model, validator, config.judge, config.router.on_failure)
         loop.submit(_tell(pool, on_progress))

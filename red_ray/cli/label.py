@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from red_ray.cli.changing import ChangingRun, changing_run
+from red_ray.cli.changing import ChangingRun, changing_run, refuse_bundle, telling_of_cut_off
 from red_ray.cli.console import Output, guarded, notes
 from red_ray.cli.escalating import asking, settings_of, telling, told_of
-from red_ray.cli.options import Json, RunPath, Set
-from red_ray.cli.show_label import show_undo
+from red_ray.cli.options import Json, RunPath, Set, read_as, without_reading
+from red_ray.cli.show_label import show_past, show_undo
 from red_ray.core.text import text_key
 from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled, clean_pool
 from red_ray.data.tables import read_table
-from red_ray.errors import ConfigError
+from red_ray.errors import ConfigError, DataError
 from red_ray.history import FOLDER as HISTORY
 from red_ray.run_folder import RunFolder
 from red_ray.working_copy import at_place
 
 if TYPE_CHECKING:
-    from red_ray.labels.asking import Asker
+    from red_ray.config import RunConfig
+    from red_ray.labels.asking import Asker, Found
 
 label = typer.Typer(
     no_args_is_help=True,
@@ -67,43 +68,65 @@ def add(
     output = Output(as_json=as_json)
     with guarded(output):
         given = bool(examples or text)
-        if given and (judge or pool or assignments):
+        reading, settings = without_reading(assignments)
+        if given and (judge or pool or settings):
             raise ConfigError(
-                "--judge, --pool and --set are for a label without examples: drop them, or "
-                "--examples and --text"
+                "--judge, --pool and what --set says of a judge are for a label without examples: "
+                "drop them, or --examples and --text"
             )
         with changing_run(output, run) as change:
             from red_ray.labels.checks import new_name
 
             about = description or ""
-            name = new_name(change.run.model, name)
+            name, cautions = new_name(change.run.model, name), list[str]()
+            read = read_as(change.run.model.config, reading)
             if given:
-                texts = _texts(change, examples, text or ())
+                texts = _texts(change, read, name, examples, text or ())
             else:
-                texts = _proposed(change, name, about, pool, judge, calls, assignments)
-            from red_ray import labels
-            from red_ray.labels.rows import check_unseen, with_learned
+                found = _proposed(
+                    *(change, read, name, about),
+                    file=pool,
+                    judge=judge,
+                    n_calls=calls,
+                    settings=settings,
+                )
+                texts, cautions = found.texts, [found.caution] if found.caution else []
+            _add(change, name, texts, about, judged=not given, cautions=cautions)
 
-            state = change.run
-            check_unseen(state.folder, state.rows, texts)
-            done = labels.add(
-                state.model,
-                state.crossfit,
-                name,
-                texts,
-                description=about,
-                judged=not given,
-                known=state.rows.inputs.calibration,
-                encoder=change.encoder,
-            )
-            rows = with_learned(
-                state.rows,
-                LabelledRows(texts, (name,) * len(texts)),
-                judged=not given,
-                descriptions={name: about} if about else None,
-            )
-            keys = frozenset(map(text_key, texts))
-            change.keep(done, rows, f"add {done.model.labels[-1]!r}", keys)
+
+def _add(
+    change: ChangingRun,
+    name: str,
+    texts: tuple[str, ...],
+    description: str,
+    *,
+    judged: bool,
+    cautions: Sequence[str],
+) -> None:
+    """Add a label from examples that are there, and keep it."""
+    from red_ray import labels
+    from red_ray.labels.rows import check_unseen, with_learned
+
+    state = change.run
+    check_unseen(state.folder, state.rows, texts)
+    done = labels.add(
+        state.model,
+        state.crossfit,
+        name,
+        texts,
+        description=description,
+        judged=judged,
+        known=state.rows.inputs.calibration,
+        encoder=change.encoder,
+    )
+    done = replace(done, notes=(*cautions, *done.notes))
+    rows = with_learned(
+        state.rows,
+        LabelledRows(texts, (name,) * len(texts)),
+        judged=judged,
+        descriptions={name: description} if description else None,
+    )
+    change.keep(done, rows, f"add {name!r}", frozenset(map(text_key, texts)))
 
 
 @label.command()
@@ -157,7 +180,8 @@ def split(
     with guarded(output):
         if len(into) != 2 or into[0].strip() == into[1].strip():
             raise ConfigError("a split makes two labels: give --into twice, with two names")
-        if rows is not None and (judge or assignments):
+        reading, settings = without_reading(assignments)
+        if rows is not None and (judge or settings):
             raise ConfigError("--rows says which row is which: drop --judge and --set, or --rows")
         first, second = (one.strip() for one in into)
         words = (*(description or ()), "", "")[:2]
@@ -167,10 +191,11 @@ def split(
 
             state = change.run
             if rows is not None:
-                part_of = _parts(change, rows, (first, second))
+                read = read_as(state.model.config, reading)
+                part_of = _parts(change, read, rows, (first, second))
             else:
                 part_of = _judged_parts(
-                    change, name, (first, second), words, judge=judge, assignments=assignments
+                    change, name, (first, second), words, judge=judge, assignments=settings
                 )
             done = labels.split(
                 state.model,
@@ -255,38 +280,86 @@ def undo(run: RunPath, as_json: Json = False) -> None:
     with guarded(output), at_place(run) as place:
         from red_ray.labels.of_run import undo as put_back
 
-        folder = RunFolder.settled(place)
+        refuse_bundle(place)
+        with telling_of_cut_off(output, place):
+            folder = RunFolder.settled(place)
         if not (folder.path / HISTORY).is_dir():  # else also a damaged bundle is gone back from
             RunFolder.open(place)
         with folder.changing():
-            entry, n_left = put_back(folder)
+            left, (entry, n_left) = _goals(folder), put_back(folder)
         folder.save()
-        show_undo(output, folder.name, entry, n_left)
+        show_undo(output, folder.name, entry, n_left, goals=(left, _goals(folder)))
 
 
-def _texts(change: ChangingRun, file: Path | None, given: Sequence[str]) -> tuple[str, ...]:
-    """The examples of a table and of the command line, cleaned as training rows are."""
+@label.command()
+def history(run: RunPath, as_json: Json = False) -> None:
+    """List the changes that `undo` would take back, the last first."""
+    output = Output(as_json=as_json)
+    with guarded(output), at_place(run) as place:
+        from red_ray.labels.past import past_of
+
+        refuse_bundle(place)
+        with telling_of_cut_off(output, place):
+            folder = RunFolder.open(place)
+        show_past(output, folder.name, past_of(folder))
+
+
+def _goals(folder: RunFolder) -> dict[str, float]:
+    """What the run's thresholds must keep; nothing where there are none, or nothing can be read."""
+    with suppress(DataError):
+        return dict((folder.read_json("details.json").get("thresholds") or {}).get("goals", {}))
+    return {}
+
+
+def _texts(
+    change: ChangingRun, config: RunConfig, name: str, file: Path | None, given: Sequence[str]
+) -> tuple[str, ...]:
+    """The examples of a table and of the command line, cleaned as training rows are.
+
+    Raises:
+        DataError: the table cannot be read, or says of a text that it is of another label.
+    """
     from red_ray.data.tables import Table
 
-    config = change.run.model.config
     read: tuple[str | None, ...] = ()
     if file is not None:
-        read = read_table(file, text_column=config.text_column).texts
+        found = read_table(
+            file,
+            text_column=config.text_column,
+            label_column=config.label_column,
+            label_required=False,
+        )
+        _refuse_others(file, config.label_column, name, found.labels or ())
+        read = found.texts
     table = Table(texts=(*read, *given), labels=None)
     texts, _, counts = clean_pool(table, max_chars=config.max_chars, known=frozenset())
     notes(change.output, [f"examples: {line}" for line in counts.lines()])
     return texts
 
 
+def _refuse_others(file: Path, column: str, name: str, labels: Sequence[str | None]) -> None:
+    said = [(label or "").strip() for label in labels]
+    others = [label for label in said if label not in ("", name)]
+    if others:
+        rows = "1 row is" if len(others) == 1 else f"{len(others)} rows are"
+        raise DataError(
+            f"by the column {column!r} of {str(file)!r} {rows} of another label than {name!r}, the "
+            f"first of {others[0]!r}, and each would become an example of it: take them out, or "
+            "the column"
+        )
+
+
 def _proposed(
     change: ChangingRun,
+    read: RunConfig,
     name: str,
     description: str,
+    *,
     file: Path | None,
     judge: str | None,
     n_calls: int,
-    assignments: list[str] | None,
-) -> tuple[str, ...]:
+    settings: list[str],
+) -> Found:
     """Pool texts that the judge says are of the label."""
     from red_ray.labels.asking import from_pool
     from red_ray.labels.rows import kept_apart
@@ -294,18 +367,19 @@ def _proposed(
     state = change.run
     known = kept_apart(state.folder, state.rows)
     known |= frozenset(map(text_key, state.model.example_texts))
-    config, pool, hidden = state.model.config, state.rows.inputs.pool, state.rows.inputs.hidden
+    pool, hidden = state.rows.inputs.pool, state.rows.inputs.hidden
     if file is not None:
         table = read_table(
             file,
-            text_column=config.text_column,
-            label_column=config.label_column,
+            text_column=read.text_column,
+            label_column=read.label_column,
             label_required=False,
         )
-        pool, hidden, _ = clean_pool(table, max_chars=config.max_chars, known=known)
+        pool, hidden, _ = clean_pool(table, max_chars=read.max_chars, known=known)
     pool = tuple(one for one in pool if text_key(one) not in known)
     command = f"red-ray label add {state.folder.name} --name {name}"
-    with _asker(change, command, judge, assignments, hidden) as asker:
+    otherwise = "; or give examples: --examples F or --text T"
+    with _asker(change, command, judge, settings, hidden, otherwise) as asker:
         found = from_pool(
             state.model,
             name,
@@ -316,18 +390,15 @@ def _proposed(
             encoder=change.encoder,
         )
     if found.n_unasked:
-        change.output.note(
-            f"the judge's budget is used up: {found.n_unasked} texts were not asked about"
-        )
+        change.output.note(asker.unasked(found.n_unasked))
     change.output.note(f"the judge gave {len(found.texts)} of {found.n_asked} texts the label")
-    return found.texts
+    return found
 
 
-def _parts(change: ChangingRun, file: Path, into: tuple[str, str]) -> dict[str, str | None]:
+def _parts(
+    change: ChangingRun, config: RunConfig, file: Path, into: tuple[str, str]
+) -> dict[str, str | None]:
     """Which text is of which of two labels, by a table; other texts and labels are refused."""
-    from red_ray.errors import DataError
-
-    config = change.run.model.config
     table = read_table(
         file,
         text_column=config.text_column,
@@ -364,7 +435,8 @@ def _judged_parts(
     pairs = zip(state.model.example_texts, state.model.example_labels, strict=True)
     texts = [text for text, row in pairs if row == at]
     command = f"red-ray label split {state.folder.name} {name} --into … --into …"
-    with _asker(change, command, judge, assignments, None) as asker:
+    otherwise = "; or say which row is which: --rows F"
+    with _asker(change, command, judge, assignments, None, otherwise) as asker:
         part_of, n_none = parts_of(texts, into, words, asker)
     if n_none:
         change.output.note(f"the judge gave {n_none} of {len(texts)} rows neither label")
@@ -378,13 +450,23 @@ def _asker(
     judge: str | None,
     assignments: list[str] | None,
     hidden: HiddenLabels | None,
+    otherwise: str = "",
 ) -> Iterator[Asker]:
-    """The run's judge or another one, over the run's ledger: nothing is paid twice."""
+    """The run's judge or another one, over the run's ledger: nothing is paid twice.
+
+    Raises:
+        ConfigError: nobody is named to be asked, or one that cannot know a new label.
+    """
     from red_ray.escalation import judge_of
     from red_ray.labels.asking import Asker
 
     state = change.run
-    config = settings_of(state.folder, judge, assignments, command)
+    config = settings_of(state.folder, judge, assignments, command, otherwise)
+    if config.judge.spec == "neighbours":
+        raise ConfigError(
+            "judge 'neighbours' votes with the rows of a label, and a new one has none yet: ask "
+            f"another judge (--judge ollama:MODEL){otherwise}"
+        )
     asked = judge_of(config, state.model, hidden or None)
     with (
         telling(change.output, "asking the judge") as (_, tell),
@@ -396,5 +478,6 @@ def _asker(
             judge_name=asked.name,
             top_k=config.judge.top_k,
             n_examples=config.judge.examples_per_candidate,
+            unasked=opened.unasked,
         )
         change.output.note(f"asked {told_of(opened.facts())}")

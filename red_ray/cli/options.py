@@ -9,7 +9,7 @@ import typer
 import yaml
 
 from red_ray.address import was_address
-from red_ray.config import Goal, RunConfig, load_config
+from red_ray.config import Goal, RunConfig, changed, load_config
 from red_ray.errors import ConfigError
 
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON alone on stdout.")]
@@ -61,6 +61,29 @@ OutPath = Annotated[
     str,
     typer.Option("--out", help="The run's folder, or its address: s3://…, gs://….", metavar="RUN"),
 ]
+
+
+READING = ("text_column", "label_column", "max_chars")
+"""Keys that say how a table is read: of a trained run, too, each table may be read its own way."""
+
+
+def without_reading(assignments: list[str] | None) -> tuple[list[str], list[str]]:
+    """The `--set` assignments that say how a table is read, and all others."""
+    reading: list[str] = []
+    others: list[str] = []
+    for one in assignments or []:
+        is_about_reading = one.partition("=")[0].strip() in READING
+        (reading if is_about_reading else others).append(one)
+    return reading, others
+
+
+def read_as(config: RunConfig, reading: list[str]) -> RunConfig:
+    """The configuration by which a command reads its tables; see `without_reading`.
+
+    Raises:
+        ConfigError: a value does not fit.
+    """
+    return changed(config, overrides_of(reading, {})) if reading else config
 
 
 def check_is_local(path: Path, option: str) -> None:

@@ -61,6 +61,7 @@ def ask_about(
         left out.
 
     Raises:
+        ConfigError: its budget is used up.
         JudgeError: it cannot be asked.
     """
     state, (config, asked) = change.run, judge
@@ -72,7 +73,12 @@ def ask_about(
         question = opened.escalator.ask(rows.texts, rows.vectors, seen)
         verdicts = opened.loop.submit(question).result()
         change.output.note(f"asked {told_of(opened.facts())}")
+    n_unasked = verdicts.count(None)
+    if n_unasked == len(verdicts):
+        raise ConfigError(opened.unasked(n_unasked))
     change.output.note(_came_of(verdicts))
+    if n_unasked:
+        change.output.note(opened.unasked(n_unasked))
     pairs = zip(map(text_key, rows.texts), verdicts, strict=True)
     usable = (Outcome.LABEL, Outcome.NONE)
     return {key: one.label for key, one in pairs if one is not None and one.outcome in usable}
@@ -85,8 +91,17 @@ def put_lessons(
     taught: Lessons,
     *,
     judged: bool,
+    n_apart: int,
 ) -> dict[str, Any]:
     """Refit some experts on what they are taught, and put the result in place.
+
+    Args:
+        output: where to tell of it.
+        change: of the run.
+        positions: of the experts.
+        taught: what teaches them.
+        judged: whether a judge labelled it, and not the user.
+        n_apart: texts that were not to be learned, as the run knows them already.
 
     Raises:
         DataError: they are taught nothing.
@@ -98,15 +113,16 @@ def put_lessons(
     state = change.run
     names = ", ".join(expert_name(position) for position in positions)
     others = [
+        (n_apart, "are what the run learned, or is tested or calibrated on"),
         (taught.n_elsewhere, "are of other experts' labels"),
         (taught.n_unknown, "are of no label that the model knows: red-ray label add"),
+        (taught.n_none, "fit no label"),
     ]
+    left_out = [f"{n:,} {words}" for n, words in others if n]
     if not taught.texts:
-        told = "".join(f"; {n:,} {words}" for n, words in others if n)
-        raise DataError(f"no labelled recent text is of a label of {names}{told}")
-    for n, words in others:
-        if n:
-            output.note(f"left out {n:,} labelled texts: they {words}")
+        raise DataError("; ".join([f"no recent text is left to teach {names}", *left_out]))
+    for line in left_out:
+        output.note(f"left out: {line}")
     output.note(f"refitting {names} on {len(taught.texts):,} labelled recent texts more")
     done = labels.refit(
         state.model,

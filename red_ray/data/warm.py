@@ -52,7 +52,11 @@ def warm_started(inputs: Inputs, known: KnownExamples) -> Inputs:
         pool=pool,
         labels=tuple(sorted({*inputs.labels, *(() if inputs.label_set else labels)})),
         descriptions=described | dict(inputs.descriptions),
-        notes=(*inputs.notes, *_told(known, labels, (by_user, by_judge))),
+        notes=(
+            *inputs.notes,
+            *_told(known, labels, (by_user, by_judge)),
+            *_told_of_own(inputs.train, known, labels),
+        ),
     )
 
 
@@ -61,6 +65,22 @@ def _joining(rows: LabelledRows, labels: frozenset[str], own: set[str]) -> Label
     return rows.take(
         at for at, (text, label) in pairs if label in labels and text_key(text) not in own
     )
+
+
+def _told_of_own(
+    train: LabelledRows, known: KnownExamples, labels: frozenset[str]
+) -> tuple[str, ...]:
+    """A line where examples stand in the files already."""
+    own = dict(zip(map(text_key, train.texts), train.labels, strict=True))
+    rows = known.by_user.joined(known.by_judge)
+    pairs = zip(map(text_key, rows.texts), rows.labels, strict=True)
+    there = [own[key] == label for key, label in pairs if label in labels and key in own]
+    if not there:
+        return ()
+    n_other = there.count(False)
+    other = f", {n_other} of them under another label, which stays" if n_other else ""
+    n = "1 example" if len(there) == 1 else f"{len(there)} examples"
+    return (f"warm start: {n} not taken over, as the run's own rows have these texts{other}",)
 
 
 def _told(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from red_ray.core.text import text_key
 from red_ray.evaluation.drift_report import DriftReport
 from red_ray.evaluation.drift_rows import DriftRows
+from red_ray.labels.checks import NONE_WORDS
 from red_ray.model import RedModel, expert_name
 
 Ints = NDArray[np.int64]
@@ -24,13 +25,15 @@ class Lessons:
         texts: those of labels that these experts hold.
         labels: their labels, by name.
         n_elsewhere: texts whose label another expert holds: they teach nobody.
-        n_unknown: texts whose label the model does not have, or that fit none.
+        n_unknown: texts whose label the model does not have.
+        n_none: texts that fit no label.
     """
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     n_elsewhere: int
     n_unknown: int
+    n_none: int
 
 
 def expert_positions(model: RedModel, report: DriftReport) -> tuple[int, ...]:
@@ -51,17 +54,21 @@ def lessons(
         model: whose experts they are.
         positions: of the experts.
         texts: recent ones.
-        labels: by `text_key`; None where no label fits. A text without one is left out.
+        labels: by `text_key`; None, or a word for it that is no label, where no label fits. A text
+            without one is left out.
     """
     held = {model.labels[label] for position in positions for label in model.subsets[position]}
     known = frozenset(model.labels)
     found = [(text, labels[key]) for text in texts if (key := text_key(text)) in labels]
     mine = [(text, label) for text, label in found if label in held]
+    strange = [label for _, label in found if label not in known]
+    n_none = sum(label is None or label.casefold() in NONE_WORDS for label in strange)
     return Lessons(
         tuple(text for text, _ in mine),
         tuple(str(label) for _, label in mine),
         sum(label in known - held for _, label in found),
-        sum(label not in known for _, label in found),
+        len(strange) - n_none,
+        n_none,
     )
 
 

@@ -25,6 +25,10 @@ NEVER_HEARD_S = 30.0
 """How long a server on this machine that nobody ever reached is waited for."""
 
 
+RESUME = "`red-ray resume` goes on"
+"""What to do after a run that a judge's absence stopped."""
+
+
 class JudgeAwayError(Exception):
     """Nobody had an answer for too long; stays inside the pool, which stops."""
 
@@ -47,6 +51,7 @@ class Breaker:
         sleep: waits between probes.
         clock: monotonic seconds.
         rng: draws the jitter.
+        again: what to do when the judge is back.
     """
 
     def __init__(
@@ -57,7 +62,9 @@ class Breaker:
         sleep: Sleep,
         clock: Clock,
         rng: np.random.Generator,
+        again: str = RESUME,
     ) -> None:
+        self._again = again
         self.notice = ""
         self.is_unmet = False
         self._limit_s = limit_s
@@ -138,12 +145,12 @@ class Breaker:
         if left_s <= 0 and self._is_not_started(error):
             raise JudgeAwayError(
                 f"the judge's server on this machine does not answer ({error}): start it, then "
-                "`red-ray resume` goes on"
+                f"{self._again}"
             )
         if left_s <= 0 or asked_s > left_s:
             raise JudgeAwayError(
                 f"no answer from the judge for {silent_s:.0f} s ({error}); all that it "
-                "answered is kept: `red-ray resume` goes on from there when it is back"
+                f"answered is kept: when it is back, {self._again}"
             )
         return left_s
 

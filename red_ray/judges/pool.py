@@ -23,7 +23,7 @@ from red_ray.errors import (
     StorageError,
 )
 from red_ray.judges.base import Judge, question_key
-from red_ray.judges.breaker import Breaker, JudgeAwayError
+from red_ray.judges.breaker import RESUME, Breaker, JudgeAwayError
 from red_ray.judges.ledger import Kept, Ledger, Received, Sent, Unsent
 from red_ray.judges.limits import (
     MARGIN_S,
@@ -128,6 +128,7 @@ class Limits:
         sleep: waits.
         clock: monotonic seconds.
         rng: draws the jitter.
+        again: what to do after a stop, when a judge that was away is back.
     """
 
     def __init__(
@@ -137,6 +138,7 @@ class Limits:
         sleep: Sleep = asyncio.sleep,
         clock: Clock = time.monotonic,
         rng: np.random.Generator | None = None,
+        again: str = RESUME,
     ) -> None:
         self.sleep = sleep
         self.clock = clock
@@ -148,7 +150,12 @@ class Limits:
             config.requests_per_minute, config.tokens_per_minute, sleep=sleep, clock=clock
         )
         self.breaker = Breaker(
-            config.total_time_s, config.concurrency, sleep=sleep, clock=clock, rng=self.rng
+            config.total_time_s,
+            config.concurrency,
+            sleep=sleep,
+            clock=clock,
+            rng=self.rng,
+            again=again,
         )
 
 

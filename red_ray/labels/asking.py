@@ -12,7 +12,7 @@ from red_ray.core.retrieval import nearest_first
 from red_ray.core.router import top_labels
 from red_ray.core.text import text_key
 from red_ray.encoding import plain_part
-from red_ray.errors import DataError, JudgeUnavailable
+from red_ray.errors import ConfigError, DataError, JudgeUnavailable
 from red_ray.judges.base import question_key
 from red_ray.model import RedModel, TextEncoder
 from red_ray.training.job import readable
@@ -28,6 +28,17 @@ Ask = Callable[[Sequence[Question]], Sequence[Verdict]]
 
 FAILURES = (Outcome.TIMEOUT, Outcome.ERROR)
 
+FEW, SMALL_SHARE = 5, 0.1
+"""Fewer texts of a label, or a smaller share of those asked about, may be a judge's errors: one
+that is right 90 % of the time is wrong about as many."""
+
+N_SHOWN, SHOWN_CHARS = 5, 60
+"""Texts that a caution shows, and how much of each."""
+
+
+def _unasked(n: int) -> str:
+    return f"the judge's budget is used up, and {n} questions were not asked: raise it"
+
 
 @dataclass(frozen=True, slots=True)
 class Asker:
@@ -38,12 +49,14 @@ class Asker:
         judge_name: part of every question's key.
         top_k: candidates of a question.
         n_examples: of a candidate.
+        unasked: what to say of so many questions that the budget did not reach.
     """
 
     ask: Ask
     judge_name: str
     top_k: int
     n_examples: int
+    unasked: Callable[[int], str] = _unasked
 
     def answers(self, questions: Sequence[Question]) -> list[Verdict | None]:
         """The verdict on each question; None where it was not asked.
@@ -76,6 +89,19 @@ class Found:
     n_asked: int
     n_unasked: int
 
+    @property
+    def caution(self) -> str:
+        """A line where so few of the texts got the label that it may be the judge's errors."""
+        n = len(self.texts)
+        if n >= max(FEW, SMALL_SHARE * self.n_asked):
+            return ""
+        shown = ", ".join(repr(one[:SHOWN_CHARS]) for one in self.texts[:N_SHOWN])
+        more = f" and {n - N_SHOWN} more" if n > N_SHOWN else ""
+        return (
+            f"the judge gave only {n} of {self.n_asked} texts the label, and may be wrong about "
+            f"these: look at them, and `undo` if they are of other labels: {shown}{more}"
+        )
+
 
 def from_pool(
     model: RedModel,
@@ -101,6 +127,7 @@ def from_pool(
         encoder: of the model.
 
     Raises:
+        ConfigError: the budget ended before a text got the label.
         DataError: the pool is empty, or the judge gave no text the label.
         JudgeError: the judge cannot be asked.
     """
@@ -113,16 +140,20 @@ def from_pool(
     words = f"{readable(name)}. {description}" if description else readable(name)
     query = encoder.encode([words])[0]
     left, found = np.ones(len(pool), dtype=bool), list[int]()
-    n_asked = n_unasked = 0
-    while n_asked + n_unasked < min(n_calls, len(pool)) and not n_unasked:
-        n = min(AT_ONCE, n_calls - n_asked)
+    n_asked, n_wanted, is_over = 0, min(n_calls, len(pool)), False
+    while n_asked < n_wanted and not is_over:
+        n = min(AT_ONCE, n_wanted - n_asked)
         rows = _nearest(vectors, _towards(query, vectors[found]), left, n)
         left[rows] = False
         questions = _questions(model, name, description, pool, vectors, rows, asker)
         for row, verdict in zip(rows, asker.answers(questions), strict=True):
-            n_asked, n_unasked = n_asked + (verdict is not None), n_unasked + (verdict is None)
+            n_asked, is_over = n_asked + (verdict is not None), is_over or verdict is None
             if verdict is not None and verdict.label == name:
                 found.append(int(row))
+    n_unasked = n_wanted - n_asked
+    if not found and n_unasked:
+        told = f"none of {n_asked} texts is of the label {name!r} yet: " if n_asked else ""
+        raise ConfigError(told + asker.unasked(n_unasked))
     if not found:
         raise DataError(
             f"the judge gave none of {n_asked} texts the label {name!r}: raise --calls, say more "
@@ -141,17 +172,19 @@ def parts_of(
         of these there are.
 
     Raises:
+        ConfigError: the budget did not reach all of them.
         JudgeUnavailable: some texts have no answer: ask again, what is known is not paid twice.
     """
     pairs = zip(names, descriptions, strict=True)
     candidates = tuple(Candidate(name, description) for name, description in pairs)
     verdicts = asker.answers([Question(text, candidates, "choose") for text in texts])
-    open_ = sum(one is None or one.outcome in FAILURES for one in verdicts)
+    n_unasked = sum(one is None for one in verdicts)
+    open_ = n_unasked + sum(one is not None and one.outcome in FAILURES for one in verdicts)
+    told = f"{open_} of {len(texts)} rows have no answer"
+    if n_unasked:
+        raise ConfigError(f"{told}: {asker.unasked(n_unasked)}")
     if open_:
-        raise JudgeUnavailable(
-            f"{open_} of {len(texts)} rows have no answer (a budget, or a judge that is away); "
-            "what it answered is kept: run the same command again"
-        )
+        raise JudgeUnavailable(f"{told}; what it answered is kept: run the same command again")
     said = [one.label if one is not None and one.label in names else None for one in verdicts]
     return dict(zip(map(text_key, texts), said, strict=True)), said.count(None)
 

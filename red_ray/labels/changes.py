@@ -18,6 +18,7 @@ from red_ray.data.inputs import KnownRows
 from red_ray.encoding import plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.labels.checks import (
+    alike,
     check_left,
     check_parts,
     fresh,
@@ -68,7 +69,7 @@ def add(
         encoder: of the model; loaded by it where none is given.
 
     Raises:
-        ConfigError: the name is empty.
+        ConfigError: the name is empty, or says that no label fits.
         DataError: the model has the label, or there is no example, or one of them is a labelled
             row already.
     """
@@ -121,7 +122,7 @@ def merge(
         encoder: of the model; loaded by it where none is given.
 
     Raises:
-        ConfigError: fewer than two labels are named, one of them twice, or `into` is empty.
+        ConfigError: fewer than two labels are named, one of them twice, or `into` is no name.
         DataError: the model lacks one of them, has another label of the name `into`, or would be
             left with a single label.
     """
@@ -289,7 +290,7 @@ def rename(
         known: calibration rows of the run, by their names before, where it has any.
 
     Raises:
-        ConfigError: the new name is empty.
+        ConfigError: the new name is empty, or says that no label fits.
         DataError: the model lacks the label, or has the other.
     """
     label = position_of(model, old)
@@ -317,7 +318,7 @@ def rename(
         gate=False,
         estimate=None,
         effect=None,
-        notes=(),
+        notes=alike(draft.labels, model.labels),
         known=None if about is None else about.after,
     )
 

@@ -6,10 +6,15 @@ from collections.abc import Sequence
 
 from red_ray.core.text import text_key
 from red_ray.errors import ConfigError, DataError
+from red_ray.judges import NONE_OPTION
 from red_ray.model import RedModel
 
 FEWEST = 2
 """Labels that a model needs: with one there is nothing to tell apart."""
+
+NONE_WORDS = ("none", NONE_OPTION)
+"""What says that no label fits: as a decision, in disputed.csv, and of a judge. Rows to train on
+may have such a label; nobody gives one that name by a command."""
 
 
 def position_of(model: RedModel, name: str) -> int:
@@ -36,17 +41,41 @@ def new_name(model: RedModel, name: str) -> str:
     """The name of a label to be, without white space around it.
 
     Raises:
-        ConfigError: it is empty.
+        ConfigError: it is empty, or says that no label fits.
         DataError: the model has such a label.
     """
     name = name.strip()
     if not name:
         raise ConfigError("a label needs a name that is not empty")
+    if name.casefold() in NONE_WORDS:
+        raise ConfigError(
+            f"{name!r} says that no label fits, in answers and in disputed.csv: choose another name"
+        )
     if name in model.labels:
         raise DataError(
             f"the model has a label {name!r} already; choose another name, or merge the two"
         )
     return name
+
+
+def alike(labels: Sequence[str], before: Sequence[str]) -> tuple[str, ...]:
+    """One line for each new label whose name differs from another one's only by capitals.
+
+    Args:
+        labels: after a change.
+        before: those of before.
+    """
+    pairs = [
+        (name, other)
+        for name in labels
+        if name not in before
+        for other in labels
+        if other != name and other.casefold() == name.casefold()
+    ]
+    return tuple(
+        f"the labels {name!r} and {other!r} differ only by capitals: if they are one, merge them"
+        for name, other in pairs
+    )
 
 
 def split_names(model: RedModel, name: str, into: Sequence[str]) -> tuple[int, tuple[str, str]]:

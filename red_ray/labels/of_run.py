@@ -131,18 +131,26 @@ def undo(folder: RunFolder) -> tuple[Entry, int]:
         DataError: there is none.
         OutputError: it cannot be written, or another process writes at the run's address.
     """
-    earlier = entries(folder.path)
-    n_passed = 0
-    while n_passed < len(earlier) and not _is_made(folder, earlier[-1 - n_passed]):
-        n_passed += 1
-    left = earlier[: len(earlier) - n_passed]
+    left = earlier_states(folder)
     if not left:
         raise DataError(f"{folder.name!r} has no earlier labels to go back to")
     folder.claim()
-    for entry in earlier[len(left) :]:
+    for entry in entries(folder.path)[len(left) :]:
         forget(folder.path, entry)
     put_back(folder.path, left[-1])
     return left[-1], len(left) - 1
+
+
+def earlier_states(folder: RunFolder) -> list[Entry]:
+    """The states that `undo` goes back to, one after the other, oldest first.
+
+    Raises:
+        DataError: one is damaged.
+    """
+    earlier = entries(folder.path)
+    while earlier and not _is_made(folder, earlier[-1]):
+        earlier.pop()
+    return earlier
 
 
 def _is_made(folder: RunFolder, entry: Entry) -> bool:

@@ -20,7 +20,7 @@ from red_ray.data.inputs import KnownRows
 from red_ray.encoding import open_encoder, plain_part
 from red_ray.errors import ConfigError, DataError
 from red_ray.experts import Expert, ExpertHost, ExpertSpec, FitRows
-from red_ray.labels.checks import fresh
+from red_ray.labels.checks import alike, fresh
 from red_ray.labels.draft import NEW, Draft
 from red_ray.labels.effect import Effect, measure
 from red_ray.labels.folds import crossfitted, folds_of, gone_rows
@@ -244,9 +244,8 @@ def refitted(
         promise=None,
         encoder=encoder,
     )
-    after = known.after if known is not None else None
-    model, told = with_old_goal(model, before, after, encoder)
     pair = None if known is None else (known.before, known.after)
+    model, told = with_old_goal(model, before, pair, encoder)
     return Change(
         model=model,
         crossfit=Crossfit(
@@ -263,11 +262,12 @@ def refitted(
         effect=measure(before, model, fits.old_folds, fits.folds, rows.origins, pair, encoder),
         notes=(
             *notes,
+            *alike(draft.labels, before.labels),
             *(() if crossfit is not None else (FITTED_ANEW,)),
             *((REAL_ROWS_ALONE,) if before.written_counts else ()),
             *told,
         ),
-        known=after,
+        known=None if known is None else known.after,
     )
 
 

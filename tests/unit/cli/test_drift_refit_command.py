@@ -13,6 +13,7 @@ from red_ray.cli.loop_thread import LoopThread
 from red_ray.core.text import text_key
 from red_ray.data.inputs import Inputs, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.judges import NONE_OPTION
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
 from tests.servers import OpenAIServer
 from tests.servers.steps import Step
@@ -105,7 +106,11 @@ def test_what_the_run_is_measured_by_teaches_nobody(red_ray, run, model, labelle
     texts, labels = zip(*measured, strict=True)
     test = TestRows(LabelledRows(texts, labels), (), 0, ())
     write_snapshot(run.path, Snapshot(rows.inputs, test))
-    found = only_json(red_ray("drift", run.path, "--recent", labelled, "--refit", "--json"))
+    result = red_ray("drift", run.path, "--recent", labelled, "--refit", "--json")
+    found = only_json(result)
+    n_tested = len(set(texts) | (run.tested() & {text_key(text) for text, _ in recent_rows(model)}))
+    told = f"left out: {n_tested} are what the run learned, or is tested or calibrated on"
+    assert told in result.stderr
     assert found["refit"]["n_taught"][GROWN] >= 45
     assert not set(load_bundle(run.bundle).example_texts) & set(texts)
 
@@ -213,6 +218,67 @@ def test_labels_of_other_experts_alone_teach_nobody(red_ray, run, tmp_path, mode
     result = red_ray("drift", run.path, "--recent", recent, "--refit", "--json")
     assert result.exit_code == 2
     last = result.stderr.splitlines()[-1]
-    assert f"no labelled recent text is of a label of {expert}" in last
+    assert f"no recent text is left to teach {expert}; " in last
     assert "are of other experts' labels" in last
     assert tree(run.bundle) == before
+
+
+@pytest.mark.parametrize("judge", [(), ("--judge", "simulated:1.0")])
+def test_texts_that_the_run_is_measured_by_are_named_as_the_reason(
+    red_ray, run, model, labelled, judge
+):
+    rows, measured = read_snapshot(run.path), recent_rows(model)
+    texts, labels = zip(*measured, strict=True)
+    test = TestRows(LabelledRows(texts, labels), (), 0, ())
+    write_snapshot(run.path, Snapshot(rows.inputs, test))
+    result = red_ray("drift", run.path, "--recent", labelled, "--refit", *judge)
+    assert result.exit_code == 2
+    expert = model.expert_of[model.labels.index(GROWN)]
+    assert result.stderr.splitlines()[-1] == (
+        f"red-ray: no recent text is left to teach {expert}; {len(texts)} are what the run "
+        "learned, or is tested or calibrated on"
+    )
+    assert "requests" not in result.stderr  # nobody was asked
+
+
+def test_what_a_judge_says_fits_no_label_is_no_unknown_label(red_ray, run, unlabelled):
+    truth = dict(zip(LARGE.test, LARGE.test_labels, strict=True))
+    fits = iter([True, False] * 5)
+
+    def answer(_, received):
+        return Step(label=truth[received.text] if next(fits) else NONE_OPTION)
+
+    with LoopThread() as loop:
+        server = OpenAIServer(answer)
+        loop.submit(server.__aenter__()).result()
+        judge = ("--judge", f"openai:m@{server.base_url}", "--calls", "10")
+        result = red_ray("drift", run.path, "--recent", unlabelled, "--refit", *judge, "--json")
+        loop.submit(server.__aexit__()).result()
+    assert 0 < sum(only_json(result)["refit"]["n_taught"].values()) <= 5
+    assert "left out: 5 fit no label" in result.stderr
+    assert "red-ray label add" not in result.stderr
+
+
+def test_a_budget_that_is_used_up_is_named(red_ray, run, labelled):
+    judge = ("--refit", "--judge", "simulated:1.0", "--set", "judge.budget_calls=6")
+    args = ("drift", run.path, "--recent", labelled, *judge)
+    result = red_ray(*args, "--calls", "10", "--json")
+    assert only_json(result)["refit"]
+    told = "judge.budget_calls=6 is used up (all that the run asked counts), and 4 questions were"
+    assert told in result.stderr
+    red_ray("label", "undo", run.path)
+    other = red_ray(*args, "--calls", "10", "--set", "judge.top_k=2")  # other questions
+    assert other.exit_code == 2
+    last = other.stderr.splitlines()[-1]
+    assert last.startswith("red-ray: judge.budget_calls=6 is used up")
+    assert "10 questions were not asked" in last
+
+
+def test_a_table_may_name_its_columns_otherwise(red_ray, run, tmp_path, model, labelled):
+    table = write_rows(tmp_path / "body.csv", recent_rows(model), "body", "topic")
+    said(red_ray("drift", run.path, "--recent", table), 2, "has no column 'text'")
+    columns = ("--set", "text_column=body", "--set", "label_column=topic")
+    found = only_json(red_ray("drift", run.path, "--recent", table, *columns, "--json"))
+    assert found == only_json(red_ray("drift", run.path, "--recent", labelled, "--json"))
+    refit = only_json(red_ray("drift", run.path, "--recent", table, *columns, "--refit", "--json"))
+    assert refit["refit"]["n_taught"][GROWN] >= 55

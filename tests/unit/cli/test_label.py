@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import shutil
 
 import pytest
@@ -149,6 +150,7 @@ def test_undo_brings_back_the_bundle_and_all_that_stood_beside_it(red_ray, whole
         "bundle": middle,
         "undone": f"rename {HELD!r} to 'zebra'",
         "n_left": 1,
+        "goals": None,
     }
     assert load_bundle(whole.bundle).bundle_id == middle
     shown = red_ray("label", "undo", whole.path)
@@ -158,6 +160,51 @@ def test_undo_brings_back_the_bundle_and_all_that_stood_beside_it(red_ray, whole
     assert {k for k in after if after[k] != before.get(k)} == set()
     assert after.keys() == before.keys()
     said(red_ray("label", "undo", whole.path), 2, "has no earlier labels to go back to")
+
+
+def test_the_history_lists_what_undo_takes_back_the_last_change_first(red_ray, whole):
+    old = load_bundle(whole.bundle)
+    assert "no change of labels can be undone" in red_ray("label", "history", whole.path).stdout
+    only_json(red_ray("label", "retire", whole.path, NAME_OF_OTHER, "--json"))
+    middle = load_bundle(whole.bundle)
+    only_json(red_ray("label", "rename", whole.path, HELD, "ze[b]ra", "--json"))
+    found = only_json(red_ray("label", "history", whole.path, "--json"))
+    now = load_bundle(whole.bundle)
+    assert (found["bundle"], found["labels"]) == (now.bundle_id, list(now.labels))
+    first, second = found["changes"]
+    assert first.pop("when") >= second.pop("when") > "2026"
+    assert first == {
+        "change": f"rename {HELD!r} to 'ze[b]ra'",
+        "bundle": middle.bundle_id,
+        "labels": list(middle.labels),
+        "n_labels_after": 11,
+    }
+    assert second == {
+        "change": f"retire {NAME_OF_OTHER!r}",
+        "bundle": old.bundle_id,
+        "labels": list(old.labels),
+        "n_labels_after": 11,
+    }
+    shown = red_ray("label", "history", whole.path).stdout
+    assert f"now: 11 labels, bundle {now.bundle_id[:16]}" in shown
+    last, one = [line for line in shown.splitlines() if "to 11" in line]
+    assert "rename 'family1_topic05' to 'ze[b]ra'" in last
+    assert middle.bundle_id[:16] in last
+    assert "12 to 11" in one
+    # A change that was undone is not in it any more.
+    undone = red_ray("label", "undo", whole.path)
+    assert undone.exit_code == 0
+    assert len(only_json(red_ray("label", "history", whole.path, "--json"))["changes"]) == 1
+
+
+def test_undo_says_that_thresholds_of_since_are_gone(red_ray, whole):
+    goal = ("thresholds", whole.path, "--goal")
+    assert red_ray(*goal, "escalate_at_most=0.5").exit_code == 0
+    only_json(red_ray("label", "retire", whole.path, NAME_OF_OTHER, "--json"))
+    assert red_ray(*goal, "escalate_at_most=0.3").exit_code == 0
+    shown = red_ray("label", "undo", whole.path).stdout
+    told = "its thresholds of then are back, too (escalate_at_most 0.5); any given since are gone"
+    assert told in shown
 
 
 def test_the_runs_test_rows_are_scored_anew(red_ray, whole):
@@ -443,6 +490,14 @@ def mistakes(corpus, tmp_path):
         (("add", "--name", "new", "--examples", tmp_path / "none.csv"), "none.csv"),
         (("add", "--name", "new", "--text", "x", "--judge", "neighbours"), "drop them"),
         (("add", "--name", "new", "--judge", "zebra"), "unknown judge 'zebra'"),
+        (("add", "--name", "new", "--judge", "neighbours"), "a new one has none yet"),
+        ((*split, "--judge", "neighbours"), "or say which row is which: --rows F"),
+        (("add", "--name", "None", "--text", "x"), "says that no label fits"),
+        (
+            ("add", "--name", "new", "--examples", strange),
+            "1 row is of another label than 'new', the first of 'zebra'",
+        ),
+        (("add", "--name", "new", "--text", "x", "--set", "judge.top_k=3"), "drop them"),
         (("add", "--name", "new", "--judge", "simulated:1.0"), "gave none of 40 texts the label"),
         (("merge", HELD, "--into", "x"), "a merge takes two labels or more"),
         (("merge", HELD, "zebra", "--into", "x"), "no label 'zebra'"),
@@ -486,5 +541,88 @@ def test_no_run_has_no_labels(red_ray, tmp_path):
 def test_without_a_judge_one_must_be_named(red_ray, run):
     result = red_ray("label", "add", run.path, "--name", HELD)
     said(
-        result, 2, "trained without a judge", f"red-ray label add {run.path} --name {HELD} --judge"
+        *(result, 2, "trained without a judge"),
+        f"red-ray label add {run.path} --name {HELD} --judge",
+        "or give examples: --examples F or --text T",
     )
+
+
+@pytest.mark.parametrize("place", ["bundle", ""])
+@pytest.mark.parametrize("verb", ["retire", "undo"])
+def test_a_bundle_alone_has_no_rows_to_change(red_ray, run, tmp_path, place, verb):
+    alone = tmp_path / "alone"
+    shutil.copytree(run.bundle, alone / "bundle")
+    arguments = (NAME_OF_OTHER,) if verb == "retire" else ()
+    result = red_ray("label", verb, alone / place, *arguments)
+    said(result, 2, "is a bundle alone", "give the folder that `red-ray train` made")
+
+
+def test_a_table_may_name_its_columns_otherwise(red_ray, run, corpus, tmp_path):
+    rows = [(text, HELD) for text in rows_of(corpus, HELD)]
+    table = write_rows(tmp_path / "body.csv", rows, "body", "topic")
+    added = ("label", "add", run.path, "--name", HELD, "--examples", table)
+    said(red_ray(*added), 2, "has no column 'text'", "set text_column")
+    columns = ("--set", "text_column=body", "--set", "label_column=topic")
+    only_json(red_ray(*added, *columns, "--json"))
+    assert HELD in load_bundle(run.bundle).labels
+    # For this table alone: the run reads its own as ever.
+    assert load_bundle(run.bundle).config.text_column == "text"
+
+
+def test_a_split_may_name_its_tables_columns_otherwise(red_ray, run, corpus, tmp_path):
+    texts = rows_of(corpus, NAME_OF_OTHER)
+    rows = [(text, ("one", "two")[at % 2]) for at, text in enumerate(texts)]
+    table = write_rows(tmp_path / "body.csv", rows, "body", "label")
+    split = ("label", "split", run.path, NAME_OF_OTHER, "--into", "one", "--into", "two")
+    only_json(red_ray(*split, "--rows", table, "--set", "text_column=body", "--json"))
+    assert {"one", "two"} <= set(load_bundle(run.bundle).labels)
+
+
+def test_a_budget_that_is_used_up_is_named(red_ray, run, server):
+    added = ("label", "add", run.path, "--name", "new", "--judge", f"openai:m@{server.base_url}")
+    budget = ("--set", "judge.budget_calls=7")
+    result = red_ray(*added, *budget)
+    assert "the judge gave 1 of 7 texts the label" in result.stderr
+    told = "judge.budget_calls=7 is used up (all that the run asked counts), and 33 questions were"
+    assert told in result.stderr
+    assert "--set judge.budget_calls=… for more" in result.stderr
+    red_ray("label", "undo", run.path)
+    again = red_ray("label", "add", run.path, "--name", "other", *added[5:], *budget)
+    said(again, 2, "red-ray: judge.budget_calls=7 is used up", "and 40 questions were not asked")
+
+
+def test_a_judge_that_is_away_is_told_once_and_with_the_way_on(red_ray, run, monkeypatch):
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # as in a process of its own
+    judge = ("--judge", "openai:m@http://127.0.0.1:9/v1", "--set", "judge.total_time_s=1")
+    result = red_ray("label", "add", run.path, "--name", "new", *judge)
+    assert result.exit_code == 1
+    assert "run the same command again: what was answered is not asked again" in result.stderr
+    assert "red-ray resume" not in result.stderr
+    assert "judge_away" not in result.stderr
+
+
+def test_few_texts_that_a_judge_gave_a_label_are_shown(red_ray, run, corpus):
+    added = ("label", "add", run.path, "--name", HELD, "--judge", "simulated:1.0")
+    found = only_json(red_ray(*added, "--calls", "3", "--description", "family1 topic05", "--json"))
+    (caution,) = (note for note in found["notes"] if "the judge gave only" in note)
+    texts = [text for text, label in corpus.hidden.items() if label == HELD]
+    assert any(repr(text) in caution for text in texts)
+
+
+def test_a_change_that_was_cut_off_is_finished_aloud(red_ray, run, examples, monkeypatch):
+    added = ("label", "add", run.path, "--name", HELD, "--examples", examples)
+    with monkeypatch.context() as patch:
+
+        def killed(*_, **__):
+            raise KeyboardInterrupt
+
+        patch.setattr("red_ray.history._place", killed)
+        assert red_ray(*added).exit_code == 130
+    result = red_ray("label", "rename", run.path, HELD, "zebra")
+    assert f"finished a change that was cut off: add {HELD!r}" in result.stderr
+    assert "cut off" not in red_ray("label", "undo", run.path).stderr
+    with monkeypatch.context() as patch:
+        patch.setattr("red_ray.history._place", killed)
+        assert red_ray("label", "undo", run.path).exit_code == 130
+    result = red_ray("label", "undo", run.path)
+    assert f"finished an undo that was cut off: add {HELD!r}" in result.stderr

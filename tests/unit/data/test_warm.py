@@ -46,6 +46,18 @@ def test_a_label_in_the_files_outranks_the_models():
     }
 
 
+def test_examples_that_stand_there_already_are_told():
+    train = LabelledRows(("PAY  a", "ship a", "pay b"), ("ship", "ship", "pay"))
+    joined, _, own = warm_started(inputs(train), KNOWN).notes
+    assert "0 examples of 0 labels joined" in joined
+    assert own == (
+        "warm start: 3 examples not taken over, as the run's own rows have these texts, 1 of them "
+        "under another label, which stays"
+    )
+    one = warm_started(inputs(LabelledRows(("ship a",), ("ship",))), KNOWN).notes[-1]
+    assert one == "warm start: 1 example not taken over, as the run's own rows have these texts"
+
+
 def test_training_rows_alone_name_the_labels():
     found = warm_started(inputs(LabelledRows(("ship z",), ("ship",))), KNOWN)
     assert found.label_set == {"ship"}

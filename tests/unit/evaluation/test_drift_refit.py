@@ -32,14 +32,14 @@ def keyed(pairs):
 def test_an_expert_learns_texts_of_its_own_labels_alone(model):
     mine = [model.labels[label] for label in model.subsets[1]]
     other = model.labels[model.subsets[0][0]]
-    texts = ["one", "two", "three", "four", "five"]
-    labels = [mine[0], other, "brand_new", None, mine[1]]
+    texts = ["one", "two", "three", "four", "five", "nobody's"]
+    labels = [mine[0], other, "brand_new", None, mine[1], "None"]
     known = keyed(zip(texts, labels, strict=True))
     found = lessons(model, [1], [*texts, "six"], known)
     assert found.texts == ("one", "five")
     assert found.labels == (mine[0], mine[1])
     assert found.n_elsewhere == 1
-    assert found.n_unknown == 2
+    assert (found.n_unknown, found.n_none) == (1, 2)
 
 
 def test_the_most_doubtful_texts_near_an_expert_come_first(model, recent):

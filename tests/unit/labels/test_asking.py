@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from red_ray.core.text import text_key
-from red_ray.errors import DataError, JudgeUnavailable
+from red_ray.errors import ConfigError, DataError, JudgeUnavailable
 from red_ray.judges.base import question_key
-from red_ray.labels.asking import Asker, from_pool, parts_of
+from red_ray.labels.asking import Asker, Found, from_pool, parts_of
 from red_ray.types import Outcome, Verdict
 from tests.unit.labels.conftest import HELD
 
@@ -17,7 +17,9 @@ class Judge:
 
     def __init__(self, answer, *, budget=10_000, top_k=3):
         self.rounds = []
-        self.asker = Asker(self.ask, "fake", top_k=top_k, n_examples=1)
+        self.asker = Asker(
+            self.ask, "fake", top_k, n_examples=1, unasked=lambda n: f"budget: {n} not asked"
+        )
         self._answer, self._budget = answer, budget
 
     @property
@@ -92,8 +94,30 @@ def test_a_small_pool_is_asked_about_whole(find, corpus):
 def test_a_budget_ends_it(find, corpus):
     judge = Judge(lambda _: HELD, budget=13)
     found = find(judge, n_calls=30)
-    assert (found.n_asked, found.n_unasked, len(found.texts)) == (13, 7, 13)
+    assert (found.n_asked, found.n_unasked, len(found.texts)) == (13, 17, 13)
     assert len(judge.rounds) == 2
+
+
+@pytest.mark.parametrize(
+    ("budget", "words"),
+    [
+        (0, r"^budget: 20 not asked$"),
+        (13, r"^none of 13 texts is of the label 'family1_topic05' yet: budget: 7 not asked$"),
+    ],
+)
+def test_a_budget_that_ends_before_a_text_was_found_is_named(find, budget, words):
+    with pytest.raises(ConfigError, match=words):
+        find(Judge(lambda _: None, budget=budget))
+
+
+def test_few_texts_of_a_label_are_a_reason_for_caution():
+    few = Found(("one", "x" * 100), n_asked=40, n_unasked=0).caution
+    assert "only 2 of 40 texts" in few
+    assert f"'one', '{'x' * 60}'" in few
+    # Five of 60 are as many as a judge errs about; of 50 they are not.
+    assert "only 5 of 60" in Found(("a",) * 5, n_asked=60, n_unasked=0).caution
+    assert Found(("a",) * 5, n_asked=50, n_unasked=0).caution == ""
+    assert "only 4 of 4" in Found(("a",) * 4, n_asked=4, n_unasked=0).caution
 
 
 def test_a_judge_that_finds_nothing_or_is_away_is_told(find):
@@ -127,8 +151,14 @@ def test_rows_are_dealt_to_two_labels():
     assert options == [("one", "the first"), ("two", "")]
 
 
-@pytest.mark.parametrize("budget", [1, 2])
-def test_rows_without_an_answer_stop_a_split(budget):
+@pytest.mark.parametrize(
+    ("budget", "error", "words"),
+    [
+        (1, ConfigError, "1 of 2 rows have no answer: budget: 1 not asked"),
+        (2, JudgeUnavailable, "1 of 2 rows have no answer; what it answered is kept"),
+    ],
+)
+def test_rows_without_an_answer_stop_a_split(budget, error, words):
     judge = Judge(lambda q: "one" if q.text == "a" else Outcome.TIMEOUT, budget=budget)
-    with pytest.raises(JudgeUnavailable, match="1 of 2 rows have no answer"):
+    with pytest.raises(error, match=words):
         parts_of(["a", "b"], ("one", "two"), ("", ""), judge.asker)

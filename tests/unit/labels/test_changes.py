@@ -401,6 +401,12 @@ def test_other_configurations_change_too(corpus, encoder, monkeypatch, overrides
     [
         (lambda m, k: labels.add(m, k, " ", ["x"]), ConfigError, "a name that is not empty"),
         (lambda m, k: labels.add(m, k, m.labels[3], ["x"]), DataError, "has a label"),
+        (lambda m, k: labels.add(m, k, " None", ["x"]), ConfigError, "says that no label fits"),
+        (
+            lambda m, k: labels.rename(m, k, m.labels[0], "none_of_these"),
+            ConfigError,
+            "'none_of_these' says that no label fits",
+        ),
         (lambda m, k: labels.add(m, k, "new", []), DataError, "at least one example"),
         (
             lambda m, k: labels.add(m, k, "new", [m.example_texts[0].upper()]),
@@ -457,3 +463,13 @@ def test_mistakes(full, encoder, call, error, words):
     model = dataclasses.replace(full.model, encoder=encoder)
     with pytest.raises(error, match=words.replace("?", r"\?")):
         call(model, full.crossfit)
+
+
+def test_a_name_that_differs_by_capitals_alone_is_taken_and_told(full, corpus, encoder):
+    name, loud = corpus.names[0], corpus.names[0].upper()
+    told = f"the labels {loud!r} and {name!r} differ only by capitals: if they are one, merge them"
+    added = labels.add(full.model, full.crossfit, loud, ["one", "two"], encoder=encoder)
+    renamed = labels.rename(full.model, full.crossfit, corpus.names[1], loud)
+    assert added.notes == renamed.notes == (told,)
+    # Its own old name is none beside it.
+    assert labels.rename(full.model, full.crossfit, name, loud).notes == ()

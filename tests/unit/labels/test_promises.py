@@ -9,7 +9,7 @@ import pytest
 
 from red_ray import labels
 from red_ray.bundle import load_bundle, save_bundle
-from red_ray.calibration import with_goal
+from red_ray.calibration import calibration_rows, with_goal
 from red_ray.config import Goal
 from red_ray.core.text import text_key
 from red_ray.data.inputs import KnownRows
@@ -115,7 +115,12 @@ def test_calibration_rows_follow_a_merge_and_a_retirement(full, corpus, encoder)
     merged = labels.merge(model, full.crossfit, names, "both", known=known, encoder=encoder)
     assert (merged.model.promise.n_rows, merged.model.promise.stale) == (48, "")
     effect = {one.label: one for one in merged.effect.labels}
-    assert (effect["both"].n_rows, effect["both"].before) == (8, None)
+    # Before, each row by the name that it had then.
+    seen = calibration_rows(model, known, encoder).right
+    two = [at for at, label in enumerate(known.rows.labels) if label in names]
+    both = effect["both"]
+    assert (both.n_rows, both.is_altered) == (8, True)
+    assert both.before == pytest.approx(np.mean(seen[two]))
     assert merged.effect.n_rows == 40
     name = "family1_topic04"
     retired = labels.retire(model, full.crossfit, name, known=known, encoder=encoder)
@@ -170,6 +175,10 @@ def test_the_effect_counts_the_same_rows_before_and_after(without, corpus, encod
     assert effect.before - effect.after == pytest.approx(lost / 55)
     named = {one.label for one in effect.regressions}
     assert named == {one.label for one in others if one.after < one.before}
+    assert (effect.n_lost, effect.n_gained) == (
+        sum(one.n_lost for one in others),
+        sum(one.n_gained for one in others),
+    )
 
 
 def test_a_regression_is_named(full, corpus, encoder):
@@ -181,3 +190,25 @@ def test_a_regression_is_named(full, corpus, encoder):
     assert "family0_topic00" in {one.label for one in change.effect.regressions}
     spoilt = next(one for one in change.effect.labels if one.label == "family0_topic00")
     assert spoilt.n_lost > 0
+
+
+def test_a_split_that_keeps_the_old_name_leaves_two_labels_uncovered(full, corpus, encoder):
+    name = "family1_topic04"
+    known = known_rows(corpus)
+    model, parts = with_half(full.model, known, encoder), halves(corpus, name, name, "other")
+    into, about = (name, "other"), {"known": known, "encoder": encoder}
+    promise = labels.split(model, full.crossfit, name, into, parts, **about).model.promise
+    assert promise.uncovered == (name, "other")
+    assert promise.stale == f"no calibration row has the labels {name!r}, 'other'"
+    # Without such rows the user's own count, and those that a judge divided are no longer his.
+    model = with_half(full.model, None, encoder)
+    done = labels.split(model, full.crossfit, name, into, parts, judged=True, encoder=encoder)
+    assert done.model.promise.uncovered == (name, "other")
+
+
+def test_a_label_that_never_had_a_calibration_row_is_no_reason(full, corpus, encoder):
+    known = known_rows(corpus, HELD)
+    model = with_half(full.model, known, encoder)
+    about = {"known": known, "encoder": encoder}
+    change = labels.retire(model, full.crossfit, "family0_topic00", **about)
+    assert (change.model.promise.stale, change.model.promise.uncovered) == ("", ())
