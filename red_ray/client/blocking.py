@@ -19,7 +19,6 @@ from red_ray.client.plans import (
     STATS,
     Done,
     Plan,
-    checked_texts,
     classify_calls,
     classify_plan,
     cut,
@@ -29,6 +28,7 @@ from red_ray.client.plans import (
     queue_call,
 )
 from red_ray.client.tries import Patience, Tries, check_positive
+from red_ray.core.text import checked_texts
 from serve.schemas import (
     ClassifyAnswer,
     Escalate,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -44,21 +44,6 @@ class Round(Generic[Answer]):
 
 Plan = Generator[Round[Answer], list[Answer], Done]
 """Gives a round, takes its answers in the order of its calls, and returns what came of all."""
-
-
-def checked_texts(texts: Iterable[str]) -> list[str]:
-    """The texts as a list.
-
-    Raises:
-        TypeError: it is one string, or holds something else than strings.
-    """
-    if isinstance(texts, str):
-        raise TypeError("classify takes a sequence of texts, got one string; put it into a list")
-    given = list(texts)
-    for position, text in enumerate(given):
-        if not isinstance(text, str):
-            raise TypeError(f"texts[{position}] is a {type(text).__name__}; give strings only")
-    return given
 
 
 def feedback_items(labels: Mapping[str, str | None]) -> list[Item]:

@@ -1,9 +1,10 @@
-"""What makes two texts the same text."""
+"""What a text is, and what makes two the same."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Iterable, Sequence
 
 
 def normalise(text: str) -> str:
@@ -23,3 +24,20 @@ def text_key(text: str) -> str:
 def encodable(text: str) -> str:
     """The text with "?" for each half of a surrogate pair, which UTF-8 does not hold."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def checked_texts(texts: Iterable[str]) -> Sequence[str]:
+    """The texts, as they are where they are a list or a tuple.
+
+    Raises:
+        TypeError: it is one string or a table, or holds something else than strings.
+    """
+    if isinstance(texts, str):
+        raise TypeError("a sequence of texts is wanted, got one string; put it into a list")
+    if getattr(texts, "ndim", 1) != 1:
+        raise TypeError("a sequence of texts is wanted, got a table; give its column of texts")
+    given = texts if isinstance(texts, list | tuple) else list(texts)
+    for position, text in enumerate(given):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{position}] is a {type(text).__name__}; give strings only")
+    return given

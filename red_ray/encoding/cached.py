@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from red_ray.core.text import checked_texts
 from red_ray.encoding.encoder import Encoder, SentenceEncoder
 from red_ray.encoding.resolve import resolve_spec
 from red_ray.encoding.spec import EncoderSpec
@@ -70,13 +71,12 @@ class CachedEncoder:
             Shape (n_texts, dim), rows with L2 norm 1.
 
         Raises:
-            TypeError: `texts` is one string.
+            TypeError: see `checked_texts`.
             EncoderError: the encoder does not load, or is not the store's.
             OutputError: the store cannot be read or written.
             StorageError: the disk is full or failed.
         """
-        if isinstance(texts, str):
-            raise TypeError("encode takes a sequence of texts, got one string; put it into a list")
+        texts = checked_texts(texts)
         found, vectors = self.store.get(texts)
         absent = [i for i, here in enumerate(found.tolist()) if not here]
         missing = list(dict.fromkeys(texts[i] for i in absent))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, Self, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from red_ray.core.text import encodable
+from red_ray.core.text import checked_texts, encodable
 from red_ray.encoding.batches import Batch, TokenTable, bucket_lengths, cut_batches
 from red_ray.encoding.bert import bare_bert
 from red_ray.encoding.files import find_model
@@ -164,10 +164,9 @@ class SentenceEncoder:
             `spec` alone, on one kind of machine.
 
         Raises:
-            TypeError: `texts` is one string.
+            TypeError: see `checked_texts`.
         """
-        if isinstance(texts, str):
-            raise TypeError("encode takes a sequence of texts, got one string; put it into a list")
+        texts = checked_texts(texts)
         vectors = np.empty((len(texts), self._dim), dtype=np.float32)
         table = self._tokenise(texts)
         batches = cut_batches(table.lengths, self._buckets, self._spec.batch_rows)

@@ -3,7 +3,7 @@ import hashlib
 import numpy as np
 import pytest
 
-from red_ray.core.text import normalise, text_key
+from red_ray.core.text import checked_texts, normalise, text_key
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,24 @@ def test_text_key_tells_texts_apart():
 
 def test_text_key_takes_half_a_surrogate_pair():
     assert len(text_key("broken \ud83d emoji")) == 64
+
+
+def test_what_holds_texts_is_taken_as_it_is():
+    texts = ["a", "b"]
+    assert checked_texts(texts) is texts
+    assert checked_texts(iter(texts)) == texts
+    assert checked_texts(np.array(texts)) == texts
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        ("a", "put it into a list"),
+        (np.array([["a"]]), "got a table; give its column"),
+        (["a", None], r"texts\[1\] is a NoneType"),
+        ([3], r"texts\[0\] is a int"),
+    ],
+)
+def test_what_holds_none_is_refused(wrong, told):
+    with pytest.raises(TypeError, match=told):
+        checked_texts(wrong)
