@@ -13,6 +13,7 @@ from red_ray.bundle import load_bundle, save_bundle
 from red_ray.crossfit_file import NAME, save_crossfit
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.evaluation.drift_run import rows_of
 from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
 from tests.unit.cli.running import said, tree, write_rows
@@ -173,6 +174,15 @@ def test_what_the_run_keeps_of_its_cross_fitting_says_what_new_texts_look_like(r
     found = only_json(red_ray("drift", run.path, "--recent", recent, "--json"))
     assert found["sight"] is None
     assert "label shares are not compared" in found["notes"][-1]
+
+
+def test_whether_labels_were_changed_is_known_from_the_bundle(run):
+    model = load_bundle(run.bundle)
+    found = rows_of(run, model)
+    assert not found.is_changed
+    assert found.snapshot is not None
+    save_bundle(model, run.bundle, {"labels_changed": "2026-01-01"})
+    assert rows_of(run, model).is_changed
 
 
 def test_nothing_in_the_run_changes(red_ray, run, same):

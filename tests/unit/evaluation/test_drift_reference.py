@@ -22,6 +22,7 @@ from red_ray.evaluation.drift_reference import Reference, given_reference, own_r
 from red_ray.evaluation.drift_report import ESCALATION, LABEL, NONE, NOVELTY, PROMISE, DriftSettings
 from red_ray.evaluation.drift_rows import score_texts
 from red_ray.snapshot import Snapshot
+from red_ray.training import LocalFleet
 from tests.unit.training.fakes import FakeEncoder, FakeValidator, make_corpus, train, truth
 
 ENCODER = FakeEncoder()
@@ -118,6 +119,18 @@ def test_held_out_answers_of_the_users_rows_are_those_of_the_bundle(looped):
     assert held.risk[: model.n_seed].tolist() == seen.risk(model.thresholds.none).tolist()
 
 
+def test_the_users_rows_are_as_doubtful_as_they_were_when_they_were_held_back():
+    """The weights of a learned risk were fitted on them."""
+    many = make_corpus(per_label=25, pool_per_label=0, test_per_label=0)
+    blurred = FakeEncoder(spread=6)  # or there are too few errors to learn from
+    job = many.job(router={"risk": "learned", "folds": 3, "lexical": False})
+    trained = asyncio.run(train(job, fleet=LocalFleet(blurred, n_threads=1)))
+    model = with_goal(trained.model, GOAL, 0.9, None, lambda: blurred)
+    assert model.risk is not None
+    held = held_out(model, trained.crossfit)
+    assert held.risk.tolist() == model.calibration.risk(model.thresholds.none).tolist()
+
+
 def test_without_what_the_run_keeps_nothing_is_known_of_what_it_learned(looped, large):
     model = looped.model
     learned = {text_key(text) for text in model.example_texts[model.n_seed :]}
@@ -162,6 +175,26 @@ def test_unshifted_texts_raise_no_more_alarms_than_stated_against_a_looped_runs_
     left = found.without(keys)
     alarms = sum(compare(model, fresh.take(draw), left, TRIFLES).is_drift for draw in draws)
     assert alarms >= 8
+
+
+def test_a_run_that_began_without_rows_is_held_against_its_pool_alike(large):
+    """A judge labelled all that it learned, and each of these rows was held back once."""
+    loop = {"max_iterations": 2, "samples_per_iteration": 60}
+    job = replace(
+        large.job(loop=loop, judge={"top_k": 3}), texts=(), labels=(), label_set=large.names
+    )
+    trained = asyncio.run(train(job, FakeValidator(truth(large))))
+    model, rows = trained.model, snapshot(large, pool=large.pool, train=NO_ROWS)
+    assert model.n_seed == 0
+    found = own_reference(model, rows, ENCODER, crossfit=trained.crossfit)
+    assert found.sure.all()
+    assert found.has_shares
+    assert found.n_blind == len(trained.crossfit.refused.texts)
+    report, _ = find_drift(model, large.test, found, encoder=ENCODER)
+    assert not report.is_drift, report.findings
+    left = found.without(frozenset(map(text_key, model.example_texts)))
+    naive, _ = find_drift(model, large.test, left, encoder=ENCODER)
+    assert naive.is_drift
 
 
 # --- the level, by counting ---------------------------------------------------------------------
@@ -211,15 +244,23 @@ def test_the_level_is_kept_with_learned_and_unknown_texts(monkeypatch, model, po
 def test_what_is_not_known_hides_a_shift_and_does_not_invent_one(monkeypatch, model, population):
     """Each p-value is at least that of any way in which the unknown could be."""
     monkeypatch.setattr(drift, "_sight", lambda *_: None)
-    rng = np.random.default_rng(5)
-    rows, sure, _, recent = simulated(population, rng, len(model.labels))
+    rng, n_labels = np.random.default_rng(5), len(model.labels)
+    rows, sure, _, recent = simulated(population, rng, n_labels)
+    # A label that grew and one that fell, as else nothing is near to being found.
+    many, few = np.flatnonzero(recent.best == 0), np.flatnonzero(recent.best != 1)
+    recent = recent.take(np.concatenate([few, np.resize(many, 60)]))
     found = compare(model, recent, Reference(rows, "pool", is_sure=sure), TRIFLES)
     p = {(one.kind, one.name, one.expert): one.p for one in found.comparisons}
+    assert (
+        max(p[LABEL, name, model.expert_of[at]] for at, name in enumerate(model.labels[:2])) < 0.1
+    )
     at = np.flatnonzero(rows.is_blind)
-    for _ in range(20):
-        pool = sure | (rng.random(len(rows)) < rng.random())
-        drawn = population.take(rng.choice(len(population), len(at)))
-        names = ("best", "none", "risk", "escalated", "novelty")
+    names = ("best", "none", "risk", "escalated", "novelty")
+    for way in range(30):
+        # In turn the unknown are of the label that grew, of that which fell, or of any.
+        like = np.flatnonzero((population.best == way % 3) | (way % 3 == 2))
+        pool = sure | (rng.random(len(rows)) < 0.5) & ((rows.best == way % 3) | (way % 3 == 2))
+        drawn = population.take(rng.choice(like, len(at)))
         told = {name: getattr(rows, name).copy() for name in names}
         for name, values in told.items():
             values[at] = getattr(drawn, name)
