@@ -10,29 +10,43 @@ no one topic, and so without a right expert.
 
 The thresholds come from `escalate_at_most=0.2` on cross-fitted rows, so that every comparison is
 made. Level 0.01 for a whole report, all settings as they stand.
+
+A looped run is held against its own pool, as the command does it. Half of the population is its
+training file, of which 10 rows per label are drawn and the rest is the pool, about whose texts a
+SIMULATED judge, right 90 % of the time, is asked 500 questions. Recent texts come from the other
+half. Each model has one pool, so that its draws share what is by chance of that; there are two to a
+cell.
 """
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 
-from benchmarks.cells import Benchmark, Cell, Result, main
-from benchmarks.data import SEEDS, data_folder, encoder_of, train_alone
+from benchmarks.cells import ALGORITHM, Benchmark, Cell, Result, main
+from benchmarks.data import SEEDS, data_folder, encoder_of, job_of, train_alone
+from benchmarks.judge_loop import train
 from red_ray.calibration import with_goal
 from red_ray.config import Goal, RunConfig, load_config
 from red_ray.core.blas import use_one_blas_thread
 from red_ray.core.text import text_key
-from red_ray.data.prepare import LabelledRows, clean_labelled
+from red_ray.crossfit_file import load_crossfit, save_crossfit
+from red_ray.data.inputs import Inputs, draw_samples
+from red_ray.data.prepare import HiddenLabels, LabelledRows, clean_labelled
 from red_ray.data.splits import sample_per_class
 from red_ray.data.tables import read_table
 from red_ray.encoding import CachedEncoder
 from red_ray.evaluation.drift import compare, find_drift
+from red_ray.evaluation.drift_reference import Reference, own_reference
 from red_ray.evaluation.drift_report import LABEL, TOPIC, DriftReport, DriftSettings
-from red_ray.evaluation.drift_rows import DriftRows, Reference, score_texts
+from red_ray.evaluation.drift_rows import DriftRows, score_texts
 from red_ray.model import RedModel
+from red_ray.snapshot import Snapshot
 from red_ray.training import TrainingJob
 
 PER_LABEL = 30
@@ -50,14 +64,21 @@ SIZE_LEVEL = 1000
 SETTINGS = DriftSettings()
 TRIFLES = DriftSettings(min_ratio=1.0, min_change=0.0)
 SOURCES = (
-    "core/two_samples.py",
-    "core/topics.py",
-    "core/router.py",
-    "core/risk.py",
+    *ALGORITHM,
+    "calibration.py",
+    "crossfit_file.py",
     "evaluation/drift.py",
+    "evaluation/drift_advice.py",
+    "evaluation/drift_held.py",
+    "evaluation/drift_reference.py",
+    "evaluation/drift_report.py",
     "evaluation/drift_rows.py",
-    "experts",
 )
+LOOPED = "looped"
+JUDGE = {"spec": "simulated:0.9", "budget_calls": 500}
+LOOPED_PER_LABEL = 10
+N_RUNS = 2
+LOOPED_SIZES = (500, 1000, 1500)
 
 
 @dataclass(frozen=True)
@@ -68,6 +89,8 @@ class Stage:
         known: of the labels that the model has; `truth` are their labels.
         new: of the labels held out, by name.
         strange: out-of-scope texts, or none.
+        own: what a looped run is held against; None where each draw has a reference of its own.
+        facts: of a looped run.
     """
 
     model: RedModel
@@ -76,11 +99,15 @@ class Stage:
     truth: np.ndarray
     new: dict[str, DriftRows]
     strange: DriftRows | None
+    own: Reference | None = None
+    facts: Result = field(default_factory=dict)
 
 
 def run(cell: Cell) -> Result:
     """One model; every shift at every size."""
     use_one_blas_thread()
+    if cell.get("run") == LOOPED:
+        return run_looped(cell)
     stage = staged(cell["data"], cell["seed"])
     rng = np.random.default_rng([cell["seed"], 77])
     result: Result = {
@@ -98,6 +125,69 @@ def run(cell: Cell) -> Result:
             if stage.strange is not None:
                 result[f"strange-{share:g}-{n}"] = strange(stage, n, share, rng)
     return result
+
+
+def run_looped(cell: Cell) -> Result:
+    """Models of a loop with a simulated judge, each held against its own pool."""
+    found: list[Result] = []
+    for number in range(N_RUNS):
+        stage = staged_looped(cell["data"], cell["seed"], number)
+        rng = np.random.default_rng([cell["seed"], 78, number])
+        one = stage.facts | {
+            "same_by_command": same_by_command(stage, rng),
+            "level": level_kept(stage, rng, N_LEVEL // N_RUNS),
+        }
+        for n in LOOPED_SIZES:
+            one[f"none-{n}"] = unshifted(stage, n, rng, N_DRAWS // N_RUNS)
+            one[f"triple-{n}"] = tripled(stage, n, rng, N_DRAWS // N_RUNS)
+            one[f"new-0.1-{n}"] = arriving(stage, n, 0.1, rng, N_DRAWS // N_RUNS)
+        found.append(one)
+    return {"runs": found}
+
+
+def staged_looped(data: str, seed: int, number: int) -> Stage:
+    """A looped run on half of the population, and the other half to draw recent texts from."""
+    settings: dict[str, object] = {"samples_per_class": LOOPED_PER_LABEL, "judge": JUDGE}
+    config = load_config(None, {"seed": seed} | settings)
+    everything = joined([read(config, data, name) for name in FILES[data]], set())
+    names = sorted(set(everything.labels))
+    rng = np.random.default_rng([seed, 6, number])
+    held_out = {names[at] for at in rng.choice(len(names), N_HELD_OUT, replace=False)}
+    order = rng.permutation(at_labels(everything, set(names) - held_out))
+    half = len(order) // 2
+    file, others = everything.take(order[:half]), everything.take(order[half:])
+    inputs = draw_samples(config, Inputs(file, (), HiddenLabels({})))
+    encoder = encoder_of(config)
+    trained, stats = train(job_of(config, inputs, pool=True), encoder, inputs)
+    goal = Goal(escalate_at_most=0.2)
+    model = with_goal(trained.model, goal, 0.9, None, lambda: encoder)
+    with tempfile.TemporaryDirectory() as folder:
+        save_crossfit(Path(folder), model, trained.crossfit)
+        crossfit = load_crossfit(Path(folder), model)
+    own = own_reference(model, Snapshot(inputs, None), encoder, crossfit=crossfit)
+    score = partial(score_texts, model, encoder=encoder)
+    index = {label: position for position, label in enumerate(model.labels)}
+    return Stage(
+        model,
+        encoder,
+        score(others.texts),
+        np.array([index[label] for label in others.labels]),
+        {
+            name: score(everything.take(at_labels(everything, {name})).texts)
+            for name in sorted(held_out)
+        },
+        None,
+        own,
+        {
+            "n_labels": len(model.labels),
+            "n_reference": int(own.sure.sum()),
+            "n_others": len(others),
+            "n_blind": own.n_blind,
+            "n_by_judge": len(model.example_labels) - model.n_seed,
+            "n_questions": stats.requests,
+            "has_shares": own.has_shares,
+        },
+    )
 
 
 def staged(data: str, seed: int) -> Stage:
@@ -154,7 +244,9 @@ def at_labels(rows: LabelledRows, labels: set[str]) -> list[int]:
 
 
 def split(stage: Stage, rng: np.random.Generator) -> tuple[Reference, np.ndarray]:
-    """A reference of one half, and where the other is."""
+    """A reference of one half, and where the other is; of a looped run its own, and all texts."""
+    if stage.own is not None:
+        return stage.own, np.arange(len(stage.known))
     order = rng.permutation(len(stage.known))
     half = len(order) // 2
     return Reference(stage.known.take(order[:half]), "pool"), order[half:]
@@ -172,31 +264,31 @@ def both(first: DriftRows, second: DriftRows) -> DriftRows:
     return DriftRows(texts=first.texts + second.texts, **parts)
 
 
-def unshifted(stage: Stage, n: int, rng: np.random.Generator) -> Result:
+def unshifted(stage: Stage, n: int, rng: np.random.Generator, n_draws: int = N_DRAWS) -> Result:
     alarms = 0
-    for _ in range(N_DRAWS):
+    for _ in range(n_draws):
         reference, left = split(stage, rng)
         recent = stage.known.take(rng.choice(left, n, replace=False))
         alarms += report(stage, recent, reference).is_drift
-    return {"alarms": alarms, "of": N_DRAWS}
+    return {"alarms": alarms, "of": n_draws}
 
 
-def level_kept(stage: Stage, rng: np.random.Generator) -> Result:
+def level_kept(stage: Stage, rng: np.random.Generator, n_draws: int = N_LEVEL) -> Result:
     """How often anything is significant, however small."""
     alarms, n_tests = 0, []
-    for _ in range(N_LEVEL):
+    for _ in range(n_draws):
         reference, left = split(stage, rng)
         recent = stage.known.take(rng.choice(left, SIZE_LEVEL, replace=False))
         found = report(stage, recent, reference, TRIFLES)
         alarms += found.is_drift
         n_tests.append(len(found.comparisons))
-    return {"alarms": alarms, "of": N_LEVEL, "n_tests": float(np.mean(n_tests))}
+    return {"alarms": alarms, "of": n_draws, "n_tests": float(np.mean(n_tests))}
 
 
-def tripled(stage: Stage, n: int, rng: np.random.Generator) -> Result:
+def tripled(stage: Stage, n: int, rng: np.random.Generator, n_draws: int = N_DRAWS) -> Result:
     """A label's texts are three times as many, all others in their proportions."""
     model, found = stage.model, []
-    for _ in range(N_DRAWS):
+    for _ in range(n_draws):
         reference, left = split(stage, rng)
         label = int(rng.integers(len(model.labels)))
         mine, others = (left[stage.truth[left] == label], left[stage.truth[left] != label])
@@ -216,13 +308,15 @@ def tripled(stage: Stage, n: int, rng: np.random.Generator) -> Result:
     return summed(found)
 
 
-def arriving(stage: Stage, n: int, share: float, rng: np.random.Generator) -> Result:
+def arriving(
+    stage: Stage, n: int, share: float, rng: np.random.Generator, n_draws: int = N_DRAWS
+) -> Result:
     """Texts of a label that the model does not know."""
     found = []
     for rows in stage.new.values():
         right = nearest_experts(stage.model, rows)
         n_new = min(len(rows), round(share * n))
-        for _ in range(N_DRAWS // N_HELD_OUT):
+        for _ in range(n_draws // N_HELD_OUT):
             reference, left = split(stage, rng)
             kept = stage.known.take(rng.choice(left, n - n_new, replace=False))
             new = rows.take(rng.choice(len(rows), n_new, replace=False))
@@ -297,9 +391,13 @@ def table(done: Sequence[tuple[Cell, Result]]) -> str:
         "labels nearest to a new one; *others*: experts named beside those, mean of a draw.\n"
     ]
     for data, sizes in SIZES.items():
-        results = [result for cell, result in done if cell["data"] == data]
+        mine = [(cell, result) for cell, result in done if cell["data"] == data]
+        results = [result for cell, result in mine if "run" not in cell]
         if results:
             lines += [*part(data, sizes, results), ""]
+        looped = [one for cell, result in mine if "run" in cell for one in result["runs"]]
+        if looped:
+            lines += [*looped_part(data, looped), ""]
     return "\n".join(lines)
 
 
@@ -343,6 +441,36 @@ def part(data: str, sizes: Sequence[int], results: Sequence[Result]) -> list[str
     return lines
 
 
+def looped_part(data: str, runs: Sequence[Result]) -> list[str]:
+    mean = {name: int(np.mean([run[name] for run in runs])) for name in runs[0] if name[:2] == "n_"}
+    kept = total(runs, "level")
+    tests = np.mean([run["level"]["n_tests"] for run in runs])
+    lines = [
+        f"**{data}, looped runs held against their own pool**, {len(runs)} models, "
+        f"{LOOPED_PER_LABEL} rows per label: {mean['n_labels']} labels, {N_HELD_OUT} held out; "
+        f"{mean['n_questions']:,} questions to a simulated judge, right 90 % of the time, "
+        f"{mean['n_by_judge']:,} rows by it; {mean['n_reference']:,} reference texts, of "
+        f"{mean['n_blind']:,} of which nothing is known; {tests:.0f} comparisons a report, mean\n",
+        f"- any comparison significant in an unshifted draw of {SIZE_LEVEL:,}, however small the "
+        f"change: {kept['alarms']} of {kept['of']}",
+        f"- label shares are compared: {'yes' if all(r['has_shares'] for r in runs) else 'NO'}",
+        f"- `find_drift` on the texts says the same: "
+        f"{'yes' if all(run['same_by_command'] for run in runs) else 'NO'}\n",
+        "| recent texts | " + " | ".join(f"{n:,}" for n in LOOPED_SIZES) + " |",
+        "|" + "---|" * (len(LOOPED_SIZES) + 1),
+    ]
+    for words, name, key in (
+        ("no shift: false alarms", "none-{}", "alarms"),
+        ("A, a label's share tripled: label named", "triple-{}", "label"),
+        ("… its expert named", "triple-{}", "expert"),
+        ("B, a new label at 10% of the texts: drift", "new-0.1-{}", "drift"),
+        ("… a right expert named", "new-0.1-{}", "expert"),
+    ):
+        cells = [figure(runs, name.format(n), key) for n in LOOPED_SIZES]
+        lines.append(f"| {words} | " + " | ".join(cells) + " |")
+    return lines
+
+
 def figure(results: Sequence[Result], name: str, key: str) -> str:
     found = total(results, name)
     if key == "wrong":
@@ -355,7 +483,8 @@ def total(results: Sequence[Result], name: str) -> Result:
     return {key: sum(result[name][key] for result in results) for key in keys}
 
 
-CELLS = [{"data": data, "seed": seed} for seed in SEEDS for data in SIZES]
+CELLS: list[Cell] = [{"data": data, "seed": seed} for seed in SEEDS for data in SIZES]
+CELLS += [{"data": "banking77", "seed": seed, "run": LOOPED} for seed in SEEDS]
 
 if __name__ == "__main__":
     main(Benchmark("drift", CELLS, run, table, SOURCES))

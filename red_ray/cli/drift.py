@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from red_ray.config import RunConfig
     from red_ray.evaluation.drift_report import DriftReport, DriftSettings
     from red_ray.evaluation.drift_rows import DriftRows
+    from red_ray.evaluation.drift_run import RunRows
     from red_ray.judges import Judge
     from red_ray.model import RedModel, TextEncoder
-    from red_ray.snapshot import Snapshot
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,25 +135,26 @@ class _Opened:
 
     folder: RunFolder
     model: RedModel
-    rows: Snapshot | None
+    rows: RunRows
     encoder: TextEncoder
     change: ChangingRun | None = None
 
 
 @contextmanager
 def _opened(output: Output, run: str, how: Refit | None) -> Iterator[_Opened]:
+    from red_ray.evaluation.drift_run import rows_of
+
     if how is not None:
         with changing_run(output, run) as change:
-            state = change.run
-            yield _Opened(state.folder, state.model, state.rows, change.encoder, change)
+            folder, model = change.run.folder, change.run.model
+            yield _Opened(folder, model, rows_of(folder, model), change.encoder, change)
         return
     with at_place(run) as place:
         folder = RunFolder.open(place)
         from red_ray.bundle import load_bundle
-        from red_ray.evaluation.drift_run import rows_of
 
-        model, rows = load_bundle(folder.bundle), rows_of(folder)
-        yield _Opened(folder, model, rows, model.open_encoder())
+        model = load_bundle(folder.bundle)
+        yield _Opened(folder, model, rows_of(folder, model), model.open_encoder())
 
 
 def _drift(

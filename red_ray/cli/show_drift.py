@@ -8,12 +8,14 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from red_ray.calibration import JUDGED
 from red_ray.evaluation.drift_report import (
     ESCALATION,
     LABEL,
     NONE,
     NOVELTY,
     PROMISE,
+    WORDS,
     Accuracy,
     Comparison,
     DriftReport,
@@ -21,7 +23,6 @@ from red_ray.evaluation.drift_report import (
     Sight,
     Topic,
 )
-from red_ray.evaluation.drift_rows import WORDS
 
 N_TEXTS = 3
 """Texts that a topic is shown by."""
@@ -161,12 +162,22 @@ def _accuracy(found: Accuracy) -> str:
     if found.accuracy is not None:
         words = (
             f"{found.accuracy:.1%} ({low:.1%} – {high:.1%}) on {found.n:,} labelled recent texts; "
-            f"the estimate at training was {found.estimate:.1%}"
+            f"{_estimated(found)}"
         )
     if not found.unknown:
         return words
     unknown = ", ".join(f"{label} ({n})" for label, n in [*found.unknown.items()][:N_LABELS])
     return f"{words}; labels that the model does not know: {unknown}"
+
+
+def _estimated(found: Accuracy) -> str:
+    by = JUDGED.get(found.labelled_by)
+    if by is None:
+        return f"the estimate at training was {found.estimate:.1%}"
+    return (
+        f"at training it agreed with {found.estimate:.1%} of the labels of its hardest rows, {by}: "
+        "no estimate of accuracy"
+    )
 
 
 def _expert(console: Console, expert: ExpertAdvice) -> None:

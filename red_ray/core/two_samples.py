@@ -17,30 +17,45 @@ MOST_ROWS = 2**20
 """Beyond so many rows no number is said to be enough."""
 
 
-def p_grew(hits: ArrayLike, n: int, hits_before: ArrayLike, n_before: int) -> Doubles:
+def p_grew(hits: ArrayLike, n: ArrayLike, hits_before: ArrayLike, n_before: ArrayLike) -> Doubles:
     """P-values of "the share did not grow", one for each pair of counts.
 
     Args:
         hits: of `n` rows, those in question; shape (n_tests,).
-        n: rows.
+        n: rows; one number, or shape (n_tests,).
         hits_before: the same of `n_before` others; shape (n_tests,).
-        n_before: rows of these.
+        n_before: rows of these; as `n`.
 
     Source: Fisher (1935), as `scipy.stats.fisher_exact(alternative="greater")`, vectorised.
     """
     hits, hits_before = np.asarray(hits), np.asarray(hits_before)
+    n, n_before = np.asarray(n), np.asarray(n_before)
     # Drawn are the hits, not the rows: it is the same, and scipy adds up a term for each.
     p = hypergeom.sf(hits - 1, n + n_before, n, hits + hits_before)
     return np.asarray(np.minimum(p, 1.0), dtype=np.float64)
 
 
-def p_changed(hits: ArrayLike, n: int, hits_before: ArrayLike, n_before: int) -> Doubles:
+def p_changed(
+    hits: ArrayLike,
+    n: ArrayLike,
+    hits_before: ArrayLike,
+    n_before: ArrayLike,
+    least: tuple[ArrayLike, ArrayLike] | None = None,
+) -> Doubles:
     """P-values of "the share is the same", twice the smaller one-sided ones; as of `p_grew`.
+
+    Args:
+        hits: see `p_grew`.
+        n: the same.
+        hits_before: the same.
+        n_before: the same.
+        least: hits and rows of before if the share was the smallest that it may have been, where
+            it is not quite known; the other two are then those of the largest.
 
     Source: the central version of Fisher's test, Fay (2010), Biostatistics 11(2).
     """
     grew = p_grew(hits, n, hits_before, n_before)
-    shrank = p_grew(hits_before, n_before, hits, n)
+    shrank = p_grew(*((hits_before, n_before) if least is None else least), hits, n)
     return np.asarray(np.minimum(2 * np.minimum(grew, shrank), 1.0))
 
 

@@ -3,8 +3,12 @@
 Every question is one exact test on counts: did the share of a label change, did texts that are
 like no label, or a group of alike ones (a new topic), or escalated ones grow, over all and near
 each expert. All p-values of a report are corrected together (Holm), so that a report on texts
-without drift says "drift" with a chance of at most its level. What is significant and too small
-to matter is no drift either.
+drawn as the reference's were says "drift" with a chance of at most its level. What is not known of
+a reference's text counts against drift. What is significant and too small to matter is no drift
+either.
+
+A text that stands on both sides says nothing of a change, and is left out of both. Else repeated
+texts would: a pool holds each once, and so they are a smaller part of it the larger it is.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ from red_ray.core.two_samples import (
 )
 from red_ray.errors import DataError
 from red_ray.evaluation.drift_advice import expert_advice
+from red_ray.evaluation.drift_reference import Reference
 from red_ray.evaluation.drift_report import (
     ESCALATION,
     LABEL,
@@ -45,23 +50,23 @@ from red_ray.evaluation.drift_report import (
     Sight,
     Topic,
 )
-from red_ray.evaluation.drift_rows import (
-    DriftRows,
-    Reference,
-    drawn,
-    learned_rows,
-    score_texts,
-)
+from red_ray.evaluation.drift_rows import DriftRows, drawn, learned_rows, score_texts
 from red_ray.model import RedModel, TextEncoder, expert_name
 
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Doubles = NDArray[np.float64]
 
 TAIL = 0.05
 """Of the reference, or near an expert of both sides, the texts that count as novel."""
 
 NEAR = 0.25
 """Share of a topic's texts whose best label an expert must hold to be near the topic."""
+
+MOST_SHARED = 0.2
+"""Share of the recent texts that may stand in the reference too. Up to there label shares raised no
+more alarms than the level, of simulated traffic whose repeated texts were of few labels (200 draws
+of each of 40 kinds); with all texts kept on both sides, in up to a quarter of the draws."""
 
 N_NOVEL = 5
 """Most novel texts that are named."""
@@ -81,13 +86,13 @@ def find_drift(
 ) -> tuple[DriftReport, DriftRows]:
     """Hold recent texts against a reference.
 
-    A text that the model learned from is left out, as it looks more familiar than it is, and of
-    equal ones all but the first, as in a pool.
+    A text that the model learned from is left out, as it looks more familiar than it is, and one
+    that stands in the reference; of equal ones all but the first, as in a pool.
 
     Args:
         model: trained.
         texts: recent ones.
-        reference: see `drift_rows`.
+        reference: see `drift_reference`.
         labels: of recent texts by `text_key`, where there are any: they give the accuracy.
         settings: when it is drift.
         encoder: makes the embeddings; by default the model's own.
@@ -99,11 +104,13 @@ def find_drift(
         DataError: no text is left.
     """
     kept, notes = fresh_texts(model, texts)
+    kept, reference, shared = _apart(texts, kept, reference)
     kept, more = drawn(kept, model.config.seed, "recent")
     recent = score_texts(model, kept, encoder)
     report = compare(model, recent, reference, settings or DriftSettings())
     accuracy = _accuracy(model, recent, labels) if labels else None
-    return replace(report, accuracy=accuracy, notes=(*notes, *more, *report.notes)), recent
+    notes = (*notes, *shared, *more, *report.notes)
+    return replace(report, accuracy=accuracy, notes=notes), recent
 
 
 def fresh_texts(model: RedModel, texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -131,12 +138,38 @@ def fresh_texts(model: RedModel, texts: Sequence[str]) -> tuple[tuple[str, ...],
     )
 
 
+def _apart(
+    texts: Sequence[str], fresh: Sequence[str], reference: Reference
+) -> tuple[tuple[str, ...], Reference, tuple[str, ...]]:
+    """Both sides without what stands on both, and a line where that was something."""
+    apart = reference.without(frozenset(map(text_key, texts)))
+    there = reference.all_keys
+    kept = tuple(text for text in fresh if text_key(text) not in there)
+    n_shared = len(fresh) - len(kept)
+    if not kept or not apart.sure.any():
+        raise DataError(
+            f"each of the {len(fresh):,} recent texts stands in what they are held against, so "
+            "none says what changed; give texts that came after it, or another --reference"
+        )
+    if not n_shared:
+        return kept, apart, ()
+    words = "text that stands" if n_shared == 1 else "texts that stand"
+    note = f"left out {n_shared:,} recent {words} in the reference too, of both"
+    if n_shared > MOST_SHARED * len(fresh) and apart.has_shares:
+        why = (
+            f"{n_shared / len(fresh):.0%} of the recent texts stand in the reference too, which "
+            "holds each once: label shares are not compared"
+        )
+        apart = replace(apart, no_shares=why)
+    return kept, apart, (note,)
+
+
 def compare(
     model: RedModel, recent: DriftRows, reference: Reference, settings: DriftSettings
 ) -> DriftReport:
     """The report on some rows; see `find_drift`."""
     before = reference.rows
-    both = _Both.of(model, recent, before)
+    both = _Both.of(model, recent, before, reference.sure)
     groups = _groups(model, both)
     made = [*_plain(both, reference, model), *(_topic_test(both, group) for group in groups)]
     corrected = holm([one.p for one in made])
@@ -150,7 +183,7 @@ def compare(
         settings=settings,
         source=reference.source,
         n=len(recent),
-        n_before=len(before),
+        n_before=both.n_before,
         comparisons=done,
         topics=tuple(sorted(topics, key=lambda topic: -topic.compared.hits)),
         most_novel=_most_novel(recent),
@@ -160,57 +193,73 @@ def compare(
         promised=_promised(model),
         escalates=model.thresholds.escalate is not None,
         sight=_sight(done, settings),
-        notes=reference.notes,
+        notes=(*reference.notes, *([reference.no_shares] if reference.no_shares else [])),
     )
     return replace(report, experts=expert_advice(model, done, report.topics))
 
 
 @dataclass(frozen=True, slots=True)
 class _Both:
-    """Both sides, the recent texts first."""
+    """Both sides, the recent texts first; of the reference `sure` are surely of the traffic.
+
+    What is not known of the others, or of what a model says that had not seen a text, is counted
+    as it hides drift best: `most` hits for a share that grew, `least` for one that shrank.
+    """
 
     model: RedModel
     rows: tuple[DriftRows, DriftRows]
     n: int
     n_before: int
-    novelty: NDArray[np.float64]
+    sure: Bools
+    novelty: Doubles
     vectors: NDArray[np.float32]
     expert: tuple[Ints, Ints]
 
     @classmethod
-    def of(cls, model: RedModel, recent: DriftRows, before: DriftRows) -> _Both:
-        holder = np.zeros(len(model.labels), dtype=np.int64)
+    def of(cls, model: RedModel, recent: DriftRows, before: DriftRows, sure: Bools) -> _Both:
+        holder = np.zeros(len(model.labels) + 1, dtype=np.int64)
         for position, subset in enumerate(model.subsets):
             holder[list(subset)] = position
+        holder[-1] = -1  # of an unknown label
         return cls(
             model,
             (recent, before),
             len(recent),
-            len(before),
+            int(sure.sum()),
+            sure,
             np.concatenate([recent.novelty, before.novelty]),
             np.concatenate([recent.vectors, before.vectors]),
             (holder[recent.best], holder[before.best]),
         )
 
     def tail(self) -> tuple[Bools, Bools]:
-        """Which texts of either side are among the most novel of both."""
-        n_above = _tail_rank(self.novelty)
-        cut = np.sort(self.novelty)[-n_above - 1]
+        """Which texts of either side are among the most novel of both, or may be."""
+        known = self.novelty[np.isfinite(self.novelty)]
         # Strictly above: equal ones are all in or all out, whatever side they are of.
-        above = self.novelty > cut
+        above = self.novelty > np.sort(known)[-_tail_rank(known) - 1]
         return above[: self.n], above[self.n :]
 
-    def counted(
-        self, kind: str, hits: int, before: int, p: float, name: str = "", expert: str = ""
-    ) -> Comparison:
-        share_before = before / self.n_before
-        factor = ratio(hits, self.n, before, self.n_before)
-        sides = (hits, self.n, before, self.n_before)
-        return Comparison(kind, name, expert, *sides, share_before, factor, p)
+    def most(self, hit: Bools) -> tuple[int, int]:
+        """Of the reference the texts that are or may be hits, and all beside which they count."""
+        return int(hit.sum()), int((hit | self.sure).sum())
 
-    def grown(self, kind: str, hits: int, before: int, **about: str) -> Comparison:
-        p = float(p_grew(hits, self.n, before, self.n_before))
-        return self.counted(kind, hits, before, p, **about)
+    def counted(
+        self,
+        kind: str,
+        hits: int,
+        before: tuple[int, int],
+        p: float,
+        name: str = "",
+        expert: str = "",
+    ) -> Comparison:
+        n_before = max(1, before[1])
+        sides = (hits, self.n, before[0], n_before)
+        return Comparison(kind, name, expert, *sides, before[0] / n_before, ratio(*sides), p)
+
+    def grown(self, kind: str, hits: int, before: Bools, **about: str) -> Comparison:
+        most = self.most(before)
+        p = float(p_grew(hits, self.n, *most))
+        return self.counted(kind, hits, most, p, **about)
 
 
 def _plain(both: _Both, reference: Reference, model: RedModel) -> Iterator[Comparison]:
@@ -218,61 +267,90 @@ def _plain(both: _Both, reference: Reference, model: RedModel) -> Iterator[Compa
     recent, before = both.rows
     if reference.has_shares:
         yield from _label_tests(both)
-    yield both.grown(NONE, int(recent.none.sum()), int(before.none.sum()))
-    yield _novelty_test(both)
-    if reference.has_shares:
-        yield from _expert_tests(both, NOVELTY, *both.tail())
+    yield both.grown(NONE, int(recent.none.sum()), before.none)
+    if not before.is_blind.all():
+        yield _novelty_test(both)
+        if reference.has_shares:
+            yield from _expert_tests(both, NOVELTY, *both.tail())
     if model.thresholds.escalate is None:
         return
-    yield both.grown(ESCALATION, int(recent.escalated.sum()), int(before.escalated.sum()))
+    n_escalated = int(recent.escalated.sum())
+    escalation = both.grown(ESCALATION, n_escalated, before.escalated)
+    yield escalation
     if reference.has_shares:
         yield from _expert_tests(both, ESCALATION, recent.escalated, before.escalated)
     goal = model.promise.goals.get("escalate_at_most") if model.promise else None
     if goal is not None:
-        yield _promise_test(int(recent.escalated.sum()), both.n, goal)
+        yield _promise_test(n_escalated, both.n, goal, escalation.p)
 
 
 def _label_tests(both: _Both) -> Iterator[Comparison]:
-    model, (recent, before) = both.model, both.rows
-    counts = [
-        np.bincount(rows.best[~rows.none], minlength=len(model.labels)) for rows in (recent, before)
-    ]
-    p = p_changed(counts[0], both.n, counts[1], both.n_before)
+    model, n = both.model, both.n
+    recent = both.rows[0]
+    hits = np.bincount(recent.best[~recent.none], minlength=len(model.labels))
+    most, least = _most_of_labels(both), _least_of_labels(both)
+    p = p_changed(hits, n, *most, least)
+    shrank = hits * least[1] < n * least[0]
     for label, name in enumerate(model.labels):
+        counts, sizes = least if shrank[label] else most
+        beside = (int(counts[label]), int(sizes[label]))
         expert = model.expert_of[label]
-        hits, hits_before = int(counts[0][label]), int(counts[1][label])
-        yield both.counted(LABEL, hits, hits_before, float(p[label]), name, expert)
+        yield both.counted(LABEL, int(hits[label]), beside, float(p[label]), name, expert)
+
+
+def _most_of_labels(both: _Both) -> tuple[Ints, Ints]:
+    """Texts of the reference that have or may have each label, and beside how many."""
+    before, n_labels = both.rows[1], len(both.model.labels)
+    may = before.is_blind | ~before.none
+    counts = []
+    for mine in (both.sure, ~both.sure):
+        named = np.bincount(before.best[mine & may & (before.best >= 0)], minlength=n_labels)
+        counts.append(named + int((mine & may & (before.best < 0)).sum()))
+    return counts[0] + counts[1], both.n_before + counts[1]
+
+
+def _least_of_labels(both: _Both) -> tuple[Ints, Ints]:
+    """Those that surely have each label and are of the traffic, and beside how many at most."""
+    before, n_labels = both.rows[1], len(both.model.labels)
+    has = ~before.is_blind & ~before.none & (before.best >= 0)
+    counts = [
+        np.bincount(before.best[mine & has], minlength=n_labels) for mine in (both.sure, ~both.sure)
+    ]
+    return counts[0], len(before) - counts[1]
 
 
 def _novelty_test(both: _Both) -> Comparison:
     """Recent texts that are more novel than all but a few of the reference."""
-    recent, before = both.rows[0].novelty, both.rows[1].novelty
-    rank = _tail_rank(before)
-    hits = int((recent > np.sort(before)[-rank]).sum())
-    p = p_exceeds(hits, both.n, rank, both.n_before)
-    return both.counted(NOVELTY, hits, rank - 1, p)
+    recent, before = both.rows[0].novelty, both.rows[1]
+    known = np.sort(before.novelty[~before.is_blind])
+    rank = _tail_rank(known)
+    cut, n_blind = known[-rank], int(before.is_blind.sum())
+    hits = int((recent > cut).sum())
+    n_before = int((both.sure | (before.novelty >= cut)).sum())
+    p = p_exceeds(hits, both.n, rank + n_blind, n_before)
+    return both.counted(NOVELTY, hits, (rank + n_blind - 1, n_before), p)
 
 
-def _tail_rank(novelty: NDArray[np.float64]) -> int:
-    """The rank that ends the most novel texts; those that cannot be told are all among them."""
-    n_blind = int(np.isinf(novelty).sum())
-    rank = n_blind + max(1, round(TAIL * (len(novelty) - n_blind)))
-    return min(rank, max(1, len(novelty) - 1))
+def _tail_rank(known: Doubles) -> int:
+    """The rank that ends the most novel texts, of those of which that is known."""
+    return min(max(1, round(TAIL * len(known))), max(1, len(known) - 1))
 
 
 def _expert_tests(both: _Both, kind: str, recent: Bools, before: Bools) -> Iterator[Comparison]:
     """Those texts whose best label is an expert's, as shares of all texts."""
-    n_experts = len(both.model.subsets)
-    hits = np.bincount(both.expert[0][recent], minlength=n_experts)
-    hits_before = np.bincount(both.expert[1][before], minlength=n_experts)
-    for position in range(n_experts):
-        about = {"expert": expert_name(position)}
-        yield both.grown(kind, int(hits[position]), int(hits_before[position]), **about)
+    nearest, theirs = both.expert
+    for position in range(len(both.model.subsets)):
+        hits = int((nearest[recent] == position).sum())
+        near = before & ((theirs == position) | (theirs < 0))
+        yield both.grown(kind, hits, near, expert=expert_name(position))
 
 
-def _promise_test(hits: int, n: int, promised: float) -> Comparison:
-    """Source: the exact binomial test of scipy."""
-    p = float(binomtest(hits, n, promised, alternative="greater").pvalue)
+def _promise_test(hits: int, n: int, promised: float, grew: float) -> Comparison:
+    """More than was promised, and more than before: else the promise was never kept.
+
+    Source: the exact binomial test of scipy.
+    """
+    p = max(grew, float(binomtest(hits, n, promised, alternative="greater").pvalue))
     factor = (hits + 0.5) / (n + 1) / promised
     return Comparison(PROMISE, "", "", hits, n, 0, 0, promised, factor, p)
 
@@ -285,8 +363,9 @@ def _groups(model: RedModel, both: _Both) -> list[Ints]:
 
 
 def _topic_test(both: _Both, group: Ints) -> Comparison:
-    hits = int((group < both.n).sum())
-    return both.grown(TOPIC, hits, len(group) - hits)
+    before = np.zeros(len(both.sure), dtype=bool)
+    before[group[group >= both.n] - both.n] = True
+    return both.grown(TOPIC, int((group < both.n).sum()), before)
 
 
 def _topic(both: _Both, group: Ints, compared: Comparison) -> Topic:
@@ -356,9 +435,10 @@ def _accuracy(model: RedModel, recent: DriftRows, labels: Mapping[str, str]) -> 
         len(known),
         estimate,
         dict(unknown.most_common()),
+        model.labelled_by,
     )
 
 
-def _mean(values: NDArray[np.float64]) -> float | None:
+def _mean(values: Doubles) -> float | None:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else None

@@ -8,6 +8,7 @@ from typing import Any
 
 from red_ray.core.metrics import Interval, wilson_interval
 from red_ray.errors import ConfigError
+from red_ray.types import LabelledBy
 
 LABEL, NONE, NOVELTY, TOPIC, ESCALATION, PROMISE = (
     "label",
@@ -17,6 +18,14 @@ LABEL, NONE, NOVELTY, TOPIC, ESCALATION, PROMISE = (
     "escalation",
     "promise",
 )
+
+WORDS = {
+    "given": "texts of the reference given",
+    "pool": "texts of the run's pool",
+    "known": "of the run's calibration and test rows",
+    "cross_fitted": "training rows, each by models that had not seen it",
+}
+"""What a reference is called, by its source; see `drift_reference`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +71,8 @@ class Comparison:
         name: of the label; of a topic, which has none, its most typical text; else empty.
         expert: the expert that it is about; empty where it is about all.
         hits, n: recent texts in question, and all recent texts.
-        hits_before, n_before: the same of the reference; of a promise 0 and 0.
+        hits_before, n_before: the same of the reference, as they hide drift best where they are
+            not quite known; of a promise 0 and 0.
         share_before: of the reference; of a promise what was promised.
         ratio: how often over the share is what it was.
         p: chance of what is seen, or more, without drift.
@@ -167,6 +177,7 @@ class Accuracy:
         n: texts with a label that the model knows.
         estimate: the share at training time, cross-fitted.
         unknown: labels that the model does not know, with their texts' number.
+        labelled_by: who labelled the rows of the estimate; of a judge's it is agreement with it.
     """
 
     accuracy: float | None
@@ -174,6 +185,7 @@ class Accuracy:
     n: int
     estimate: float
     unknown: Mapping[str, int]
+    labelled_by: LabelledBy = "user"
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +194,7 @@ class DriftReport:
 
     Attributes:
         settings: when it is drift.
-        source: of the reference; see `drift_rows`.
+        source: of the reference; see `drift_reference`.
         n, n_before: recent texts, and those of the reference.
         comparisons: all tests, in no order that matters.
         topics: the new ones, the largest first.

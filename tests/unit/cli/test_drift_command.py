@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from red_ray import drift
+from red_ray.bundle import load_bundle, save_bundle
+from red_ray.crossfit_file import NAME, save_crossfit
 from red_ray.data.inputs import Inputs
 from red_ray.data.prepare import HiddenLabels, LabelledRows
+from red_ray.evaluation.drift_run import rows_of
+from red_ray.run_folder import RunFolder
 from red_ray.snapshot import Snapshot, write_snapshot
 from tests.unit.cli.running import said, tree, write_rows
 from tests.unit.cli.test_mistakes import FILES, bad_file
-from tests.unit.training.fakes import make_corpus
+from tests.unit.training.fakes import FakeValidator, make_corpus, train, truth
 
 LARGE = make_corpus(pool_per_label=40, test_per_label=20)
 """Of the same labels as the shared corpus, with more texts."""
@@ -25,6 +31,22 @@ def run(finished, corpus):
     fresh = tuple(text for text in LARGE.pool if text not in corpus.hidden)
     write_snapshot(finished.path, Snapshot(Inputs(train, fresh, HiddenLabels({})), None))
     return finished
+
+
+@pytest.fixture
+def looped(tmp_path):
+    """A run whose judge was asked about some of the pool, and recent texts as those."""
+    loop = {"max_iterations": 1, "samples_per_iteration": 60}
+    job = LARGE.job(loop=loop, judge={"top_k": 2})
+    trained = asyncio.run(train(job, FakeValidator(truth(LARGE))))
+    run = RunFolder(tmp_path / "looped")
+    run.path.mkdir()
+    save_bundle(trained.model, run.bundle, {})
+    save_crossfit(run.path, trained.model, trained.crossfit)
+    rows = LabelledRows(LARGE.texts, LARGE.labels)
+    write_snapshot(run.path, Snapshot(Inputs(rows, LARGE.pool, HiddenLabels({})), None))
+    recent = write_rows(tmp_path / "recent.csv", [[text] for text in LARGE.test], "text")
+    return run, recent
 
 
 @pytest.fixture
@@ -79,11 +101,21 @@ def test_json_stands_alone_on_stdout_and_says_the_same(red_ray, run, shifted):
     assert found["accuracy"] is None
 
 
-def test_a_reference_of_the_users_own_takes_the_pools_place(red_ray, run, shifted):
-    result = red_ray("drift", run.path, "--recent", shifted, "--reference", shifted, "--json")
-    found = only_json(result)
+def test_a_reference_of_the_users_own_takes_the_pools_place(red_ray, run, shifted, tmp_path):
+    new = [f"please family9 topic99 stray{i % 6} now topic99{i % 4} y{i}" for i in range(40)]
+    texts = [[text] for text in (*LARGE.pool, *new)]
+    given = write_rows(tmp_path / "given.csv", texts, "text")
+    found = only_json(red_ray("drift", run.path, "--recent", shifted, "--json"))
+    assert found["drift"] is True
+    args = ("--recent", shifted, "--reference", given, "--json")
+    found = only_json(red_ray("drift", run.path, *args))
     assert found["reference"] == "given"
     assert found["drift"] is False
+
+
+def test_recent_texts_that_are_the_reference_are_a_mistake(red_ray, run, shifted):
+    result = red_ray("drift", run.path, "--recent", shifted, "--reference", shifted)
+    said(result, 2, "each of the 280 recent texts stands in what they are held against")
 
 
 def test_without_rows_the_training_rows_serve_and_that_is_said(red_ray, finished, same):
@@ -118,7 +150,39 @@ def test_the_call_says_what_the_command_says(red_ray, run, shifted):
     }
     labels = [None] * 240 + ["new"] * 40
     assert drift(run.path, texts, labels=labels).accuracy.unknown == {"new": 40}
-    assert not drift(run.path, texts, reference=texts).is_drift
+    assert not drift(run.path, texts[:240], reference=LARGE.pool).is_drift
+
+
+def test_agreement_with_a_judge_is_not_called_an_estimate(red_ray, run, same):
+    printed = red_ray("drift", run.path, "--recent", same).stdout
+    assert "the estimate at training was" in printed
+    model = replace(load_bundle(run.bundle), labelled_by="judge")
+    save_bundle(model, run.bundle, {})
+    printed = red_ray("drift", run.path, "--recent", same).stdout
+    assert "the estimate at training was" not in printed
+    words = "of the labels of its hardest rows, by the judge's labels: no estimate of accuracy"
+    assert words in printed
+
+
+def test_what_the_run_keeps_of_its_cross_fitting_says_what_new_texts_look_like(red_ray, looped):
+    """The command takes it from the run's folder; without it, label shares cannot be compared."""
+    run, recent = looped
+    found = only_json(red_ray("drift", run.path, "--recent", recent, "--json"))
+    assert found["drift"] is False
+    assert found["sight"] is not None
+    (run.path / NAME).unlink()
+    found = only_json(red_ray("drift", run.path, "--recent", recent, "--json"))
+    assert found["sight"] is None
+    assert "label shares are not compared" in found["notes"][-1]
+
+
+def test_whether_labels_were_changed_is_known_from_the_bundle(run):
+    model = load_bundle(run.bundle)
+    found = rows_of(run, model)
+    assert not found.is_changed
+    assert found.snapshot is not None
+    save_bundle(model, run.bundle, {"labels_changed": "2026-01-01"})
+    assert rows_of(run, model).is_changed
 
 
 def test_nothing_in_the_run_changes(red_ray, run, same):

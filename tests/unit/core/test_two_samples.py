@@ -34,6 +34,15 @@ def test_many_are_tested_at_once_and_a_fall_is_a_change_too():
     assert float(p_grew(2, 1000, 60, 3000)) > 0.99
 
 
+def test_a_share_before_that_is_not_quite_known_counts_as_hides_a_change_best():
+    p = p_changed(
+        [60, 5, 30], 1000, [40, 50, 40], [3000, 3010, 3100], ([30, 45, 20], [3050, 3100, 3000])
+    )
+    known = [p_changed(hits, 1000, b, n)[()] for hits, b, n in ((60, 40, 3000), (5, 45, 3100))]
+    assert p[:2] == pytest.approx(known)
+    assert p[2] == pytest.approx(p_changed(30, 1000, 40, 3100))
+
+
 def test_exceedances_are_as_rare_as_draws_alike_have_them():
     rng = np.random.default_rng(4)
     values = rng.random((20_000, 150))

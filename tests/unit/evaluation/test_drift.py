@@ -13,21 +13,20 @@ from red_ray.calibration import with_goal
 from red_ray.config import Goal
 from red_ray.core.text import text_key
 from red_ray.core.thresholds import CalibrationRows
-from red_ray.data.inputs import Inputs, KnownRows, TestRows
-from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.errors import ConfigError, DataError
 from red_ray.evaluation.drift import compare, find_drift, fresh_texts
+from red_ray.evaluation.drift_reference import (
+    Reference,
+    given_reference,
+    own_reference,
+)
 from red_ray.evaluation.drift_report import ESCALATION, LABEL, NOVELTY, PROMISE, DriftSettings
 from red_ray.evaluation.drift_rows import (
     MOST_TEXTS,
-    Reference,
     drawn,
-    given_reference,
-    own_reference,
     score_texts,
 )
-from red_ray.snapshot import Snapshot
-from tests.unit.training.fakes import FakeEncoder, FakeValidator, make_corpus, train, truth
+from tests.unit.training.fakes import FakeEncoder, make_corpus, train
 
 HALF = Goal(escalate_at_most=0.5)
 ENCODER = FakeEncoder()
@@ -192,31 +191,13 @@ def test_what_could_be_shown_is_shown(model, rows, halves):
 # --- references ---------------------------------------------------------------------------------
 
 
-def snapshot(large, *, pool=(), test=None, calibration=None):
-    inputs = Inputs(LabelledRows(large.texts, large.labels), pool, HiddenLabels({}))
-    return Snapshot(replace(inputs, calibration=calibration), test)
-
-
-def test_the_pool_comes_first_then_rows_held_back_then_the_training_rows(model, large):
-    held = LabelledRows(large.test[:60], large.test_labels[:60])
-    test, calibration = TestRows(held, (), 0, ()), KnownRows(held, ())
-    both = snapshot(large, pool=large.pool, test=test)
-    assert own_reference(model, both, ENCODER).source == "pool"
-    for known in (snapshot(large, test=test), snapshot(large, calibration=calibration)):
-        found = own_reference(model, known, ENCODER)
-        assert found.source == "known"
-        assert found.rows.texts == held.texts
-        assert "no pool" in found.notes[0]
-    for nothing in (None, snapshot(large), snapshot(large, pool=large.pool[:10])):
-        assert own_reference(model, nothing, ENCODER).source == "cross_fitted"
-
-
 def test_training_rows_show_novelty_and_escalations_and_no_shares(model, rows, halves):
     reference = own_reference(model, None, ENCODER)
     assert len(reference.rows) == model.n_seed
-    assert "--reference" in reference.notes[0]
+    assert "--reference" in reference.no_shares
     _, left = halves
     report = compare(model, with_new(model, rows, left[:200], 60), reference, DriftSettings())
+    assert report.notes == (reference.no_shares,)
     assert report.of(LABEL) == ()
     assert report.sight is None
     assert report.of(NOVELTY, experts=True) == ()
@@ -240,47 +221,6 @@ def test_without_scores_of_each_training_row_novelty_is_compared_all_the_same(mo
     assert report.topics == ()
 
 
-def test_rows_drawn_from_the_pools_texts_belong_to_it_again(model, large):
-    """With `samples_per_class` the pool lacks them, so many of each label."""
-    config = model.config.model_copy(update={"samples_per_class": 5})
-    sampled = replace(model, config=config)
-    found = own_reference(sampled, snapshot(large, pool=large.pool), ENCODER)
-    assert len(found.rows) == len(large.pool) + len(large.texts)
-    assert found.n_learned == 0
-    at = found.rows.texts.index(large.texts[7])
-    # Not what the model says of a row that it learned: what one said that had not seen it.
-    assert found.rows.novelty[at] == model.calibration.none[7]
-    assert model.labels[found.rows.best[at]] == large.labels[7]
-
-
-def test_what_the_loop_learned_of_the_pool_counts_as_novel_as_any():
-    small = make_corpus(pool_per_label=8)
-    trained = asyncio.run(train(small.job(loop={"max_iterations": 1}), FakeValidator(truth(small))))
-    model = trained.model
-    learned = set(model.example_texts[model.n_seed :])
-    assert learned
-    found = own_reference(model, snapshot(small, pool=small.pool), ENCODER)
-    is_learned = np.array([text in learned for text in found.rows.texts])
-    assert np.isinf(found.rows.novelty).tolist() == is_learned.tolist()
-    assert found.n_learned == len(learned)
-    assert f"{len(learned):,} of the reference's texts" in found.notes[0]
-    names = [model.labels[best] for best in found.rows.best[is_learned]]
-    texts = [text for text in found.rows.texts if text in learned]
-    assert names == [small.hidden[text] for text in texts]
-    # A reference that is blind in part can hide drift, and cannot invent it.
-    fresh = score_texts(model, small.test, ENCODER)
-    report = compare(model, fresh, found, DriftSettings())
-    assert not report.is_drift
-    assert report.confidence_before == pytest.approx(np.nanmean(found.rows.confidence))
-
-
-def test_a_reference_of_texts_that_the_model_learned_is_refused(model, large):
-    with pytest.raises(DataError, match="the model learned every text of the reference"):
-        given_reference(model, large.texts, ENCODER)
-    found = given_reference(model, large.texts + large.test, ENCODER)
-    assert found.rows.texts == large.test
-
-
 # --- the whole way ------------------------------------------------------------------------------
 
 
@@ -300,6 +240,10 @@ def test_texts_are_cleaned_scored_and_their_labels_give_the_accuracy(model, larg
     assert report.accuracy.accuracy == pytest.approx(right)
     assert report.accuracy.unknown == {"brand_new": 2}
     assert report.accuracy.estimate == pytest.approx(model.calibration.right.mean())
+    assert report.accuracy.labelled_by == "user"
+    cold = replace(model, labelled_by="judge")
+    judged, _ = find_drift(cold, texts, reference, labels=labels, encoder=ENCODER)
+    assert judged.to_dict()["accuracy"]["labelled_by"] == "judge"
 
 
 def test_the_report_is_json(model, rows, halves):
