@@ -94,7 +94,7 @@ def _shares(report: DriftReport) -> Table:
             f"{one.share:.1%}",
             f"{low:.1%} – {high:.1%}",
             f"{one.share_before:.1%}",
-            f"{one.ratio:.2f}",
+            f"{one.share / one.share_before:.2f}" if one.share_before else "new",
             "< 0.0001" if one.p_corrected < 1e-4 else f"{one.p_corrected:.4f}",
         )
         table.add_row(Text(_named(one)), *cells, style=style)

@@ -66,7 +66,7 @@ NEAR = 0.25
 MOST_SHARED = 0.2
 """Share of the recent texts that may stand in the reference too. Up to there label shares raised no
 more alarms than the level, of simulated traffic whose repeated texts were of few labels (200 draws
-of each of 40 kinds); with all texts kept on both sides, in up to a quarter of the draws."""
+of each of 37 kinds); with all texts kept on both sides, in up to a quarter of the draws."""
 
 N_NOVEL = 5
 """Most novel texts that are named."""
@@ -126,6 +126,8 @@ def fresh_texts(model: RedModel, texts: Sequence[str]) -> tuple[tuple[str, ...],
         n_learned += key in learned
         if key not in learned:
             kept.setdefault(key, text)
+    if not texts:
+        raise DataError("there are no recent texts")
     if not kept:
         raise DataError(
             f"none of the {len(texts):,} recent texts is new to the model: it learned from all of "
@@ -151,17 +153,19 @@ def _apart(
             f"each of the {len(fresh):,} recent texts stands in what they are held against, so "
             "none says what changed; give texts that came after it, or another --reference"
         )
-    if not n_shared:
-        return kept, apart, ()
-    words = "text that stands" if n_shared == 1 else "texts that stand"
-    note = f"left out {n_shared:,} recent {words} in the reference too, of both"
-    if n_shared > MOST_SHARED * len(fresh) and apart.has_shares:
+    notes: tuple[str, ...] = ()
+    if n_shared:
+        words = "text that stands" if n_shared == 1 else "texts that stand"
+        notes = (f"left out {n_shared:,} recent {words} in the reference too, of both",)
+    n_all = len(set(map(text_key, texts)))
+    n_out = n_all - len(kept)
+    if n_out > MOST_SHARED * n_all and apart.has_shares:
         why = (
-            f"{n_shared / len(fresh):.0%} of the recent texts stand in the reference too, which "
-            "holds each once: label shares are not compared"
+            f"{n_out / n_all:.0%} of the recent texts were learned or stand in the reference too, "
+            "which may leave a choice of them: label shares are not compared"
         )
         apart = replace(apart, no_shares=why)
-    return kept, apart, (note,)
+    return kept, apart, notes
 
 
 def compare(

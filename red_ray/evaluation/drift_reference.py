@@ -239,8 +239,13 @@ def _as_unseen(model: RedModel, rows: DriftRows, crossfit: Crossfit | None) -> D
 
 
 def _half_learned(crossfit: Crossfit | None) -> frozenset[str]:
-    """Keys of the texts that some experts learned as noise, and nobody as a label's."""
-    return frozenset(map(text_key, crossfit.refused.texts if crossfit is not None else ()))
+    """Keys of the texts that some experts learned as noise, and nobody as a label's.
+
+    A judge refused them, or they left with a change of labels.
+    """
+    if crossfit is None:
+        return frozenset()
+    return frozenset(map(text_key, crossfit.refused.texts)) | crossfit.gone.keys()
 
 
 def _why_no_shares(model: RedModel, found: Reference, crossfit: Crossfit | None) -> str:

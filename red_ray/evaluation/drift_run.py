@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from red_ray.bundle import load_bundle, read_provenance
-from red_ray.core.text import text_key
+from red_ray.core.text import checked_texts, text_key
 from red_ray.crossfit_file import load_crossfit
 from red_ray.evaluation.drift import find_drift
 from red_ray.evaluation.drift_reference import Reference, given_reference, own_reference
@@ -43,7 +43,10 @@ def drift(
         DataError: it is no run, or no text is new to the model.
         OutputError: the address is denied.
         StorageError: the address cannot be reached.
+        TypeError: `texts` are no sequence of strings.
     """
+    texts = checked_texts(texts)
+    reference = None if reference is None else checked_texts(reference)
     pairs = zip(texts, labels or (), strict=labels is not None)
     known = {text_key(text): label for text, label in pairs if label is not None}
     with at_place(str(run)) as place:

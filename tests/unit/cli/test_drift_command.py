@@ -151,6 +151,10 @@ def test_the_call_says_what_the_command_says(red_ray, run, shifted):
     labels = [None] * 240 + ["new"] * 40
     assert drift(run.path, texts, labels=labels).accuracy.unknown == {"new": 40}
     assert not drift(run.path, texts[:240], reference=LARGE.pool).is_drift
+    with pytest.raises(TypeError, match="put it into a list"):
+        drift(run.path, texts[0])
+    with pytest.raises(TypeError, match=r"texts\[1\] is a NoneType"):
+        drift(run.path, texts, reference=[texts[0], None])
 
 
 def test_agreement_with_a_judge_is_not_called_an_estimate(red_ray, run, same):

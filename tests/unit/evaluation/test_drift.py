@@ -268,6 +268,22 @@ def test_a_model_without_a_goal_escalates_nothing(model, rows, halves):
 def test_texts_that_are_all_learned_are_a_mistake(model, large):
     with pytest.raises(DataError, match="none of the 60 recent texts is new to the model"):
         fresh_texts(model, large.texts)
+    with pytest.raises(DataError, match="there are no recent texts"):
+        fresh_texts(model, [])
+
+
+def test_what_is_left_of_texts_that_were_learned_may_be_a_choice_of_them(model, rows, halves):
+    """As after a refit on the labelled ones among them: of all its label, what is left has none."""
+    reference, left = halves
+    scored, truth = rows
+    lacks = [scored.texts[row] for row in left if truth[row] != 0]
+    whole, _ = find_drift(model, lacks, reference, encoder=ENCODER)
+    assert model.labels[0] in [one.name for one in whole.findings if one.kind == LABEL]
+    lessons = model.example_texts
+    assert len(lessons) < len(lacks) * 0.2 < 3 * len(lessons)
+    few, _ = find_drift(model, [*lacks[: 2 * len(lessons)], *lessons], reference, encoder=ENCODER)
+    assert few.of(LABEL) == ()
+    assert "33% of the recent texts were learned" in few.notes[-1]
 
 
 def test_of_very_many_texts_some_are_drawn_and_that_is_said():
