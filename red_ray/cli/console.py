@@ -191,13 +191,16 @@ def _terminable() -> Iterator[None]:
 
 @contextmanager
 def guarded(
-    output: Output, *, stopped: str = "stopped; verdicts paid for are in the ledger"
+    output: Output,
+    *,
+    stopped: str | Callable[[], str] = "stopped; verdicts paid for are in the ledger",
 ) -> Iterator[None]:
     """Turn an error of ours, Ctrl-C and SIGTERM into one line and the exit code that it means.
 
     Args:
         output: where the line goes.
-        stopped: the line where it was stopped.
+        stopped: the line where it was stopped and the exception says nothing itself, or what gives
+            it then: a second Ctrl-C, in the midst of what follows the first, takes its place.
     """
     with _terminable():
         try:
@@ -207,7 +210,7 @@ def guarded(
             output.err.print(f"red-ray: {error}", style="red", markup=False, soft_wrap=True)
             raise typer.Exit(code) from error
         except KeyboardInterrupt as stop:
-            told = str(stop) or stopped
+            told = str(stop) or (stopped if isinstance(stopped, str) else stopped())
             output.err.print(f"red-ray: {told}", markup=False, soft_wrap=True)
             code = EXIT_TERMINATED if _was_terminated() else EXIT_INTERRUPTED
             raise typer.Exit(code) from None

@@ -79,8 +79,9 @@ def serve(
     Tokens that may call stand in the environment variable RED_RAY_TOKENS.
     """
     output = Output(as_json=as_json)
+    stopped = "stopped; no endpoint was started"
     with (
-        guarded(output, stopped="stopped; no endpoint was started"),
+        guarded(output, stopped=lambda: stopped),
         tempfile.TemporaryDirectory(prefix="rr-", dir=_short_place()) as own,
     ):
         settings = _settings(run, judge, config, assignments)
@@ -92,6 +93,7 @@ def serve(
         prepare_environment()
         is_haproxy = prepare_serving(Path(own), _free_ports(), plain=plain_proxy)
         with _deployed(output, settings, host, port, n_replicas, dashboard=dashboard) as check:
+            stopped = "the endpoint is down; what judge and people said is in the ledger"
             url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             facts = {
                 "url": url,
@@ -110,13 +112,9 @@ def serve(
 
 def _stay(check: Callable[[], None]) -> None:
     """Look now and then whether the endpoint is there, until it is stopped."""
-    try:
-        while True:
-            time.sleep(LOOK_S)
-            check()
-    except KeyboardInterrupt as error:
-        error.args = ("the endpoint is down; what judge and people said is in the ledger",)
-        raise
+    while True:
+        time.sleep(LOOK_S)
+        check()
 
 
 def _short_place() -> str | None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+import typer
 
-from red_ray.cli.console import LINE_S, WIDTH, Output, StepView, _NowAndThen
+from red_ray.cli.console import LINE_S, WIDTH, Output, StepView, _NowAndThen, guarded
 from red_ray.types import Progress
 
 
@@ -41,3 +42,20 @@ def test_a_log_says_that_the_judge_is_asked_before_it_answers(
         "Asking the judge: 3 questions",
         "Asking the judge: pausing",
     ]
+
+
+def test_a_second_ctrl_c_is_told_what_was_so_by_then(capsys: pytest.CaptureFixture[str]) -> None:
+    """It takes the place of the first one, in the midst of what this set going."""
+
+    def command() -> None:
+        stopped = "nothing was started"
+        with guarded(Output(as_json=False), stopped=lambda: stopped):
+            stopped = "it is down"
+            try:
+                raise KeyboardInterrupt
+            finally:
+                raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit):
+        command()
+    assert capsys.readouterr().err == "red-ray: it is down\n"
