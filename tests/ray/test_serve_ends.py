@@ -7,11 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 from ray.exceptions import RayActorError
-from typer import Exit
 
 from red_ray.actors import cluster
-from red_ray.cli.console import Output, guarded
-from red_ray.cli.serve import _check_is_there, _stay, clear_the_way, come_up
+from red_ray.cli.serve import _check_is_there, clear_the_way, come_up
 from red_ray.errors import OutputError, RunError
 
 # Ray Serve's own models, at its first import.
@@ -126,15 +124,3 @@ def test_what_serve_raises_is_raised():
     failing = SimpleNamespace(run=lambda *_, **__: {}["gone"])
     with pytest.raises(KeyError, match="gone"):
         come_up(failing, "deployments", "red_ray", pytest.fail)
-
-
-def test_only_an_endpoint_that_was_up_is_said_to_be_down(capsys):
-    def stopped():
-        raise KeyboardInterrupt
-
-    for up in (True, False):
-        with pytest.raises(Exit), guarded(Output(as_json=False), stopped="none was started"):
-            _stay(stopped) if up else stopped()
-    lines = capsys.readouterr().err.splitlines()
-    assert lines[0].startswith("red-ray: the endpoint is down; ")
-    assert lines[1] == "red-ray: none was started"
