@@ -21,7 +21,7 @@ cell.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -152,7 +152,7 @@ def staged_looped(data: str, seed: int, number: int) -> Stage:
     everything = joined([read(config, data, name) for name in FILES[data]], set())
     names = sorted(set(everything.labels))
     rng = np.random.default_rng([seed, 6, number])
-    held_out = {names[at] for at in rng.choice(len(names), N_HELD_OUT, replace=False)}
+    held_out = draw_held_out(names, rng)
     order = rng.permutation(at_labels(everything, set(names) - held_out))
     half = len(order) // 2
     file, others = everything.take(order[:half]), everything.take(order[half:])
@@ -166,12 +166,11 @@ def staged_looped(data: str, seed: int, number: int) -> Stage:
         crossfit = load_crossfit(Path(folder), model)
     own = own_reference(model, Snapshot(inputs, None), encoder, crossfit=crossfit)
     score = partial(score_texts, model, encoder=encoder)
-    index = {label: position for position, label in enumerate(model.labels)}
     return Stage(
         model,
         encoder,
         score(others.texts),
-        np.array([index[label] for label in others.labels]),
+        truth_of(model, others),
         {
             name: score(everything.take(at_labels(everything, {name})).texts)
             for name in sorted(held_out)
@@ -196,7 +195,7 @@ def staged(data: str, seed: int) -> Stage:
     rows = {name: read(config, data, name) for name in FILES[data]}
     names = sorted(set(rows["train"].labels))
     rng = np.random.default_rng([seed, 5])
-    held_out = {names[at] for at in rng.choice(len(names), N_HELD_OUT, replace=False)}
+    held_out = draw_held_out(names, rng)
     train = rows["train"].take(at_labels(rows["train"], set(names) - held_out))
     drawn = sample_per_class(train.labels, PER_LABEL, rng)
     chosen = train.take(drawn)
@@ -206,13 +205,12 @@ def staged(data: str, seed: int) -> Stage:
     model = with_goal(plain, Goal(escalate_at_most=0.2), 0.9, None, lambda: encoder)
     others = joined(rows.values(), {text_key(text) for text in chosen.texts})
     known = others.take(at_labels(others, set(names) - held_out))
-    score: Callable[[Sequence[str]], DriftRows] = lambda texts: score_texts(model, texts, encoder)  # noqa: E731
-    index = {label: position for position, label in enumerate(model.labels)}
+    score = partial(score_texts, model, encoder=encoder)
     return Stage(
         model,
         encoder,
         score(known.texts),
-        np.array([index[label] for label in known.labels]),
+        truth_of(model, known),
         {name: score(others.take(at_labels(others, {name})).texts) for name in sorted(held_out)},
         score(read(config, data, "oos_test").texts) if data == "clinc150" else None,
     )
@@ -237,6 +235,17 @@ def joined(parts: Sequence[LabelledRows], without: set[str]) -> LabelledRows:
                 kept.setdefault(key, (text, label))
     texts, labels = zip(*kept.values(), strict=True)
     return LabelledRows(texts, labels)
+
+
+def draw_held_out(names: Sequence[str], rng: np.random.Generator) -> set[str]:
+    """Labels that the model does not get."""
+    return {names[at] for at in rng.choice(len(names), N_HELD_OUT, replace=False)}
+
+
+def truth_of(model: RedModel, rows: LabelledRows) -> np.ndarray:
+    """Label indices of some rows."""
+    index = {label: position for position, label in enumerate(model.labels)}
+    return np.array([index[label] for label in rows.labels])
 
 
 def at_labels(rows: LabelledRows, labels: set[str]) -> list[int]:

@@ -64,9 +64,10 @@ NEAR = 0.25
 """Share of a topic's texts whose best label an expert must hold to be near the topic."""
 
 MOST_SHARED = 0.2
-"""Share of the recent texts that may stand in the reference too. Up to there label shares raised no
-more alarms than the level, of simulated traffic whose repeated texts were of few labels (200 draws
-of each of 37 kinds); with all texts kept on both sides, in up to a quarter of the draws."""
+"""Share of the recent texts that may be left out, as learned or as standing in the reference too.
+Up to there, of texts on both sides, label shares raised no more alarms than the level, of
+simulated traffic whose repeated texts were of few labels (200 draws of each of 37 kinds); with all
+texts kept on both sides, in up to a quarter of the draws."""
 
 N_NOVEL = 5
 """Most novel texts that are named."""
