@@ -13,7 +13,7 @@ help:
 	@echo "make test           unit tests and one small Ray session"
 	@echo "make test-services  tests that need a browser, PostgreSQL, S3, promtool or a Ray head; installs them"
 	@echo "make check          lint, types, import contract"
-	@echo "make bench          the benchmarks of the README; resumable, hours on two cores"
+	@echo "make bench          the benchmarks of docs/measured.md; resumable, hours on two cores"
 	@echo "make soak           long fuzz and load runs, by hand"
 	@echo "make cluster-folder what a cluster's machines get: wheel, pins, token, secrets (cluster.yaml)"
 

@@ -1,1 +1,1 @@
-"""Benchmarks of the README: `python -m benchmarks.NAME [--only CELL]`."""
+"""Benchmarks behind README and docs/measured.md: `python -m benchmarks.NAME [--only CELL]`."""

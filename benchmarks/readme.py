@@ -1,4 +1,4 @@
-"""Puts the kept tables into the README, so that no figure there is typed by hand."""
+"""Puts the kept tables into README and docs/measured.md, so that no figure is typed by hand."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import re
 
 from benchmarks.cells import RESULTS, ROOT
 
+PAGES = ("README.md", "docs/measured.md")
+
 
 def main() -> None:
     """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` by that table."""
-    path = ROOT / "README.md"
-    text = path.read_text()
-    for table in sorted(RESULTS.glob("*.md")):
-        text = with_block(text, table.stem, table.read_text().strip())
-    path.write_text(text)
+    for page in PAGES:
+        path = ROOT / page
+        text = path.read_text()
+        for table in sorted(RESULTS.glob("*.md")):
+            text = with_block(text, table.stem, table.read_text().strip())
+        path.write_text(text)
 
 
 def with_block(text: str, name: str, table: str) -> str:

@@ -1,6 +1,6 @@
 """The table of the R.E.D. reference, in its columns, by an honest protocol and by its own.
 
-Every judge is simulated. The whole table is `results/red_table.md`, the README's short one
+Every judge is simulated. The whole table is `results/red_table.md`, that of docs/measured.md
 `results/red_table_short.md`.
 """
 
@@ -221,7 +221,7 @@ out, `{STOP_MODES[1]}` is the same loop as `{STOP_MODES[0]}` and was not run aga
 
 
 def short(done: Done) -> str:
-    """The README's: one simulated judge by both protocols, then the accuracy with all of them."""
+    """The short one: one simulated judge by both protocols, then the accuracy with all of them."""
     keys = [key for key in KEYS if key[2:4] == (0.9, STOP_MODES[0])]
     lines = list(header("honest; simulated judge right 90 %", HONEST))
     lines += [line(done, key, _name(key), HONEST) for key in keys]
@@ -243,7 +243,7 @@ def by_judge(done: Done) -> Iterator[str]:
 
 
 def tables(done: Done) -> str:
-    """The whole table; the README's short one is written on the way."""
+    """The whole table; the short one is written on the way."""
     (RESULTS / "red_table_short.md").write_text(short(done) + "\n")
     return "\n".join([*whole(done), *per_iteration(done), *per_subset(done)])
 

@@ -55,7 +55,9 @@ def table(done: Sequence[tuple[Cell, Result]]) -> str:
     """What was measured, the unit costs, and the projection."""
     found = {(c["what"], c["labels"], c.get("pool", 0)): r for c, r in done}
     parts = [part for part in (_fit_table(found), _pool_table(found), _other(found)) if part]
-    (RESULTS / "scale_short.md").write_text("\n\n".join(parts) + "\n")  # what the README shows
+    (RESULTS / "scale_short.md").write_text(
+        "\n\n".join(parts) + "\n"
+    )  # what docs/measured.md shows
     parts.insert(1, _use_table(found))
     units = unit_costs(found)
     if units is None:

@@ -15,6 +15,8 @@ from red_ray.core.thresholds import (
     CATCH,
     NONE_RECALL,
     CalibrationRows,
+    CurvePoint,
+    Promise,
     promise,
     rows_needed,
 )
@@ -115,6 +117,12 @@ def calibration_rows(model: RedModel, known: KnownRows, encoder: TextEncoder) ->
         none=seen.none,
         none_out_of_scope=model.assess(texts[n:], vectors[n:]).none,
     )
+
+
+def chosen_point(promise: Promise) -> CurvePoint | None:
+    """What its threshold of escalation does to the rows it comes from; None without one."""
+    chosen = [point for point in promise.curve if point.threshold == promise.thresholds.escalate]
+    return chosen[0] if chosen else None
 
 
 def threshold_details(model: RedModel) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from red_ray.config import PRESETS
 from red_ray.encoding.files import find_here
 
 WORTH = {
-    "speed": "a laptop; the figures of the README",
+    "speed": "a laptop; most of what docs/measured.md holds",
     "balanced": "the reference's own; an encoder five times as large",
     "accuracy": "the most that few labels can buy; minutes of fine-tuning, two passes for a text",
 }

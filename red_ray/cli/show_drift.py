@@ -127,10 +127,13 @@ def _named(one: Comparison) -> str:
 
 def _topic(console: Console, topic: Topic) -> None:
     one = topic.compared
+    heading = "New topic" if topic.known_as is None else "Novel texts of a known label"
     console.print(
-        f"\n[bold]New topic[/]: {one.hits} recent texts, {one.hits_before} before",
+        f"\n[bold]{heading}[/]: {one.hits} recent texts, {one.hits_before} before",
         highlight=False,
     )
+    if topic.known_as is not None:
+        _line(console, f"  most came as {topic.known_as}, and are unlike its examples")
     near = f"nearest to {', '.join(topic.labels)} ({', '.join(topic.experts)})"
     _line(console, f"  {near}")
     for text in topic.texts[:N_TEXTS]:

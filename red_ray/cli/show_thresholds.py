@@ -6,13 +6,24 @@ from dataclasses import asdict
 
 from rich.table import Table
 
-from red_ray.calibration import JUDGED, ROWS, WORDS, stale_line
+from red_ray.calibration import JUDGED, ROWS, WORDS, chosen_point, stale_line
 from red_ray.cli.console import Output
-from red_ray.core.thresholds import CATCH, ESCALATE, FALSE_ALARM, NONE_RECALL, PRECISION, CurvePoint
+from red_ray.core.thresholds import (
+    CATCH,
+    ESCALATE,
+    FALSE_ALARM,
+    NONE_RECALL,
+    PRECISION,
+    CurvePoint,
+    Promise,
+)
 from red_ray.model import RedModel
 
 SHARES = (0.0, 0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75)
 """Shares of texts escalated that the table shows, as near as the rows have them."""
+
+COSTLY = 0.5
+"""Share of the rows escalated from which on a line says that the goal costs much."""
 
 GOALS = {
     CATCH: "at least {:.1%} of the errors are escalated",
@@ -58,12 +69,29 @@ def show_thresholds(output: Output, run: str, model: RedModel) -> None:
     print_(f"escalated: {says} (risk: {score})", highlight=False)
     print_(f"none of the labels: from a probability of {promise.thresholds.none:.4g}\n")
     print_(_table(promise.curve, escalate))
+    line = _costly(promise)
+    if line:
+        print_(line, style="yellow", soft_wrap=True, highlight=False)
     print_(f"\nbands of {promise.confidence:.0%}, each point by itself", style="dim")
     print_(
         f"bundle {model.bundle_id[:16]}…   report {run}/report.html",
         soft_wrap=True,
         highlight=False,
         markup=False,
+    )
+
+
+def _costly(promise: Promise) -> str:
+    """Where keeping the goal leaves the model little to answer: a line that says so, else empty."""
+    point = chosen_point(promise)
+    if ESCALATE in promise.goals or point is None or point.escalated < COSTLY:
+        return ""
+    told = f"\nkeeping it escalates {point.escalated:.0%} of these rows"
+    if promise.labelled_by == "user":
+        return f"{told}: a weaker goal of the curve, or more labelled rows, leave more to the model"
+    return (
+        f"{told}, most of them chosen as the hardest: --calibration rows, labelled by you and "
+        "drawn as your texts come, tell what it escalates of usual ones"
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
+from red_ray.calibration import chosen_point
 from red_ray.core.metrics import wilson_interval
 from red_ray.core.text import text_key
 from red_ray.core.topics import label_likeness, most_typical, novel_groups
@@ -63,6 +64,9 @@ TAIL = 0.05
 NEAR = 0.25
 """Share of a topic's texts whose best label an expert must hold to be near the topic."""
 
+KNOWN = 0.5
+"""Share of a topic's texts that came with a label of the model, from which on it is that label."""
+
 MOST_SHARED = 0.2
 """Share of the recent texts that may be left out, as learned or as standing in the reference too.
 Up to there, of texts on both sides, label shares raised no more alarms than the level, of
@@ -94,7 +98,8 @@ def find_drift(
         model: trained.
         texts: recent ones.
         reference: see `drift_reference`.
-        labels: of recent texts by `text_key`, where there are any: they give the accuracy.
+        labels: of recent texts by `text_key`, where there are any: they give the accuracy, and
+            tell a new topic from a known label that is worded anew.
         settings: when it is drift.
         encoder: makes the embeddings; by default the model's own.
 
@@ -109,9 +114,11 @@ def find_drift(
     kept, more = drawn(kept, model.config.seed, "recent")
     recent = score_texts(model, kept, encoder)
     report = compare(model, recent, reference, settings or DriftSettings())
-    accuracy = _accuracy(model, recent, labels) if labels else None
     notes = (*notes, *shared, *more, *report.notes)
-    return replace(report, accuracy=accuracy, notes=notes), recent
+    if labels:
+        topics = tuple(_recognised(topic, model, labels) for topic in report.topics)
+        report = replace(report, accuracy=_accuracy(model, recent, labels), topics=topics)
+    return replace(report, notes=notes), recent
 
 
 def fresh_texts(model: RedModel, texts: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -389,6 +396,14 @@ def _topic(both: _Both, group: Ints, compared: Comparison) -> Topic:
     )
 
 
+def _recognised(topic: Topic, model: RedModel, labels: Mapping[str, str]) -> Topic:
+    """With the model's label that most of its texts came with, if one did."""
+    given = Counter(labels.get(text_key(text)) for text in topic.texts)
+    label, n = given.most_common(1)[0]
+    is_known = label in model.labels and n >= KNOWN * len(topic.texts)
+    return replace(topic, known_as=label) if is_known else topic
+
+
 def _most_novel(recent: DriftRows) -> tuple[str, ...]:
     order = np.argsort(-recent.novelty, kind="stable")[:N_NOVEL]
     return tuple(recent.texts[row] for row in order)
@@ -406,8 +421,8 @@ def _promised(model: RedModel) -> float | None:
         return None
     if "escalate_at_most" in promise.goals:
         return promise.goals["escalate_at_most"]
-    chosen = [point for point in promise.curve if point.threshold == promise.thresholds.escalate]
-    return chosen[0].escalated if chosen else None
+    chosen = chosen_point(promise)
+    return None if chosen is None else chosen.escalated
 
 
 def _sight(made: Sequence[Comparison], settings: DriftSettings) -> Sight | None:

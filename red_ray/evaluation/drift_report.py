@@ -122,12 +122,15 @@ class Topic:
         texts: the recent ones, the most typical first.
         labels: those that the model would give most of them, the most frequent first.
         experts: those that hold these labels for at least a quarter of the texts; one at least.
+        known_as: the model's label that at least half of the texts came with; None of a topic that
+            is new, as far as is known.
     """
 
     compared: Comparison
     texts: tuple[str, ...]
     labels: tuple[str, ...]
     experts: tuple[str, ...]
+    known_as: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON holds it, with all its texts."""

@@ -80,6 +80,19 @@ def test_texts_as_those_of_the_pool_are_no_drift(red_ray, run, same):
     assert "that it tripled takes" in lines[-1]
 
 
+@pytest.mark.parametrize(("given", "is_known"), [("brand_new", False), (LARGE.labels[0], True)])
+def test_novel_texts_that_came_with_a_known_label_are_no_new_topic(
+    red_ray, run, tmp_path, shifted, given, is_known
+):
+    texts = shifted.read_text().splitlines()[1:]
+    rows = [(text, given if "topic99" in text else "") for text in texts]
+    labelled = write_rows(tmp_path / "labelled.csv", rows, "text", "label")
+    printed = red_ray("drift", run.path, "--recent", labelled).stdout
+    assert ("Novel texts of a known label: " in printed) is is_known
+    assert (f"most came as {given}, and are unlike its examples" in printed) is is_known
+    assert ("New topic: " in printed) is not is_known
+
+
 def test_a_new_topic_is_shown_with_its_texts_and_the_experts_to_refit(red_ray, run, shifted):
     printed = red_ray("drift", run.path, "--recent", shifted).stdout
     assert printed.startswith("drift at level 0.01")

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from red_ray.bundle import load_bundle
+from red_ray.bundle import load_bundle, save_bundle
 from red_ray.data.inputs import Inputs, KnownRows, TestRows
 from red_ray.data.prepare import HiddenLabels, LabelledRows
 from red_ray.snapshot import Snapshot, read_snapshot, write_snapshot
@@ -64,6 +64,33 @@ def test_what_is_printed_is_named_an_estimate_or_a_guarantee(red_ray, run, calib
     printed = red_ray("thresholds", run.path, *HALF, "--calibration", calibration).stdout
     assert "guarantee from 24 rows" in printed
     assert "at most 50.0% of the texts are escalated" in printed
+
+
+@pytest.mark.parametrize(
+    ("escalated", "labelled_by", "goal", "told"),
+    [
+        (0.62, "user", "catch_errors", "escalates 62% of these rows: a weaker goal"),
+        (0.62, "judge", "catch_errors", "most of them chosen as the hardest: --calibration rows"),
+        (0.62, "user", "escalate_at_most", ""),
+        (0.3, "judge", "catch_errors", ""),
+    ],
+)
+def test_a_goal_that_leaves_the_model_little_is_called_so(
+    red_ray, run, escalated, labelled_by, goal, told
+):
+    red_ray("thresholds", run.path, *HALF)
+    model = load_bundle(run.bundle)
+    promise = model.promise
+    point = dataclasses.replace(
+        promise.curve[0], threshold=promise.thresholds.escalate, escalated=escalated
+    )
+    changed = dataclasses.replace(
+        promise, curve=(point,), goals={goal: 0.9}, labelled_by=labelled_by
+    )
+    save_bundle(dataclasses.replace(model, promise=changed), run.bundle, {})
+    printed = red_ray("thresholds", run.path).stdout
+    assert told in printed
+    assert ("keeping it escalates" in printed) is bool(told)
 
 
 def test_calibration_rows_are_no_test_rows_from_then_on(red_ray, run, calibration, corpus):
