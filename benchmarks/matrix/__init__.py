@@ -1,0 +1,1 @@
+"""Models, tasks, methods and seeds beside each other: `python -m benchmarks.matrix run`."""

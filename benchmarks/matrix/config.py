@@ -1,0 +1,313 @@
+"""What a matrix holds: tasks, columns and seeds, from a YAML file.
+
+A column is one thing that a user could have used instead: a method with its model and settings. Its
+method is stated, and each method has settings of its own, so that no reader has to guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from red_ray.errors import ConfigError
+
+CONFIGS = Path(__file__).resolve().parent / "configs"
+NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+,-]*$"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TaskConfig(_Frozen):
+    """Rows to learn from and rows to report on.
+
+    Attributes:
+        path: folder of tables, below RED_RAY_DATA or absolute; instead of `hub`.
+        hub: data set of a model hub with its configuration, as `nyu-mll/glue:sst2`.
+        train: the table, or the split of `hub`, that is learned from.
+        report: the one that is reported on, and touched by nothing else.
+        text: its column of texts, or the two columns of a pair.
+        label: its column of labels.
+        labels: names of labels that the table has as numbers, in their order.
+        positive: of two labels the one that is sought; by default the last in sorted order.
+        per_label: rows drawn of each label of train; None takes all.
+        n_train: rows drawn of train, each label's share kept; None takes all.
+        n_report: rows drawn to report on, the same for every seed and column; None takes all.
+        select_fraction: of the drawn rows, held back to choose the best epoch or strength.
+        instruction: what a language model is told to do.
+        words: what it may answer for each label; by default the label itself.
+    """
+
+    path: str | None = None
+    hub: str | None = None
+    train: str = "train.csv"
+    report: str = "test.csv"
+    text: tuple[str, ...] = ("text",)
+    label: str = "label"
+    labels: tuple[str, ...] = ()
+    positive: str | None = None
+    per_label: int | None = Field(default=None, gt=0)
+    n_train: int | None = Field(default=None, gt=0)
+    n_report: int | None = Field(default=None, gt=0)
+    select_fraction: float = Field(default=0.2, gt=0, lt=1)
+    instruction: str = "Which label fits the text?"
+    words: Mapping[str, str] = {}
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.path is None) == (self.hub is None):
+            raise ValueError(
+                f"give `path` or `hub`, one of them: path={self.path!r}, hub={self.hub!r}"
+            )
+        if len(self.text) not in (1, 2):
+            raise ValueError(f"`text` names one column, or the two of a pair: {self.text!r}")
+        if self.per_label is not None and self.n_train is not None:
+            raise ValueError(
+                f"give `per_label` or `n_train`: {self.per_label!r} and {self.n_train!r}"
+            )
+        return self
+
+
+class _Column(_Frozen):
+    """What every column has.
+
+    Attributes:
+        name: in every table.
+        tasks: those that it runs on; by default all.
+        seeds: by default those of the matrix.
+        base: name of the column that it was made from, for before and after.
+        num_cpus, num_gpus: of a cell, as Ray counts them.
+        time_s: a cell that takes longer is a hole; by default the limit of the matrix.
+        memory_mb: one that takes more memory is a hole; by default the limit of the matrix.
+    """
+
+    name: str = Field(pattern=NAME)
+    tasks: tuple[str, ...] | None = None
+    seeds: tuple[int, ...] | None = None
+    base: str | None = None
+    num_cpus: float = Field(default=1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+    time_s: float | None = Field(default=None, gt=0)
+    memory_mb: float | None = Field(default=None, gt=0)
+
+
+class ConstantColumn(_Column):
+    """`majority`: always the most frequent label of train; `prior`: drawn as train's shares are."""
+
+    method: Literal["majority", "prior"]
+
+
+class ClassicalColumn(_Column):
+    """A classical model of embeddings: `flat` (logistic regression, C=10, the scorecard's
+    baseline), `random_forest`, or `lasso` (logistic regression with an L1 penalty, whose strength
+    is chosen on the rows held back of train).
+
+    A pair is embedded as both vectors, their difference and their product.
+    """
+
+    method: Literal["flat", "random_forest", "lasso"]
+    model: str = "all-MiniLM-L6-v2"
+    n_trees: int = Field(default=500, gt=0)
+    strengths: tuple[float, ...] = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+
+
+class SetFitColumn(_Column):
+    """SetFit's own library, one model for all labels, its own defaults where nothing is said."""
+
+    method: Literal["setfit"]
+    model: str = "all-MiniLM-L6-v2"
+    batch_size: int = Field(default=16, gt=0)
+    max_steps: int = Field(default=-1, ge=-1)
+    epochs: int = Field(default=1, gt=0)
+
+
+class RedColumn(_Column):
+    """R.E.D. without a judge, in one of its modes; `settings` as `--set` takes them."""
+
+    method: Literal["red_ray"]
+    mode: Literal["speed", "balanced", "accuracy"] = "speed"
+    settings: Mapping[str, Any] = {}
+
+
+class _Trained(_Column):
+    """What all trainings by gradient have; the best epoch is that of the rows held back of train.
+
+    Attributes:
+        model: name at a hub, or a folder.
+        epochs: passes over the rows, at most.
+        patience: epochs without a gain on the rows held back, after which it stops.
+        learning_rate: at its height; it rises over `warmup` of the steps, then falls to 0.
+        warmup: share of the steps.
+        batch_size: texts.
+        max_tokens: longer texts are cut.
+        dtype: of the weights; `auto` takes bfloat16 on a graphics card that has it.
+    """
+
+    model: str
+    epochs: int = Field(default=3, gt=0)
+    patience: int | None = Field(default=None, gt=0)
+    learning_rate: float = Field(default=2e-5, gt=0)
+    warmup: float = Field(default=0.1, ge=0, lt=1)
+    batch_size: int = Field(default=16, gt=0)
+    max_tokens: int = Field(default=256, gt=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class FineTuneColumn(_Trained):
+    """All weights of an encoder and a new head over the labels."""
+
+    method: Literal["fine_tune"]
+
+
+class PromptColumn(_Column):
+    """A language model that is asked, untrained: `zero_shot`, or `few_shot` with `shots` examples.
+
+    It writes at most `max_new_tokens` greedily; what names no label, or several, is unreadable.
+    """
+
+    method: Literal["zero_shot", "few_shot"]
+    model: str
+    shots: int = Field(default=5, gt=0)
+    max_new_tokens: int = Field(default=12, gt=0)
+    max_tokens: int = Field(default=1024, gt=0)
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+
+
+class LoraColumn(_Trained):
+    """A language model, asked as `zero_shot` is, with trained low-rank changes of its weights."""
+
+    method: Literal["lora"]
+    rank: int = Field(default=8, gt=0)
+    alpha: int = Field(default=16, gt=0)
+    dropout: float = Field(default=0.05, ge=0, lt=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    max_new_tokens: int = Field(default=12, gt=0)
+
+
+class JudgeColumn(_Column):
+    """A judge of ours as a classifier over all labels, with `shots` nearest examples of each."""
+
+    method: Literal["judge"]
+    judge: str
+    shots: int = Field(default=0, ge=0)
+    settings: Mapping[str, Any] = {}
+
+
+Column = Annotated[
+    ConstantColumn
+    | ClassicalColumn
+    | SetFitColumn
+    | RedColumn
+    | FineTuneColumn
+    | PromptColumn
+    | LoraColumn
+    | JudgeColumn,
+    Field(discriminator="method"),
+]
+
+
+class Cell(NamedTuple):
+    """One column on one task with one seed."""
+
+    task: str
+    column: str
+    seed: int
+
+    @property
+    def name(self) -> str:
+        """Of its folder."""
+        return f"{self.task}--{self.column.replace(' ', '_')}--{self.seed}"
+
+
+class MatrixConfig(_Frozen):
+    """A matrix; see the module.
+
+    Attributes:
+        name: of the matrix.
+        seeds: each draws its own rows of train and its own start of the training.
+        tasks: by name.
+        columns: in the order of the tables.
+        time_s, memory_mb: limits of a cell that states none.
+        n_single: texts whose latency is measured one by one.
+        n_batched: texts whose throughput is measured, 32 at a time.
+        keep_models: whether a cell's folder holds what it trained.
+        usd_per_hour: price of the machine, which gives cells a price; None: only judges have one.
+    """
+
+    name: str = Field(pattern=NAME)
+    seeds: tuple[int, ...] = (0, 1, 2)
+    tasks: Mapping[Annotated[str, Field(pattern=NAME)], TaskConfig] = Field(min_length=1)
+    columns: tuple[Column, ...] = Field(min_length=1)
+    time_s: float = Field(default=3600, gt=0)
+    memory_mb: float = Field(default=16_000, gt=0)
+    n_single: int = Field(default=50, gt=0)
+    n_batched: int = Field(default=320, gt=0)
+    keep_models: bool = False
+    usd_per_hour: float | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _names_agree(self) -> Self:
+        names = [column.name for column in self.columns]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"a column's name stands once: {', '.join(map(repr, twice))}")
+        for column in self.columns:
+            strange = sorted(set(column.tasks or ()) - set(self.tasks))
+            if strange:
+                raise ValueError(
+                    f"column {column.name!r} names tasks that are not there: {strange}"
+                )
+            if column.base is not None and column.base not in names:
+                raise ValueError(f"column {column.name!r} has no base {column.base!r} beside it")
+        return self
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """All cells, task by task, in the order of the columns."""
+        return tuple(
+            Cell(task, column.name, seed)
+            for task, column in product(self.tasks, self.columns)
+            if column.tasks is None or task in column.tasks
+            for seed in column.seeds or self.seeds
+        )
+
+    def column(self, name: str) -> Column:
+        """The column of a name."""
+        return next(column for column in self.columns if column.name == name)
+
+
+def load_matrix(path: str | Path) -> MatrixConfig:
+    """Read a matrix from YAML: a file, or the name of one that is shipped.
+
+    Raises:
+        ConfigError: there is no such file, or it says what no matrix has.
+    """
+    place = Path(path)
+    if not place.exists() and (CONFIGS / f"{path}.yaml").exists():
+        place = CONFIGS / f"{path}.yaml"
+    try:
+        content = yaml.safe_load(place.read_text(encoding="utf-8"))
+        return MatrixConfig.model_validate(content)
+    except OSError as error:
+        shipped = ", ".join(sorted(one.stem for one in CONFIGS.glob("*.yaml")))
+        raise ConfigError(
+            f"no configuration at {str(path)!r} ({error}); shipped ones: {shipped}"
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{str(place)!r} is no YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(f"{str(place)!r}: {_told(error)}") from error
+
+
+def _told(error: ValidationError) -> str:
+    lines = []
+    for one in error.errors():
+        where = ".".join(map(str, one["loc"]))
+        lines.append(f"{where}: {one['msg']}" if where else one["msg"])
+    return "; ".join(lines)
