@@ -174,7 +174,7 @@ def read_predictions(path: Path) -> Predictions:
 
 
 def read_uses(folder: Path) -> dict[str, int]:
-    """How many different matrices reported on each report split, by its key; a resumed one is one."""
+    """How many matrices reported on each split, by its key; one that was resumed counts once."""
     path = folder / USES
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     pairs = {(use["report_key"], use["matrix"]) for use in map(json.loads, lines)}
