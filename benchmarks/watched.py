@@ -33,7 +33,7 @@ class Phase:
 
 
 @dataclass
-class _Tree:
+class ProcessTree:
     """A process and its descendants."""
 
     root: psutil.Process
@@ -65,7 +65,7 @@ def watched(
     process = context.Process(target=_child, args=(step, dict(cell), theirs))
     process.start()
     theirs.close()
-    tree = _Tree(psutil.Process(process.pid))
+    tree = ProcessTree(psutil.Process(process.pid))
     phases, name = {"start": Phase()}, "start"
     begun_s, (begun_cpu_s, _) = perf_counter(), tree.look()
     try:

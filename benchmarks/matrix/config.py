@@ -15,6 +15,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from red_ray.errors import ConfigError
+from red_ray.judges.spec import is_simulated
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+,-]*$"
@@ -191,12 +192,23 @@ class LoraColumn(_Trained):
 
 
 class JudgeColumn(_Column):
-    """A judge of ours as a classifier over all labels, with `shots` nearest examples of each."""
+    """A judge of ours that is offered all labels, with the `shots` nearest examples of each.
+
+    *None of them*, an answer that cannot be read and no answer at all are unreadable.
+    """
 
     method: Literal["judge"]
     judge: str
     shots: int = Field(default=0, ge=0)
     settings: Mapping[str, Any] = {}
+
+    @model_validator(mode="after")
+    def _answers_by_itself(self) -> Self:
+        if is_simulated(self.judge):
+            raise ValueError(
+                f"{self.judge!r} looks the true label up, so that it is no column of a comparison"
+            )
+        return self
 
 
 Column = Annotated[
@@ -234,8 +246,8 @@ class MatrixConfig(_Frozen):
         tasks: by name.
         columns: in the order of the tables.
         time_s, memory_mb: limits of a cell that states none.
-        n_single: texts whose latency is measured one by one.
-        n_batched: texts whose throughput is measured, 32 at a time.
+        n_single: texts of train whose latency is measured one by one.
+        batch_size: of the texts that are reported on, whose throughput is measured.
         keep_models: whether a cell's folder holds what it trained.
         usd_per_hour: price of the machine, which gives cells a price; None: only judges have one.
     """
@@ -247,7 +259,7 @@ class MatrixConfig(_Frozen):
     time_s: float = Field(default=3600, gt=0)
     memory_mb: float = Field(default=16_000, gt=0)
     n_single: int = Field(default=50, gt=0)
-    n_batched: int = Field(default=320, gt=0)
+    batch_size: int = Field(default=32, gt=0)
     keep_models: bool = False
     usd_per_hour: float | None = Field(default=None, ge=0)
 

@@ -1,0 +1,141 @@
+"""`python -m benchmarks.matrix run | report | check`."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+
+from benchmarks.cells import ROOT
+from benchmarks.matrix.config import Cell, MatrixConfig, load_matrix
+from red_ray.cli.console import Output, guarded
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+Json = Annotated[bool, typer.Option("--json", help="The result alone, as JSON, on stdout.")]
+Folder = Annotated[Path, typer.Argument(help="The matrix's folder.", metavar="DIR")]
+
+
+@app.command()
+def run(
+    config: Annotated[
+        str, typer.Option("--config", help="A YAML file, or the name of one that is shipped.")
+    ],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="The matrix's folder.", metavar="DIR")
+    ] = None,
+    criteria: Annotated[
+        Path | None, typer.Option("--criteria", help="Declare these before the run; see `check`.")
+    ] = None,
+    only: Annotated[str, typer.Option("--only", help="Cells whose name contains this.")] = "",
+    again: Annotated[bool, typer.Option("--again", help="Try holes once more.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, run nothing.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Run the cells that are missing or have changed; what is finished stays."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        matrix = load_matrix(config)
+        if dry_run:
+            _show_plan(output, matrix)
+            return
+        place = _place(out, matrix)
+        if criteria is not None:
+            from benchmarks.matrix.check import declare
+
+            declare(place, criteria)
+        _run(output, matrix, place, only, again=again)
+
+
+def _place(out: Path | None, matrix: MatrixConfig) -> Path:
+    from red_ray.actors.environment import JOB_VARIABLE
+
+    place = (out or Path("matrix") / matrix.name).absolute()
+    if os.environ.get(JOB_VARIABLE) and place.is_relative_to(ROOT):
+        sys.exit(f"Ray removes {place} with the job: give --out a folder elsewhere")
+    return place
+
+
+def _show_plan(output: Output, matrix: MatrixConfig) -> None:
+    from benchmarks.matrix.plan import plan, plan_table
+
+    found = plan(matrix)
+    output.result(found.to_dict())
+    if not output.as_json:
+        for part in plan_table(found):
+            output.out.print(part)
+
+
+def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again: bool) -> None:
+    from red_ray.actors.environment import prepare_environment
+
+    prepare_environment()
+    from benchmarks.matrix.results import read_matrix
+    from benchmarks.matrix.runner import run_matrix
+    from red_ray.actors.cluster import ray_session
+
+    n_ended = 0
+
+    def tell(cell: Cell, status: str, error: str) -> None:
+        nonlocal n_ended
+        n_ended += 1
+        words = "done" if status == "done" else f"a hole, {status.replace('_', ' ')}: {error}"
+        output.note(f"{n_ended}  {cell.name}: {words}")
+
+    with ray_session():
+        n_run = run_matrix(matrix, place, only=only, again=again, tell=tell)
+    found = read_matrix(place)
+    n_done = len(found.results) - sum(one.is_hole for one in found.results)
+    facts = {"folder": str(place), "run": n_run, "done": n_done, "holes": len(found.holes)}
+    output.result(facts | {"cells": len(matrix.cells)})
+    if not output.as_json:
+        output.out.print(
+            f"{n_run} cells run; {n_done} of {len(matrix.cells)} are done, {len(found.holes)} are "
+            f"holes\nreport: `python -m benchmarks.matrix report {place}`",
+            markup=False,
+            highlight=False,
+        )
+
+
+@app.command()
+def report(folder: Folder, as_json: Json = False) -> None:
+    """Write tables, plots and one HTML file into DIR/report."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        from benchmarks.matrix.report import short_table, write_report
+        from benchmarks.matrix.results import read_matrix
+
+        page = write_report(folder)
+        output.result({"report": str(page)})
+        if not output.as_json:
+            output.out.print(escape(short_table(read_matrix(folder))), highlight=False)
+            output.out.print(f"report: {page}", highlight=False, markup=False)
+
+
+@app.command()
+def check(
+    folder: Folder,
+    criteria: Annotated[Path, typer.Option("--criteria", help="What was declared before the run.")],
+    as_json: Json = False,
+) -> None:
+    """Say whether criteria that were declared before the run are met."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        from benchmarks.matrix.check import check_matrix, verdict_lines
+
+        verdict = check_matrix(folder, criteria)
+        output.result(json.loads(json.dumps(verdict.to_dict())))
+        if not output.as_json:
+            for line in verdict_lines(verdict):
+                output.out.print(line, markup=False, highlight=False)
+
+
+if __name__ == "__main__":
+    app()

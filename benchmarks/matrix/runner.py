@@ -1,0 +1,388 @@
+"""Runs the cells of a matrix as Ray tasks, each in a process of its own, within its limits.
+
+A task gives the files of its cell back, so that no disk is shared, and the driver writes them. A
+cell that fails, takes too long or too much memory is a hole with a reason, and the rest goes on.
+What is finished is not run again, unless what it depends on has changed.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import pickle
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import psutil
+import yaml
+
+from benchmarks.cells import ALGORITHM, source_hash
+from benchmarks.matrix.config import Cell, Column, MatrixConfig
+from benchmarks.matrix.execute import ENDED, ORDER, OUT, Order
+from benchmarks.matrix.results import CELL, MATRIX, RESULTS, USES
+from benchmarks.matrix.tasks import Loaded, load_task
+from benchmarks.watched import ProcessTree
+from red_ray.errors import ConfigError, OutputError
+
+HERE = Path(__file__).resolve().parent
+POLL_S = 0.5
+LOST = 2
+"""Times a cell is begun again whose machine was lost."""
+
+NO_PART_OF_A_RESULT = {"name", "tasks", "seeds", "base", "time_s", "memory_mb"}
+"""Of a column: what may change without changing a finished cell."""
+
+Tell = Callable[[Cell, str, str], None]
+"""Called with a cell, its status and one line as it ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A cell that is to be run."""
+
+    order: Order
+    digest: str
+    time_s: float
+    memory_mb: float
+
+
+def run_matrix(
+    config: MatrixConfig,
+    out: Path,
+    *,
+    only: str = "",
+    again: bool = False,
+    tell: Tell = lambda *_: None,
+) -> int:
+    """Run what is missing or has changed; connected to Ray already.
+
+    Args:
+        config: the matrix.
+        out: its folder.
+        only: run only cells whose name contains this.
+        again: whether holes are tried again that are as they were.
+        tell: hears of each cell that ends.
+
+    Returns:
+        How many cells were run.
+
+    Raises:
+        ConfigError: the folder holds another matrix.
+        DataError: the rows of a task cannot be read.
+        OutputError: another process runs this matrix.
+    """
+    with _held(out):
+        _write_config(config, out)
+        todo = list(_works(config, out, only, again))
+        _note_uses(config, out, todo)
+        for work, files in _done(todo):
+            _keep(out, work, files)
+            stated = json.loads(files[CELL])
+            tell(work.order.cell, stated["status"], stated["error"])
+    return len(todo)
+
+
+def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[Work]:
+    loaded: dict[tuple[str, int], Loaded] = {}
+    for cell in config.cells:
+        if only not in cell.name:
+            continue
+        key = (cell.task, cell.seed)
+        if key not in loaded:
+            loaded[key] = load_task(cell.task, config.tasks[cell.task], cell.seed)
+        column = config.column(cell.column)
+        digest = digest_of(cell, column, loaded[key], config)
+        if _is_finished(out / cell.name / CELL, digest, again):
+            continue
+        yield Work(
+            Order(
+                cell,
+                column,
+                loaded[key],
+                config.n_single,
+                config.batch_size,
+                config.keep_models,
+                config.usd_per_hour,
+            ),
+            digest,
+            column.time_s or config.time_s,
+            column.memory_mb or config.memory_mb,
+        )
+
+
+def digest_of(cell: Cell, column: Column, loaded: Loaded, config: MatrixConfig) -> str:
+    """SHA-256 of all that a cell's result depends on: rows, settings, sources."""
+    task = loaded.task
+    stated = {
+        "column": column.model_dump(mode="json", exclude=NO_PART_OF_A_RESULT),
+        "seed": cell.seed,
+        "rows": [loaded.train_key, loaded.report_key, len(task.train)],
+        "task": [task.labels, task.words, task.instruction, task.columns, loaded.positive],
+        "measured": [config.n_single, config.batch_size, config.keep_models, config.usd_per_hour],
+    }
+    digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    digest.update(source_hash(ALGORITHM) if column.method == "red_ray" else b"")
+    for path in _sources(column):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources(column: Column) -> Sequence[Path]:
+    """The matrix's own modules that a cell of a column goes through."""
+    own = {
+        "flat": ("classical", "embedding"),
+        "random_forest": ("classical", "embedding"),
+        "lasso": ("classical", "embedding"),
+        "majority": ("constant",),
+        "prior": ("constant",),
+        "red_ray": ("red", "embedding"),
+    }
+    names = own.get(column.method)
+    modules = sorted((HERE / "methods").glob("*.py"))
+    methods = [
+        path
+        for path in modules
+        if path.stem == "base" or (path.stem in names if names else path.stem != "__init__")
+    ]
+    return [HERE / f"{name}.py" for name in ("tasks", "measure", "metrics")] + methods
+
+
+def _is_finished(path: Path, digest: str, again: bool) -> bool:
+    if not path.exists():
+        return False
+    stated = json.loads(path.read_text(encoding="utf-8"))
+    is_same = stated["digest"] == digest
+    return is_same and (stated["status"] == "done" or not again)
+
+
+def _done(todo: Sequence[Work]) -> Iterator[tuple[Work, dict[str, bytes]]]:
+    """The files of each cell, as it ends."""
+    import ray
+
+    task = ray.remote(max_retries=LOST)(run_cell)
+    waiting = {
+        task.options(
+            num_cpus=work.order.column.num_cpus,
+            num_gpus=work.order.column.num_gpus,
+            name=work.order.cell.name,
+        ).remote(work): work
+        for work in todo
+    }
+    while waiting:
+        ready, _ = ray.wait(list(waiting), num_returns=1)
+        work = waiting.pop(ready[0])
+        try:
+            files = ray.get(ready[0])
+        except ray.exceptions.RayError as error:
+            files = _hole(work, "failed", f"its machine or worker was lost: {type(error).__name__}")
+        yield work, files
+
+
+def run_cell(work: Work) -> dict[str, bytes]:
+    """Run a cell in a process of its own, within its limits; gives its files by their names."""
+    with tempfile.TemporaryDirectory(prefix="matrix-") as place:
+        folder = Path(place)
+        (folder / ORDER).write_bytes(pickle.dumps(work.order))
+        with (folder / "said").open("w+") as said, _cores(work.order.column.num_cpus) as cores:
+            status, error, peak_mb = _watch(folder, work, said, cores)
+        if status != "done":
+            return _hole(work, status, error)
+        out = folder / OUT
+        figures = json.loads((out / RESULTS).read_text(encoding="utf-8")) | {"peak_mb": peak_mb}
+        (out / RESULTS).write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+        files = {
+            str(path.relative_to(out)): path.read_bytes()
+            for path in sorted(out.rglob("*"))
+            if path.is_file()
+        }
+    return files | {CELL: _stated(work, "done", "")}
+
+
+def _watch(
+    folder: Path, work: Work, said: Any, cores: frozenset[int] | None
+) -> tuple[str, str, float]:
+    """Status, reason and the most memory of a cell's process; it is killed at its limits."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.matrix.execute", str(folder)],
+        stdout=said,
+        stderr=subprocess.STDOUT,
+        env=_environment(work.order.column),
+        start_new_session=True,
+    )
+    if cores is not None:
+        os.sched_setaffinity(process.pid, cores)
+    tree, end_s, peak_mb = (
+        ProcessTree(psutil.Process(process.pid)),
+        time.monotonic() + work.time_s,
+        0.0,
+    )
+    try:
+        while process.poll() is None:
+            _, mb = tree.look()
+            peak_mb = max(peak_mb, mb)
+            if mb > work.memory_mb:
+                return "out_of_memory", f"took {mb:,.0f} MB, limit {work.memory_mb:,.0f}", peak_mb
+            if time.monotonic() > end_s:
+                return "timed_out", f"took longer than {work.time_s:,.0f} s", peak_mb
+            time.sleep(POLL_S)
+    finally:
+        _kill(process)
+    ended = folder / ENDED
+    if ended.exists():
+        told = json.loads(ended.read_text(encoding="utf-8"))
+        return told["status"], told["error"], peak_mb
+    if process.returncode == -9:
+        return "out_of_memory", "killed by the system, which does so for memory", peak_mb
+    said.seek(0)
+    last = (said.read().strip().splitlines() or ["without a word"])[-1]
+    return "failed", f"ended with {process.returncode}: {last}", peak_mb
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The process and all that it started."""
+    for one in _family(process.pid):
+        try:
+            one.kill()
+        except psutil.NoSuchProcess:
+            continue
+    process.wait()
+
+
+def _family(pid: int) -> list[psutil.Process]:
+    try:
+        process = psutil.Process(pid)
+        return [*process.children(recursive=True), process]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _environment(column: Column) -> dict[str, str]:
+    """As many threads as the cell has processors, and no tracker of anybody's."""
+    n = str(max(1, round(column.num_cpus)))
+    quiet = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "WANDB_DISABLED": "true",
+        "PYTHONWARNINGS": "ignore",
+    }
+    return {**os.environ, "OMP_NUM_THREADS": n, **quiet}
+
+
+@contextmanager
+def _cores(num_cpus: float) -> Iterator[frozenset[int] | None]:
+    """Cores of this machine that no other cell runs on; None where that cannot be had.
+
+    Else the latency of a cell would be that of whatever runs beside it.
+    """
+    wanted = max(1, round(num_cpus))
+    if not hasattr(os, "sched_getaffinity"):
+        yield None
+        return
+    place = Path(tempfile.gettempdir()) / f"matrix-cores-{os.getuid()}"
+    place.mkdir(exist_ok=True)
+    held: dict[int, int] = {}
+    try:
+        for core in sorted(os.sched_getaffinity(0)):
+            if len(held) == wanted:
+                break
+            file = os.open(place / str(core), os.O_CREAT | os.O_RDWR, 0o600)
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                held[core] = file
+            except BlockingIOError:
+                os.close(file)
+        yield frozenset(held) if len(held) == wanted else None
+    finally:
+        for file in held.values():
+            os.close(file)
+
+
+def _hole(work: Work, status: str, error: str) -> dict[str, bytes]:
+    return {CELL: _stated(work, status, error)}
+
+
+def _stated(work: Work, status: str, error: str) -> bytes:
+    cell, column = work.order.cell, work.order.column
+    stated = {
+        "task": cell.task,
+        "column": cell.column,
+        "method": column.method,
+        "seed": cell.seed,
+        "settings": column.model_dump(mode="json"),
+        "digest": work.digest,
+        "status": status,
+        "error": error,
+        "ended": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    return (json.dumps(stated, indent=1) + "\n").encode()
+
+
+def _keep(out: Path, work: Work, files: Mapping[str, bytes]) -> None:
+    """Write a cell's folder, whole or not at all."""
+    place, fresh = out / work.order.cell.name, out / f".{work.order.cell.name}"
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name, content in files.items():
+        (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+        (fresh / name).write_bytes(content)
+    shutil.rmtree(place, ignore_errors=True)
+    fresh.rename(place)
+
+
+def _write_config(config: MatrixConfig, out: Path) -> None:
+    path = out / MATRIX
+    if path.exists():
+        held = yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
+        if held != config.name:
+            raise ConfigError(f"{str(out)!r} holds the matrix {held!r}, not {config.name!r}")
+    text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _note_uses(config: MatrixConfig, out: Path, todo: Sequence[Work]) -> None:
+    """Write down which report rows are reported on: here, and for the matrices to come."""
+    keys = sorted({work.order.loaded.report_key for work in todo})
+    # The settings, not the folder: a matrix that is changed looks at the rows once more.
+    mark = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    lines = [json.dumps({"report_key": key, "matrix": mark, "at": now}) for key in keys]
+    shared = _shared_uses()
+    known = shared.read_text(encoding="utf-8").splitlines() if shared.exists() else []
+    here = out / USES
+    own = here.read_text(encoding="utf-8").splitlines() if here.exists() else []
+    of_these = [line for line in known if json.loads(line)["report_key"] in keys]
+    merged = list(dict.fromkeys([*own, *of_these, *lines]))
+    here.write_text("".join(f"{line}\n" for line in merged), encoding="utf-8")
+    with shared.open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def _shared_uses() -> Path:
+    """Of this user, whatever folder a matrix is in."""
+    place = Path(os.environ.get("RED_RAY_MATRIX_USES", "~/.cache/red_ray/matrix_uses.jsonl"))
+    path = place.expanduser()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    out.mkdir(parents=True, exist_ok=True)
+    lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OutputError(f"another process runs the matrix in {str(out)!r}") from error
+        yield
+    finally:
+        os.close(lock)
