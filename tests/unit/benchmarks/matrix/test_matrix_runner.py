@@ -1,0 +1,113 @@
+"""A cell in a process of its own: its files, its limits, and what makes it another cell."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import pytest
+import yaml
+
+from benchmarks.matrix.config import ClassicalColumn, ConstantColumn, load_matrix
+from benchmarks.matrix.results import read_matrix, read_predictions
+from benchmarks.matrix.runner import _keep, _works, digest_of, run_cell
+from benchmarks.matrix.tasks import load_task
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    for name, n in (("train.csv", 30), ("test.csv", 20)):
+        with (tmp_path / name).open("w", newline="") as file:
+            rows = [(f"{name} {i}", "yes" if i % 3 else "no") for i in range(n)]
+            csv.writer(file).writerows([("text", "label"), *rows])
+    content = {
+        "name": "some",
+        "seeds": [0],
+        "tasks": {"t": {"path": str(tmp_path)}},
+        "columns": [
+            {"name": "majority", "method": "majority"},
+            {"name": "nowhere", "method": "flat", "model": "/no/such/model"},
+            {"name": "slow", "method": "prior", "time_s": 0.01},
+            {"name": "large", "method": "prior", "memory_mb": 1},
+        ],
+    }
+    path = tmp_path / "matrix.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return load_matrix(path)
+
+
+def ended(matrix, out, column):
+    work = next(one for one in _works(matrix, out, column, again=False))
+    return work, run_cell(work)
+
+
+def test_a_cell_gives_its_files(matrix, tmp_path):
+    out = tmp_path / "out"
+    work, files = ended(matrix, out, "majority")
+    assert {*files} == {
+        *("cell.json", "results.json", "history.json", "predictions.parquet"),
+        *("confusion.svg", "errors.csv"),
+    }
+    _keep(out, work, files)
+    figures = json.loads(files["results.json"])
+    assert (figures["n"], figures["n_right"], figures["n_unreadable"]) == (20, 13, 0)
+    assert figures["majority"] == {"label": "yes", "share": 0.65}
+    assert figures["peak_mb"] > 10
+    said = read_predictions(out / work.order.cell.name / "predictions.parquet")
+    assert said.right.sum() == 13
+    errors = (out / work.order.cell.name / "errors.csv").read_text().splitlines()
+    assert len(errors) == 1 + 7
+    # It is finished: only the others are left.
+    left = [one.order.cell.column for one in _works(matrix, out, "", again=False)]
+    assert left == ["nowhere", "slow", "large"]
+
+
+@pytest.mark.parametrize(
+    ("column", "status", "told"),
+    [
+        ("nowhere", "failed", "/no/such/model"),
+        ("slow", "timed_out", "took longer than 0 s"),
+        ("large", "out_of_memory", "limit 1"),
+    ],
+)
+def test_what_fails_is_a_hole_with_its_reason(matrix, tmp_path, column, status, told):
+    out = tmp_path / "out"
+    out.mkdir()
+    work, files = ended(matrix, out, column)
+    assert [*files] == ["cell.json"]
+    stated = json.loads(files["cell.json"])
+    assert stated["status"] == status
+    assert told in stated["error"]
+    assert "\n" not in stated["error"]
+    _keep(out, work, files)
+    (out / "matrix.yaml").write_text(yaml.safe_dump(matrix.model_dump(mode="json")))
+    found = read_matrix(out)
+    assert [one.status for one in found.results] == [status]
+    assert len(found.holes) == len(matrix.cells)  # the others were not run
+    # A hole stays one until it is asked for.
+    left = [one.order.cell.column for one in _works(matrix, out, column, again=False)]
+    assert left == []
+    assert [one.order.cell.column for one in _works(matrix, out, column, again=True)] == [column]
+
+
+def test_a_cell_is_another_where_its_result_may_be(matrix):
+    loaded = load_task("t", matrix.tasks["t"], 0)
+    cell = matrix.cells[0]
+    flat = ClassicalColumn(name="flat", method="flat")
+
+    def digest(column=flat, cell=cell, config=matrix):
+        return digest_of(cell, column, loaded, config)
+
+    same = [
+        digest(flat.model_copy(update={"name": "other"})),
+        digest(flat.model_copy(update={"time_s": 5.0, "tasks": ("t",)})),
+    ]
+    assert {*same} == {digest()}
+    others = [
+        digest(),
+        digest(flat.model_copy(update={"model": "another"})),
+        digest(ConstantColumn(name="flat", method="prior")),
+        digest(cell=cell._replace(seed=1)),
+        digest(config=matrix.model_copy(update={"n_single": 7})),
+    ]
+    assert len({*others}) == len(others)
