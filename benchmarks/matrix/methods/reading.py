@@ -14,21 +14,8 @@ _APOSTROPHES = re.compile(r"['’`]")
 _BETWEEN = re.compile(r"[\W_]+")
 # "not positive" names a label to deny it, and says nothing of which other one is meant.
 _DENIALS = frozenset(
-    [
-        "not",
-        "no",
-        "nor",
-        "neither",
-        "never",
-        "non",
-        "without",
-        "cannot",
-        "isnt",
-        "arent",
-        "wasnt",
-        "doesnt",
-        "dont",
-    ]
+    {"not", "no", "nor", "neither", "never", "non", "without", "cannot"}
+    | {"isnt", "arent", "wasnt", "doesnt", "dont"}
 )
 
 Parts = tuple[str, ...]

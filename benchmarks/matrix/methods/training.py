@@ -152,10 +152,10 @@ def _callback(epochs: _Epochs) -> Any:
     class Watch(TrainerCallback):  # type: ignore[misc]
         """Hears of an epoch's end by its log line, which has the epoch's mean loss."""
 
-        def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        def on_train_begin(self, *_: Any, **__: Any) -> None:
             epochs.before()
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any, **_: Any) -> None:
+        def on_log(self, _args: Any, _state: Any, control: Any, logs: Any, **_: Any) -> None:
             if "loss" in logs and epochs.after(float(logs["loss"])):
                 control.should_training_stop = True
 
