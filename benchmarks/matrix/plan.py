@@ -1,9 +1,10 @@
 """What a matrix would take, before it runs: cells, sizes of models, time and price. An estimate.
 
 The rule, for each cell: a training takes 6 FLOPs for each parameter and token (LoRA 4, as the
-frozen weights need no gradients), a prediction 2; what a language model writes takes a pass over
-its weights for each token, at the memory's speed; a model is read from a disk once. Padding, the
-fit of classical models and starts of processes are left out. `RATES` says how fast what is.
+frozen weights need no gradients), a prediction 2; a step of a training takes at least `step_s`;
+what a language model writes takes a pass over its weights for each token, at the memory's speed; a
+model is read from a disk once. Padding, the fit of classical models and starts of processes are
+left out. `CPU` and `CARD` say how fast what is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from typing import NamedTuple
 from rich.table import Table
 
 from benchmarks.matrix.config import (
-    ClassicalColumn,
     Column,
     FineTuneColumn,
     JudgeColumn,
@@ -40,7 +40,8 @@ class Rates(NamedTuple):
     Attributes:
         flops: a second, sustained.
         bytes_per_s: of weights, where a language model writes word by word.
-        step_s: at least, for each token that is written: the libraries' own time.
+        step_s: at least, for each step of a training and each token that is written: the
+            libraries' own time.
         weight_bytes: of a language model's parameter.
     """
 
@@ -50,11 +51,14 @@ class Rates(NamedTuple):
     weight_bytes: int
 
 
-# CPU: FLOPS_MEASURED. Card: a third of what an A100 promises for bfloat16, and two thirds of its
-# memory's speed; 30 ms a token is what transformers' `generate` is known to take at small batches.
-FLOPS_MEASURED = 1.0e11
-CPU = Rates(FLOPS_MEASURED, 15e9, 0.01, 4)
-CARD = Rates(1.0e14, 1.0e12, 0.03, 2)
+# Measured: MiniLM on one core of a Xeon in float32, batches of 16 x 32 and 16 x 96, by the CPU's
+# clock: 145 GFLOP/s of training and 155 of prediction if all 22.7 M parameters count, half of which
+# are a table of words that computes nothing; of the 10.6 M that do 68. Two cores are taken as two
+# of one. A product of a vector with a matrix read 20 GB/s.
+CPU = Rates(flops=1.35e11, bytes_per_s=20e9, step_s=0.01, weight_bytes=4)
+# Assumed, not measured: a third of the bfloat16 that an A100 promises, and half of its memory's
+# speed; 30 ms for a step, which small models on a card hardly fall below with these libraries.
+CARD = Rates(flops=1.0e14, bytes_per_s=1.0e12, step_s=0.03, weight_bytes=2)
 
 CHARACTERS_PER_TOKEN = 4.5  # measured: RTE with MiniLM's tokenizer, 308 characters in 68 tokens
 WRITTEN_TOKENS = 4  # of an answer, its end among them; a word of a label is one to three
@@ -205,7 +209,8 @@ class _Work(NamedTuple):
     """What one cell computes."""
 
     flops: float
-    steps: float = 0  # passes that write a token
+    updates: float = 0  # steps of a training
+    written: float = 0  # passes that write a token
     is_decoder: bool = False
 
 
@@ -274,7 +279,7 @@ def _caption(plan: Plan) -> str:
         f"An estimate: all cells one after the other take {_time(plan.cpu_s)} on two cores, "
         f"{_time(plan.gpu_s)} with one card.",
         f"6 FLOPs a parameter and token of a training (LoRA 4), 2 of a prediction; "
-        f"{CPU.flops:.0e} FLOP/s on two cores (measured), {CARD.flops:.0e} on a card (assumed). "
+        f"{CPU.flops:.2g} FLOP/s on two cores (measured), {CARD.flops:.2g} on a card (assumed). "
         "Classical fits and padding are not in it.",
     ]
     if plan.total_usd is not None:
@@ -359,18 +364,23 @@ def _work(
     passes = size.n_report / BATCH + n_single + n_batched / BATCH
     if isinstance(column, PromptColumn):
         flops = 2 * n * (prompt_tokens + WRITTEN_TOKENS) * n_predicted
-        return _Work(flops, passes * WRITTEN_TOKENS, is_decoder=True)
+        return _Work(flops, written=passes * WRITTEN_TOKENS, is_decoder=True)
     if isinstance(column, LoraColumn):
         trained = 4 * size.n_train + 2 * 2 * size.n_select  # its loss and its writing
         flops = n * prompt_tokens * (trained * column.epochs + 2 * n_predicted)
         looks = (column.epochs + 1) * size.n_select / column.batch_size
-        return _Work(flops, (passes + looks) * WRITTEN_TOKENS, is_decoder=True)
+        written = (passes + looks) * WRITTEN_TOKENS
+        return _Work(flops, _updates(column, size), written, is_decoder=True)
     if isinstance(column, FineTuneColumn):
         tokens = min(size.tokens, column.max_tokens)
         trained = (6 * size.n_train + 2 * size.n_select) * column.epochs
-        return _Work(n * tokens * (trained + 2 * n_predicted))
+        return _Work(n * tokens * (trained + 2 * n_predicted), _updates(column, size))
     encoded = 2 * n * size.tokens * (size.n_train + size.n_select + n_predicted)
     return _Work(encoded + 6 * n * size.tokens * _paired_texts(column, size))
+
+
+def _updates(column: FineTuneColumn | LoraColumn, size: TaskSize) -> int:
+    return math.ceil(size.n_train / column.batch_size) * column.epochs
 
 
 def _paired_texts(column: Column, size: TaskSize) -> float:
@@ -387,8 +397,9 @@ def _paired_texts(column: Column, size: TaskSize) -> float:
 
 def _seconds(work: _Work, n_parameters: int, rates: Rates) -> float:
     weights = n_parameters * (rates.weight_bytes if work.is_decoder else 4)
-    writing = work.steps * max(weights / rates.bytes_per_s, rates.step_s)
-    return work.flops / rates.flops + writing + weights / DISK_BYTES_PER_S
+    writing = work.written * max(weights / rates.bytes_per_s, rates.step_s)
+    computing = max(work.flops / rates.flops, work.updates * rates.step_s)
+    return computing + writing + weights / DISK_BYTES_PER_S
 
 
 def _prompt_tokens(task: TaskConfig, column: Column, size: TaskSize) -> float:

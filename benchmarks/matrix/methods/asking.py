@@ -16,7 +16,7 @@ import numpy as np
 from benchmarks.matrix.config import LoraColumn, PromptColumn
 from benchmarks.matrix.methods import pretrained
 from benchmarks.matrix.methods.base import Answers
-from benchmarks.matrix.methods.pretrained import Machine
+from benchmarks.matrix.methods.pretrained import Machine, batches
 from benchmarks.matrix.methods.reading import read_answer
 from benchmarks.matrix.tasks import Rows, Task, Text
 from red_ray.errors import ConfigError
@@ -115,10 +115,11 @@ class Asker:
 
     def answer(self, texts: Sequence[Text], batch_size: int) -> Answers:
         """What the model answers to texts, so many at a time."""
-        raw: list[str] = []
-        for start in range(0, len(texts), batch_size):
-            asked = [self.asked(text) for text in texts[start : start + batch_size]]
-            raw.extend(self._written(asked))
+        raw = [""] * len(texts)
+        for at in batches(texts, batch_size):
+            written = self._written([self.asked(texts[one]) for one in at])
+            for one, answer in zip(at, written, strict=True):
+                raw[one] = answer
         labels = [read_answer(one, self.prompt.words) for one in raw]
         return Answers(np.array(labels, np.int64), tuple(raw))
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from benchmarks.matrix.config import FineTuneColumn
 from benchmarks.matrix.methods import pretrained
-from benchmarks.matrix.methods.base import Answers
-from benchmarks.matrix.methods.pretrained import Machine
+from benchmarks.matrix.methods.base import Answers, Ints
+from benchmarks.matrix.methods.pretrained import Machine, batches
 from benchmarks.matrix.methods.training import Measured, Training, notes_of, train
 from benchmarks.matrix.tasks import Rows, Task, Text
 from red_ray.encoding.quiet import quiet_libraries
@@ -100,17 +100,18 @@ class FineTuned:
 
     def predict(self, texts: Sequence[Text], batch_size: int) -> Answers:
         """The most probable label of each text."""
-        if not texts:
-            return Answers(np.empty(0, np.int64))
-        found = [logits.argmax(-1).cpu().numpy() for logits in self._logits(texts, batch_size)]
-        return Answers(np.concatenate(found).astype(np.int64))
+        labels = np.empty(len(texts), np.int64)
+        for at, logits in self._logits(texts, batch_size):
+            labels[at] = logits.argmax(-1).cpu().numpy()
+        return Answers(labels)
 
     def measure(self, rows: Rows, batch_size: int) -> Measured:
         """Mean cross-entropy and accuracy on rows."""
         import torch
 
-        logits = torch.cat(list(self._logits(rows.texts, batch_size))).float().cpu()
-        labels = torch.as_tensor(rows.labels)
+        found = list(self._logits(rows.texts, batch_size))
+        logits = torch.cat([one for _, one in found]).float().cpu()
+        labels = torch.as_tensor(rows.labels[np.concatenate([at for at, _ in found])])
         loss = torch.nn.functional.cross_entropy(logits, labels)
         return Measured(loss.item(), (logits.argmax(-1) == labels).float().mean().item())
 
@@ -125,17 +126,18 @@ class FineTuned:
         self._model = None
         pretrained.free_memory()
 
-    def _logits(self, texts: Sequence[Text], batch_size: int) -> Iterator[Any]:
+    def _logits(self, texts: Sequence[Text], batch_size: int) -> Iterator[tuple[Ints, Any]]:
+        """Positions of some texts and their logits, batch by batch."""
         import torch
 
         machine = self._machine
-        for start in range(0, len(texts), batch_size):
-            batch = self._coder.batch(texts[start : start + batch_size], machine.device)
+        for at in batches(texts, batch_size):
+            batch = self._coder.batch([texts[one] for one in at], machine.device)
             with (
                 torch.inference_mode(),
                 torch.autocast(machine.device, torch.bfloat16, enabled=machine.is_half),
             ):
-                yield self._model(**batch).logits
+                yield at, self._model(**batch).logits
 
 
 def _longest(max_tokens: int, tokenizer: Any, model: Any) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.matrix.tasks import Text
 from red_ray.encoding.files import find_here, find_model
 from red_ray.encoding.quiet import quiet_libraries
 from red_ray.errors import ConfigError, EncoderError
@@ -91,6 +95,13 @@ def load_decoder(name: str, machine: Machine) -> Any:
     with _loading(name) as place:
         model = AutoModelForCausalLM.from_pretrained(place, dtype=machine.dtype)
     return model.to(machine.device).eval()
+
+
+def batches(texts: Sequence[Text], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of texts, so many at a time, alike long ones together: less of it is padding."""
+    order = np.argsort([-sum(map(len, text)) for text in texts], kind="stable")
+    for start in range(0, len(texts), batch_size):
+        yield order[start : start + batch_size]
 
 
 def seed_all(seed: int) -> None:

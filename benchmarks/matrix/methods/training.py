@@ -178,6 +178,7 @@ def _arguments(training: Training, folder: str) -> Any:
         use_cpu=is_cpu,
         dataloader_pin_memory=not is_cpu,
         remove_unused_columns=False,
+        train_sampling_strategy="group_by_length",  # short texts are not padded to long ones
         label_names=["labels"],
         logging_strategy="epoch",
         logging_nan_inf_filter=False,  # a loss that is no number is to be seen
