@@ -175,7 +175,7 @@ def read_answer(raw: str, question: Question) -> Reply:
     not offered are unreadable: never a label, and never a "no". `Reply.reason` then says why and
     quotes nothing.
     """
-    text = _fence_off(_without_reasoning(raw).strip())
+    text = fence_off(without_reasoning(raw).strip())
     if not text:
         return unreadable(_EMPTY)
     if question.mode in _WRITTEN_KEYS:
@@ -188,6 +188,28 @@ def read_answer(raw: str, question: Question) -> Reply:
     if len(found) != 1:
         return unreadable(_unmatched(_named(said, offered)))
     return _reply(found[0], question)
+
+
+def without_reasoning(raw: str) -> str:
+    """What stands outside <think> blocks; empty where a block is never closed."""
+    kept: list[str] = []
+    thinking, start = False, 0
+    for tag in _REASONING.finditer(raw):
+        closes = tag[0].startswith("</")
+        if closes and not thinking:
+            # Some chat templates open the block themselves: all before the end was reasoning.
+            kept.clear()
+        elif not thinking:
+            kept.append(raw[start : tag.start()])
+        thinking, start = not closes, tag.end()
+    # A line end keeps apart what a block stood between: two halves are not a label.
+    return "" if thinking else "\n".join([*kept, raw[start:]])
+
+
+def fence_off(text: str) -> str:
+    """What stands in a fenced block, where an answer is one; else the answer."""
+    fenced = _FENCED.fullmatch(text)
+    return fenced[1].strip() if fenced else text
 
 
 def unreadable(reason: str) -> Reply:
@@ -274,29 +296,8 @@ def _escaped(found: re.Match[str]) -> str:
     return json.dumps(found[0])[1:-1]  # beyond U+FFFF an escape is a pair
 
 
-def _without_reasoning(raw: str) -> str:
-    """What stands outside <think> blocks; empty where a block is never closed."""
-    kept: list[str] = []
-    thinking, start = False, 0
-    for tag in _REASONING.finditer(raw):
-        closes = tag[0].startswith("</")
-        if closes and not thinking:
-            # Some chat templates open the block themselves: all before the end was reasoning.
-            kept.clear()
-        elif not thinking:
-            kept.append(raw[start : tag.start()])
-        thinking, start = not closes, tag.end()
-    # A line end keeps apart what a block stood between: two halves are not a label.
-    return "" if thinking else "\n".join([*kept, raw[start:]])
-
-
 class _Pairs(list[tuple[str, Any]]):
     """The members of a JSON object, in a type that no JSON list has."""
-
-
-def _fence_off(text: str) -> str:
-    fenced = _FENCED.fullmatch(text)
-    return fenced[1].strip() if fenced else text
 
 
 def _object_value(text: str, key: str) -> str | None:
