@@ -206,14 +206,12 @@ def compare(columns: Sequence[Held], task: str, *, rng: np.random.Generator) -> 
     """
     for other in columns[1:]:
         first = columns[0]
-        _same_rows(
-            task, (first.column, first.predictions[0]), (other.column, other.predictions[0])
-        )
+        _same_rows(task, (first.column, first.predictions[0]), (other.column, other.predictions[0]))
     if not columns:
         return Comparison(task, 0, {}, (), {})
     drawn = _resampled(columns, rng)
     accuracy = {
-        one.column: _estimate(one.right, _over_seeds(drawn[one.column], rng)) for one in columns
+        one.column: _estimate(one.right, resampled_seeds(drawn[one.column], rng)) for one in columns
     }
     best_first = sorted(columns, key=lambda one: -accuracy[one.column].value)
     pairs = [
@@ -226,11 +224,18 @@ def compare(columns: Sequence[Held], task: str, *, rng: np.random.Generator) -> 
         task=task,
         n=columns[0].right.shape[1],
         accuracy={one.column: accuracy[one.column] for one in best_first},
-        pairs=tuple(
-            _with_p(pair, float(p)) for pair, p in zip(pairs, corrected, strict=True)
-        ),
+        pairs=tuple(_with_p(pair, float(p)) for pair, p in zip(pairs, corrected, strict=True)),
         refused={},
     )
+
+
+def same_rows(task: str, one: Held, other: Held) -> None:
+    """See that two columns answered the same rows.
+
+    Raises:
+        DataError: they did not.
+    """
+    _same_rows(task, (one.column, one.predictions[0]), (other.column, other.predictions[0]))
 
 
 def compare_task(matrix: Matrix, task: str, *, seed: int = 0) -> Comparison:
@@ -289,7 +294,23 @@ def ranks(found: Comparison) -> Ranks:
 def mean_interval(values: NDArray[np.generic], *, rng: np.random.Generator) -> Estimate:
     """The mean of a matrix and its interval, as of the module; shape (n_seeds, n_rows)."""
     plain = values.astype(np.float32)
-    return _estimate(plain, _over_seeds(_row_means([plain], N_RESAMPLES // 10, rng)[0], rng))
+    return _estimate(plain, resampled_seeds(_row_means([plain], N_RESAMPLES // 10, rng)[0], rng))
+
+
+def resampled_seeds(means: NDArray[np.floating], rng: np.random.Generator) -> Doubles:
+    """One figure a resample, of those of its seeds: the seeds resampled, scaled as the module says.
+
+    Args:
+        means: a figure of each seed over resampled rows, shape (n_resamples, n_seeds).
+        rng: draws the seeds.
+    """
+    size, n_seeds = means.shape
+    centre = means.mean(axis=1, dtype=np.float64)
+    if n_seeds == 1:
+        return np.asarray(centre)
+    seeds = rng.integers(0, n_seeds, size=(size, n_seeds))
+    moved = np.take_along_axis(means, seeds, axis=1).mean(axis=1, dtype=np.float64)
+    return np.asarray(centre + np.sqrt(n_seeds / (n_seeds - 1)) * (moved - centre))
 
 
 def _surely_above(found: Comparison, a: str, b: str) -> bool:
@@ -319,32 +340,19 @@ def _row_means(
     return np.split(np.concatenate(parts), ends, axis=1)
 
 
-def _over_seeds(means: Floats, rng: np.random.Generator) -> Doubles:
-    """One figure a resample: seeds resampled, too; see the module for the scaling."""
-    size, n_seeds = means.shape
-    centre = means.mean(axis=1, dtype=np.float64)
-    if n_seeds == 1:
-        return centre
-    seeds = rng.integers(0, n_seeds, size=(size, n_seeds))
-    moved = np.take_along_axis(means, seeds, axis=1).mean(axis=1, dtype=np.float64)
-    return np.asarray(centre + np.sqrt(n_seeds / (n_seeds - 1)) * (moved - centre))
-
-
 def _estimate(values: NDArray[np.generic], resampled: Doubles) -> Estimate:
     low, high = np.quantile(resampled, [0.025, 0.975])
     return Estimate(float(values.astype(np.float64).mean()), (float(low), float(high)))
 
 
-def _pair(
-    a: Held, b: Held, drawn: Mapping[str, Floats], rng: np.random.Generator
-) -> Pair | None:
+def _pair(a: Held, b: Held, drawn: Mapping[str, Floats], rng: np.random.Generator) -> Pair | None:
     seeds = tuple(seed for seed in a.seeds if seed in b.seeds)
     if not seeds:
         return None
     at_a, at_b = ([one.seeds.index(seed) for seed in seeds] for one in (a, b))
     right_a, right_b = a.right[at_a], b.right[at_b]
     differences = drawn[a.column][:, at_a] - drawn[b.column][:, at_b]
-    resampled = _over_seeds(differences, rng)
+    resampled = resampled_seeds(differences, rng)
     difference = _estimate(right_a.astype(float) - right_b.astype(float), resampled)
     overlap = _overlap(right_a, right_b, rng)
     spread = float(resampled.std())
@@ -369,16 +377,14 @@ def _overlap(
     drawn = _row_means(plain, 1000, rng)
     return Overlap(
         *(
-            _estimate(kind, _over_seeds(means, rng))
+            _estimate(kind, resampled_seeds(means, rng))
             for kind, means in zip(plain, drawn, strict=True)
         )
     )
 
 
 def _with_p(pair: Pair, p: float) -> Pair:
-    return Pair(
-        pair.a, pair.b, pair.seeds, pair.difference, pair.spread, pair.p, p, pair.overlap
-    )
+    return Pair(pair.a, pair.b, pair.seeds, pair.difference, pair.spread, pair.p, p, pair.overlap)
 
 
 def _turned(pair: Pair) -> Pair:
@@ -413,13 +419,9 @@ def _same_count(cell: CellResult, found: Predictions) -> None:
         )
 
 
-def _other_rows(
-    task: str, one: tuple[str, Predictions], other: tuple[str, Predictions]
-) -> str:
+def _other_rows(task: str, one: tuple[str, Predictions], other: tuple[str, Predictions]) -> str:
     return (
         f"task {task!r}: {other[0]!r} answered other report rows ({len(other[1].true)}) than "
         f"{one[0]!r} ({len(one[1].true)}): a changing denominator; nothing is compared with it "
         "until its cells run again"
     )
-
-

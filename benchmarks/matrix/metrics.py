@@ -51,7 +51,7 @@ class Counts:
     @property
     def f1(self) -> Floats:
         """F1 of each label; an unreadable answer is a missed row of its true label."""
-        return 2 * self.hits / np.maximum(self.true + self.answered[:-1], 1)
+        return np.asarray(2 * self.hits / np.maximum(self.true + self.answered[:-1], 1))
 
 
 def macro_f1(counts: Counts) -> float:
