@@ -159,7 +159,7 @@ def _sizes(found: _Sources) -> Question:
 def _efficiency(found: _Sources) -> Question:
     """Of each measured figure the columns whose interval reaches the least one's."""
     text = "Which approach is the most efficient in training time, latency and memory?"
-    sentences = []
+    sentences: list[str] = []
     for task in found.compared:
         own = {
             name: one for (at, name), one in found.summaries.items() if at == task and one.figures
