@@ -32,7 +32,7 @@ from benchmarks.matrix.config import Cell, MatrixConfig
 from red_ray.errors import DataError
 
 Ints = NDArray[np.int64]
-Status = Literal["done", "failed", "out_of_memory", "timed_out"]
+Status = Literal["done", "failed", "out_of_memory", "timed_out", "mislabelled", "unusable"]
 
 CELL, RESULTS, HISTORY, PREDICTIONS, MATRIX, USES = (
     "cell.json",
@@ -51,7 +51,7 @@ class CellResult:
     Attributes:
         cell: which one.
         method: as its column states it.
-        status: `done`, else why it is a hole.
+        status: `done`, else why it is a hole; the last two are found when it is read.
         error: of a hole, one line; else empty.
         figures: as `results.json` holds them; empty of a hole. See `execute.figures`.
         history: of the training, an entry an epoch.
@@ -140,13 +140,18 @@ def read_matrix(folder: str | Path) -> Matrix:
         DataError: the folder holds none.
     """
     from benchmarks.matrix.config import load_matrix
+    from benchmarks.matrix.figures import held_against
 
     place = Path(folder)
     if not (place / MATRIX).exists():
         raise DataError(f"{str(place)!r} holds no matrix: run one with `matrix run --out {place}`")
     config = load_matrix(place / MATRIX)
     found = {cell: place / cell.name for cell in config.cells}
-    results = tuple(read_cell(cell, path) for cell, path in found.items() if (path / CELL).exists())
+    results = tuple(
+        held_against(config, read_cell(cell, path))
+        for cell, path in found.items()
+        if (path / CELL).exists()
+    )
     tried = {one.cell for one in results}
     missing = tuple(cell for cell in config.cells if cell not in tried)
     return Matrix(config, results, missing, read_uses(place))

@@ -1,0 +1,114 @@
+"""A matrix as Markdown: a short table for a README, and all tables for the results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from benchmarks.matrix.reading import Reading, reading
+from benchmarks.matrix.report import tables
+from benchmarks.matrix.report.words import (
+    accuracy_cell,
+    both,
+    method_told,
+    name_told,
+    ranking_told,
+)
+from benchmarks.matrix.results import Matrix
+from red_ray.evaluation.audit.tables import Grid
+from red_ray.evaluation.report.figures import DASH
+
+SHORT = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "memory, MB"))
+
+
+def short_table(matrix: Matrix) -> str:
+    """Accuracy of each column on each task; latency, training and memory on the first task."""
+    found = reading(matrix)
+    tasks = tuple(matrix.config.tasks)
+    first = tasks[0]
+    header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in SHORT))
+    rows = [
+        (
+            name_told(found, column.name),
+            method_told(found, column.name),
+            *(accuracy_cell(found, task, column.name) for task in tasks),
+            *(_measure(found, first, column.name, name) for name, _ in SHORT),
+        )
+        for column in matrix.config.columns
+    ]
+    lines = [*_table(Grid("", header, tuple(rows))), ""]
+    lines += [f"- {task}: {ranking_told(found, task)}" for task in tasks]
+    return "\n".join(lines) + "\n"
+
+
+def full_table(matrix: Matrix) -> str:
+    """Everything: comparison, each task with its pairs, methods, changes, questions, cautions."""
+    return "\n".join(_lines(reading(matrix))) + "\n"
+
+
+def _lines(found: Reading) -> Iterator[str]:
+    config = found.matrix.config
+    yield f"# Matrix {config.name}"
+    yield ""
+    yield (
+        f"{len(found.matrix.results) - _n_tried_holes(found)} of {len(config.cells)} cells have "
+        "figures; brackets hold 95 % intervals over resampled seeds and rows (measured figures: "
+        "over seeds)."
+    )
+    yield from _section(tables.comparison(found))
+    for task in config.tasks:
+        yield from _section(tables.of_task(found, task))
+        yield ""
+        yield ranking_told(found, task)
+        yield from _section(tables.pairs(found, task))
+    for grid in tables.by_method(found):
+        yield from _section(grid)
+    yield from _section(tables.changes(found))
+    yield from _said("Advice", [f"{one.sentence} (rule: {one.rule})" for one in found.advice])
+    yield from _questions(found)
+    yield from _section(tables.holes(found))
+    yield from _said("Cautions", [one.sentence for one in found.cautions])
+
+
+def _questions(found: Reading) -> Iterator[str]:
+    yield ""
+    yield "## Questions"
+    for number, one in enumerate(found.questions, 1):
+        yield ""
+        yield f"{number}. **{one.text}** {one.answer}"
+        yield from (f"   - {sentence}" for sentence in one.sentences)
+
+
+def _said(title: str, sentences: list[str]) -> Iterator[str]:
+    if sentences:
+        yield ""
+        yield f"## {title}"
+        yield ""
+        yield from (f"- {sentence}" for sentence in sentences)
+
+
+def _section(grid: Grid) -> Iterator[str]:
+    if not grid.rows:
+        return
+    yield ""
+    yield f"## {grid.title}"
+    yield ""
+    yield from _table(grid)
+    yield from (["", *(f"- {note}" for note in grid.notes)] if grid.notes else [])
+
+
+def _table(grid: Grid) -> list[str]:
+    ruler = ("---", *("---:" for _ in grid.header[1:]))
+    return [_row(row) for row in (grid.header, ruler, *grid.rows)]
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _measure(found: Reading, task: str, column: str, name: str) -> str:
+    known = found.summaries.get((task, column))
+    return both(name, known.figures.get(name)) if known else DASH
+
+
+def _n_tried_holes(found: Reading) -> int:
+    return sum(one.is_hole for one in found.matrix.results)

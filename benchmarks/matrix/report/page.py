@@ -1,0 +1,115 @@
+"""From a matrix's folder to its report: one HTML page, and CSV and Parquet beside it."""
+
+from __future__ import annotations
+
+import io
+from importlib.resources import files as resources
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv as csv
+import pyarrow.parquet as pq
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from benchmarks.matrix.advice import RULES
+from benchmarks.matrix.cautions import is_simulated_column
+from benchmarks.matrix.reading import Reading, reading
+from benchmarks.matrix.report import rows, tables
+from benchmarks.matrix.report.views import task_view
+from benchmarks.matrix.report.words import HOLE, ranking_told
+from benchmarks.matrix.results import read_matrix
+from red_ray.evaluation.report.figures import plural
+from red_ray.storage import writing
+
+PAGE, CELLS_CSV, CELLS_PARQUET, PAIRS = (
+    "report.html",
+    "comparison.csv",
+    "comparison.parquet",
+    "pairs.csv",
+)
+_OURS, _HOUSE = "benchmarks.matrix.report", "red_ray.evaluation"
+
+
+def write_report(folder: str | Path) -> Path:
+    """Write the report of a matrix into its folder, below `report/`.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        DataError: the folder holds no matrix.
+        OutputError: it cannot be written.
+        StorageError: the disk is full.
+    """
+    found = reading(read_matrix(folder))
+    place = Path(folder) / "report"
+    cells = rows.cells(found.matrix)
+    files = {
+        CELLS_CSV: _csv(cells),
+        CELLS_PARQUET: _parquet(cells),
+        PAIRS: _csv(rows.pairs(found)),
+        PAGE: render(found).encode("utf-8", errors="replace"),
+    }
+    with writing(place):
+        place.mkdir(exist_ok=True)
+        for name, data in files.items():
+            new = place / f".{name}.new"
+            new.write_bytes(data)
+            new.replace(place / name)
+    return place / PAGE
+
+
+def render(found: Reading) -> str:
+    """The page; every text of the matrix is escaped."""
+    environment = Environment(
+        loader=ChoiceLoader([PackageLoader(_OURS, ""), PackageLoader(_HOUSE, "")]),
+        autoescape=True,  # labels, texts and errors are users' and may be hostile
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    style = _text(_HOUSE, "report.css") + _text(_OURS, "matrix.css")
+    return environment.get_template("matrix.html.j2").render(style=Markup(style), **_views(found))
+
+
+def _views(found: Reading) -> dict[str, Any]:
+    config = found.matrix.config
+    done = [one for one in found.matrix.results if not one.is_hole]
+    return {
+        "config": config,
+        "n_done": len(done),
+        "n_cells": len(config.cells),
+        "simulated": [c.name for c in config.columns if is_simulated_column(c)],
+        "comparison": tables.comparison(found),
+        "rankings": [(task, ranking_told(found, task)) for task in config.tasks],
+        "cautions": tables.cautions(found),
+        "questions": found.questions,
+        "tasks": [task_view(found, task, at) for at, task in enumerate(config.tasks, 1)],
+        "methods": tuple(tables.by_method(found)),
+        "changes": tables.changes(found),
+        "advice": found.advice,
+        "rules": RULES,
+        "holes": tables.holes(found),
+        "versions": sorted({pair for one in done for pair in one.figures["versions"].items()}),
+        "devices": sorted({one.figures["device"] for one in done}),
+        "is_hole": lambda text: HOLE in text,
+        "plural": plural,
+    }
+
+
+def _text(package: str, name: str) -> str:
+    return resources(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _csv(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    csv.write_csv(table, file)
+    return file.getvalue()
+
+
+def _parquet(table: pa.Table) -> bytes:
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    return file.getvalue()

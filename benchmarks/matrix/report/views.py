@@ -1,0 +1,261 @@
+"""What the page shows of each task: bars, plots, curves, overlaps and confusions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from markupsafe import Markup
+
+from benchmarks.matrix.compare import Estimate
+from benchmarks.matrix.methods.base import UNREADABLE
+from benchmarks.matrix.reading import Reading
+from benchmarks.matrix.report import tables
+from benchmarks.matrix.report.charts import Bar, Point, bar, curves, pareto
+from benchmarks.matrix.report.confusion import confusion, drawing
+from benchmarks.matrix.report.words import (
+    figure,
+    hole,
+    interval,
+    method_told,
+    name_told,
+    points,
+    ranking_told,
+)
+from benchmarks.matrix.summary import Measured
+from red_ray.evaluation.audit.tables import Grid
+from red_ray.evaluation.report.figures import percent
+
+MOST_OVERLAPS = 12
+DECADE = 8.0
+"""Times between the cheapest and the dearest column, from which a plot counts in factors of 10."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """A column without figures where a picture would show it, and why."""
+
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A picture with its title and caption."""
+
+    title: str
+    chart: Markup
+    caption: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Shares of the rows, as segments: class, what, and width in %."""
+
+    name: str
+    told: str
+    segments: tuple[tuple[str, str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskView:
+    """A task's section.
+
+    Attributes:
+        anchor: its id in the page.
+        name: of the task.
+        facts: rows, labels and such, one line.
+        ranking: what may be said of an order.
+        accuracy, latency: bars.
+        holes: columns that no picture shows.
+        plots: accuracy against prices.
+        legend: number and name of each column in the plots.
+        table: all figures.
+        overlaps: of the most accurate column with the others.
+        overlap_title: says which.
+        pairs: all pairs.
+        learning: curves.
+        confusions: one a column, over its seeds.
+    """
+
+    anchor: str
+    name: str
+    facts: str
+    ranking: str
+    accuracy: tuple[Bar, ...]
+    latency: tuple[Bar, ...]
+    holes: tuple[Hole, ...]
+    plots: tuple[Drawing, ...]
+    legend: tuple[tuple[int, str], ...]
+    table: Grid
+    overlaps: tuple[Stack, ...]
+    overlap_title: str
+    pairs: Grid
+    learning: tuple[Drawing, ...]
+    confusions: tuple[Drawing, ...]
+
+
+def task_view(reading: Reading, task: str, number: int) -> TaskView:
+    """All that the section of a task shows."""
+    names = [column.name for column in reading.matrix.config.columns]
+    known = [name for name in names if (task, name) in reading.summaries]
+    best_first = sorted(known, key=lambda name: -_figure(reading, task, name, "accuracy").value)
+    plotted = [_point(reading, task, name, at) for at, name in enumerate(known, 1)]
+    overlaps, title = _overlaps(reading, task)
+    return TaskView(
+        anchor=f"task-{number}",
+        name=task,
+        facts=_facts(reading, task),
+        ranking=ranking_told(reading, task),
+        accuracy=tuple(_bars(reading, task, best_first, "accuracy", 1.0)),
+        latency=tuple(_latency(reading, task, known)),
+        holes=tuple(
+            Hole(name_told(reading, name), hole(reading, task, name))
+            for name in names
+            if name not in known
+        ),
+        plots=tuple(_plots(reading, task, plotted)) if plotted else (),
+        legend=tuple((one.number, one.name) for one in plotted),
+        table=tables.of_task(reading, task),
+        overlaps=overlaps,
+        overlap_title=title,
+        pairs=tables.pairs(reading, task),
+        learning=tuple(_learning(reading, task, known)),
+        confusions=tuple(_confusions(reading, task, known)),
+    )
+
+
+def _figure(reading: Reading, task: str, column: str, name: str) -> Measured:
+    return reading.summaries[task, column].figures[name]
+
+
+def _facts(reading: Reading, task: str) -> str:
+    known = [one for (at, _), one in reading.held.items() if at == task]
+    if not known:
+        return "No cell has figures."
+    figures = known[0].cells[0].figures
+    told = f"{figures['n']:,} report rows, {len(figures['by_label'])} labels"
+    told += f"; most frequent label of train: {percent(figures['majority']['share'])} of the rows"
+    if figures["binary"] is not None:
+        told += f"; sought: {figures['binary']['positive']!r}"
+    told += f"; train {figures['n_train']:,} and {figures['n_select']:,} rows held back of it"
+    told += f"; {figures['n_leaks']:,} report rows left out, as they stand in train"
+    return f"{told}."
+
+
+def _bars(reading: Reading, task: str, names: list[str], name: str, most: float) -> list[Bar]:
+    bars = []
+    for column in names:
+        found = _figure(reading, task, column, name)
+        words = (
+            name_told(reading, column),
+            method_told(reading, column),
+            figure(name, found),
+            interval(name, found) or "one seed: no interval",
+        )
+        is_ours = reading.matrix.config.column(column).method == "red_ray"
+        bars.append(bar(words, found, most, in_colour=is_ours))
+    return bars
+
+
+def _latency(reading: Reading, task: str, known: list[str]) -> list[Bar]:
+    """Of the median, the fastest first; a track ends at the slowest mean."""
+    if not known:
+        return []
+    values = {name: _figure(reading, task, name, "latency_p50_ms").value for name in known}
+    fastest = sorted(known, key=lambda name: values[name])
+    most = 1.15 * max(values.values()) or 1.0
+    return _bars(reading, task, fastest, "latency_p50_ms", most)
+
+
+def _point(reading: Reading, task: str, column: str, number: int) -> Point:
+    found = reading.summaries[task, column].figures
+    name = name_told(reading, column)
+    return Point(number, name, found["latency_p50_ms"], found["accuracy"])
+
+
+def _plots(reading: Reading, task: str, plotted: list[Point]) -> list[Drawing]:
+    known = [name for at, name in reading.summaries if at == task]
+    by_name = {name_told(reading, name): name for name in known}
+    memory = [
+        Point(one.number, one.name, _figure(reading, task, by_name[one.name], "peak_mb"), one.worth)
+        for one in plotted
+    ]
+    caption = "Orange: the front, by the means: nothing is both cheaper and more accurate. "
+    caption += "Lines are 95 % intervals."
+    return [
+        Drawing(f"Accuracy against {what}", _pareto(found, axis), caption)
+        for what, axis, found in (
+            ("latency", "median latency of one text, ms", plotted),
+            ("memory", "peak memory, MB", memory),
+        )
+    ]
+
+
+def _pareto(found: list[Point], axis: str) -> Markup:
+    prices = [max(one.price.value, 1e-3) for one in found]
+    logarithmic = max(prices) / min(prices) > DECADE
+    told = f"{axis} (steps are factors of 10)" if logarithmic else axis
+    return pareto(found, told, logarithmic=logarithmic)
+
+
+def _overlaps(reading: Reading, task: str) -> tuple[tuple[Stack, ...], str]:
+    compared = reading.compared[task]
+    best = next(iter(compared.accuracy), None)
+    if best is None or not compared.pairs:
+        return (), ""
+    found = [compared.pair(best, other) for other in compared.accuracy if other != best]
+    stacks = [
+        Stack(
+            name=name_told(reading, one.b),
+            told=points(one.difference),
+            segments=tuple(
+                (
+                    kind,
+                    f"{what}: {percent(part.value)} ({interval('accuracy', part)})",
+                    _width(part),
+                )
+                for kind, what, part in (
+                    ("hue-4", "both wrong", one.overlap.both_wrong),
+                    ("hue-2", "only this one wrong", one.overlap.only_b_wrong),
+                    ("hue-1", f"only {name_told(reading, best)} wrong", one.overlap.only_a_wrong),
+                )
+            ),
+        )
+        for one in found
+        if one is not None
+    ]
+    more = len(stacks) - MOST_OVERLAPS
+    title = (
+        f"Errors of {name_told(reading, best)}, the most accurate by its mean, and of the others"
+    )
+    return tuple(stacks[:MOST_OVERLAPS]), title + (f" ({more} more below)" if more > 0 else "")
+
+
+def _width(part: Estimate) -> str:
+    return f"{100 * part.value:.2f}"
+
+
+def _learning(reading: Reading, task: str, known: list[str]) -> list[Drawing]:
+    return [
+        Drawing(name_told(reading, name), chart, caption)
+        for name in known
+        for caption, chart in curves(name_told(reading, name), reading.held[task, name].cells)
+    ]
+
+
+def _confusions(reading: Reading, task: str, known: list[str]) -> list[Drawing]:
+    drawings = []
+    for name in known:
+        column = reading.held[task, name]
+        labels = tuple(column.cells[0].figures["by_label"])
+        at = {label: index for index, label in enumerate(labels)} | {"": UNREADABLE}
+        true = np.array([at[s] for one in column.predictions for s in one.true], np.int64)
+        said = np.array([at[s] for one in column.predictions for s in one.answered], np.int64)
+        found = confusion(true, said, labels)
+        told = name_told(reading, name)
+        seeds = len(column.cells)
+        caption = f"Answers of {seeds} seed{'' if seeds == 1 else 's'} together; colour is the "
+        caption += "share of the true label's rows."
+        drawings.append(Drawing(told, drawing(found, f"Confusion of {told} on {task}"), caption))
+    return drawings

@@ -1,0 +1,177 @@
+"""Figures of a matrix as a reader meets them."""
+
+from __future__ import annotations
+
+from benchmarks.matrix.cautions import is_simulated_column
+from benchmarks.matrix.compare import Estimate
+from benchmarks.matrix.reading import Reading
+from benchmarks.matrix.summary import SHARES, Measured, Summary
+from red_ray.evaluation.report.figures import DASH, decimal, dollars, percent, seconds
+
+HOLE = "hole: "
+"""How the text of a cell without a figure begins; why follows."""
+
+METHODS = {
+    "majority": "always train's most frequent label",
+    "prior": "drawn as train's shares are",
+    "flat": "logistic regression on embeddings",
+    "random_forest": "random forest on embeddings",
+    "lasso": "L1 logistic regression on embeddings",
+    "setfit": "SetFit, one model",
+    "red_ray": "R.E.D., no judge",
+    "fine_tune": "fine-tuned encoder",
+    "zero_shot": "language model, asked",
+    "few_shot": "language model, asked with examples",
+    "lora": "language model, LoRA",
+    "judge": "judge as a classifier",
+}
+NAMES = {
+    "accuracy": "accuracy",
+    "macro_f1": "macro F1",
+    "mcc": "MCC",
+    "precision": "precision",
+    "recall": "recall",
+    "specificity": "specificity",
+    "f1": "F1",
+    "balance_gap": "balance gap",
+    "n_unreadable_share": "unreadable",
+    "latency_p50_ms": "latency p50, ms",
+    "latency_p95_ms": "latency p95, ms",
+    "throughput_per_s": "texts/s in batches",
+    "fit_s": "training",
+    "peak_mb": "peak memory, MB",
+    "peak_gpu_mb": "peak GPU memory, MB",
+    "usd_per_1000": "USD per 1,000 texts",
+}
+
+
+def method_told(reading: Reading, column: str) -> str:
+    """The method as the configuration states it, its model, and whether it is simulated."""
+    stated = reading.matrix.config.column(column)
+    if is_simulated_column(stated):
+        return "judge, SIMULATED: no language model was asked"
+    parts: list[str] = [stated.method]
+    for name in ("model", "mode", "judge"):
+        value = getattr(stated, name, None)
+        parts += [str(value)] if value else []
+    if stated.method == "few_shot":
+        parts.append(f"{stated.shots} examples")
+    return ", ".join(parts)
+
+
+def name_told(reading: Reading, column: str) -> str:
+    """A column's name; a simulated judge is called so wherever it stands."""
+    simulated = is_simulated_column(reading.matrix.config.column(column))
+    return f"{column} (SIMULATED)" if simulated else column
+
+
+def figure(name: str, found: Measured | Estimate | None) -> str:
+    """A figure without its interval."""
+    if found is None:
+        return DASH
+    return _value(name, found.value)
+
+
+def interval(name: str, found: Measured | Estimate | None) -> str:
+    """The interval of a figure; empty where there is none."""
+    if found is None or found.interval is None:
+        return ""
+    low, high = found.interval
+    if name in SHARES:
+        return f"{100 * low:.1f} to {_value(name, high)}"
+    return f"{_value(name, low)} to {_value(name, high)}"
+
+
+def both(name: str, found: Measured | Estimate | None) -> str:
+    """A figure and its interval in brackets; "one seed" where a measured one has none."""
+    if found is None:
+        return DASH
+    ends = interval(name, found)
+    return f"{figure(name, found)} ({ends or 'one seed'})"
+
+
+def points(found: Estimate) -> str:
+    """A difference of shares: +2.1 points (+0.3 to +3.9)."""
+    low, high = found.interval
+    told = f"{100 * found.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+    return told.replace("-", "−")
+
+
+def p_told(p: float) -> str:
+    """A p-value."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def accuracy_cell(reading: Reading, task: str, column: str) -> str:
+    """The accuracy of a column on a task, or the hole with why, or both where seeds are missing."""
+    found = reading.summaries.get((task, column))
+    if found is None:
+        return hole(reading, task, column)
+    return both("accuracy", found.figures["accuracy"]) + part_told(reading, task, column)
+
+
+def part_told(reading: Reading, task: str, column: str) -> str:
+    """Which seeds are missing, and why; and whether nothing is compared with the column."""
+    refused = reading.compared[task].refused.get(column)
+    holes = reading.missing_seeds(task, column)
+    told = [f"{HOLE}seed {seed}: {why}" for seed, why in holes]
+    told += [f"not compared: {refused}"] if refused else []
+    return "".join(f"; {one}" for one in told)
+
+
+def hole(reading: Reading, task: str, column: str) -> str:
+    """Why there is no figure."""
+    why = reading.reason(task, column)
+    return why if why == "not asked for" else f"{HOLE}{why}"
+
+
+def place_told(reading: Reading, task: str, column: str) -> str:
+    """The places that a column may have: 2, or 2 to 5."""
+    best, worst = reading.ranks[task].places.get(column, (0, 0))
+    if not best:
+        return DASH
+    return str(best) if best == worst else f"{best} to {worst}"
+
+
+def ranking_told(reading: Reading, task: str) -> str:
+    """What the comparisons allow to say of an order, as sentences."""
+    found, compared = reading.ranks[task], reading.compared[task]
+    if len(compared.accuracy) < 2:
+        return "There are no two columns to compare."
+    if found.is_ranking:
+        groups = " > ".join(
+            ", ".join(name_told(reading, name) for name in group) for group in found.groups
+        )
+        return f"Ranking: {groups}. Within a group the order is not known."
+    told = [one for one in compared.pairs if one.told_apart]
+    rest = (
+        f"though {len(told)} of {len(compared.pairs)} pairs are told apart"
+        if told
+        else ("no two columns are told apart")
+    )
+    return f"No ranking: the intervals allow none ({rest})."
+
+
+def parameters(found: Summary) -> str:
+    """Trained ones of all."""
+    return (
+        f"{found.n_trained:,} of {found.n_parameters:,}"
+        if found.n_parameters
+        else (f"{found.n_trained:,}" if found.n_trained else DASH)
+    )
+
+
+def _value(name: str, value: float) -> str:
+    if value == float("inf"):
+        return "∞"
+    if name in SHARES:
+        return percent(value)
+    if name == "mcc":
+        return decimal(value)
+    if name == "fit_s":
+        return seconds(value)
+    if name == "usd_per_1000":
+        return dollars(value)
+    if name in ("peak_mb", "peak_gpu_mb"):
+        return f"{value:,.0f}"
+    return f"{value:,.1f}" if value >= 0.1 else f"{value:.3g}"
