@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -64,13 +64,15 @@ def _place(out: Path | None, matrix: MatrixConfig) -> Path:
 
 
 def _show_plan(output: Output, matrix: MatrixConfig) -> None:
-    from benchmarks.matrix.plan import plan, plan_table
+    from benchmarks.matrix.plan import plan, render
 
     found = plan(matrix)
-    output.result(found.to_dict())
+    facts = {"cells": found.n_cells, "judge_calls": found.n_calls, "usd": found.total_usd}
+    facts |= {"cpu_s": found.cpu_s, "gpu_s": found.gpu_s}
+    pairs = [asdict(pair) for pair in found.pairs]
+    output.result(facts | {"not_estimated": len(found.not_estimated), "pairs": pairs})
     if not output.as_json:
-        for part in plan_table(found):
-            output.out.print(part)
+        output.out.print(render(found))
 
 
 def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again: bool) -> None:
@@ -128,13 +130,13 @@ def check(
     """Say whether criteria that were declared before the run are met."""
     output = Output(as_json=as_json)
     with guarded(output):
-        from benchmarks.matrix.check import check_matrix, verdict_lines
+        from benchmarks.matrix.check import check as held_against
+        from benchmarks.matrix.check import check_text
 
-        verdict = check_matrix(folder, criteria)
-        output.result(json.loads(json.dumps(verdict.to_dict())))
+        found = held_against(folder, criteria)
+        output.result(asdict(found))
         if not output.as_json:
-            for line in verdict_lines(verdict):
-                output.out.print(line, markup=False, highlight=False)
+            output.out.print(check_text(found), markup=False, highlight=False, soft_wrap=True)
 
 
 if __name__ == "__main__":

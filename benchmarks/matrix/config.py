@@ -249,7 +249,7 @@ class MatrixConfig(_Frozen):
         n_single: texts of train whose latency is measured one by one.
         batch_size: of the texts that are reported on, whose throughput is measured.
         keep_models: whether a cell's folder holds what it trained.
-        usd_per_hour: price of the machine, which gives cells a price; None: only judges have one.
+        usd_per_hour: price of the machine, which gives texts a price; None: only judges have one.
     """
 
     name: str = Field(pattern=NAME)

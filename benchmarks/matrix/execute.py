@@ -47,7 +47,6 @@ class Order:
         loaded: its rows.
         n_single, batch_size: how it is measured; see `MatrixConfig`.
         keeps_model: whether what it trained is written.
-        usd_per_hour: of the machine, if that has a price.
     """
 
     cell: Cell
@@ -56,7 +55,6 @@ class Order:
     n_single: int
     batch_size: int
     keeps_model: bool
-    usd_per_hour: float | None
 
 
 def main(folder: Path) -> None:
@@ -101,7 +99,6 @@ def run(order: Order, out: Path) -> None:
             "fit_s": fit_s,
             "fit_cpu_s": fit_cpu_s,
             "peak_gpu_mb": _peak_gpu_mb(fitted),
-            "usd": _usd(fitted, order, perf_counter() - start),
             **_facts(fitted, loaded),
         }
         _write(out / RESULTS, figures)
@@ -141,13 +138,6 @@ def _facts(fitted: Fitted, loaded: Loaded) -> dict[str, Any]:
     }
 
 
-def _usd(fitted: Fitted, order: Order, seconds: float) -> float | None:
-    """What was paid by the call, and the machine's time where it has a price."""
-    machine = None if order.usd_per_hour is None else order.usd_per_hour * seconds / 3600
-    paid = [price for price in (fitted.usd, machine) if price is not None]
-    return sum(paid) if paid else None
-
-
 def write_answers(loaded: Loaded, answers: Answers, out: Path) -> None:
     """The predictions with their texts, the picture of the confusions, the errors."""
     labels, columns = loaded.task.labels, loaded.task.columns
@@ -158,7 +148,7 @@ def write_answers(loaded: Loaded, answers: Answers, out: Path) -> None:
     raw = list(answers.raw) or [""] * len(texts)
     rows = {"text": texts, "true": true, "answered": answered, "raw": raw}
     pq.write_table(pa.table(rows), out / PREDICTIONS)
-    picture = confusion_picture(true, answered, labels)
+    picture = confusion_picture(report.labels, answers.labels, labels)
     (out / "confusion.svg").write_text(picture, encoding="utf-8")
     with (out / "errors.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)

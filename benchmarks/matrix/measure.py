@@ -25,7 +25,8 @@ class Timed:
         answers: of the report rows, in their order.
         figures: `latency_ms` of one text at a time, texts of train; `throughput_per_s` of the
             report rows, so many at a time. Prompts and tokens are made within the time; the
-            graphics card has finished when it ends; the first texts are not in it.
+            graphics card has finished when it ends; the first texts are not in it. `usd`: what
+            these rows cost of what is paid by the call; None where nothing is.
     """
 
     answers: Answers
@@ -51,9 +52,12 @@ def timed(
     latencies = [_seconds(fitted, [text], 1)[0] * 1e3 for text in singles]
     if len(known) > N_WARM + n_single:
         fitted.predict(known[N_WARM + n_single :][:batch_size], batch_size)
+    before = fitted.usd
     elapsed, answers = _seconds(fitted, report, batch_size)
+    usd = None if before is None or fitted.usd is None else fitted.usd - before
     per_s = {"texts": len(report), "batch_size": batch_size, "per_s": len(report) / elapsed}
-    return Timed(answers, {"latency_ms": latency(latencies), "throughput_per_s": per_s})
+    figures = {"latency_ms": latency(latencies), "throughput_per_s": per_s, "usd": usd}
+    return Timed(answers, figures)
 
 
 def latency(milliseconds: Sequence[float]) -> dict[str, Any]:

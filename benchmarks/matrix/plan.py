@@ -62,7 +62,6 @@ CARD = Rates(flops=1.0e14, bytes_per_s=1.0e12, step_s=0.03, weight_bytes=2)
 
 CHARACTERS_PER_TOKEN = 4.5  # measured: RTE with MiniLM's tokenizer, 308 characters in 68 tokens
 WRITTEN_TOKENS = 4  # of an answer, its end among them; a word of a label is one to three
-BATCH = 32  # texts, where a prediction is not measured one by one
 DISK_BYTES_PER_S = 1e9
 _TOLD = 60  # tokens of a prompt that are neither instruction nor text: template, names, words
 
@@ -359,9 +358,9 @@ def _work(
     column: Column, size: TaskSize, n: int, prompt_tokens: float, config: MatrixConfig
 ) -> _Work:
     """FLOPs and written tokens of a cell: learning, choosing, and predicting the report rows."""
-    n_single, n_batched = min(config.n_single, size.n_report), min(config.n_batched, size.n_report)
-    n_predicted = size.n_report + n_single + n_batched
-    passes = size.n_report / BATCH + n_single + n_batched / BATCH
+    n_single = min(config.n_single, size.n_train)
+    n_predicted = size.n_report + n_single
+    passes = size.n_report / config.batch_size + n_single
     if isinstance(column, PromptColumn):
         flops = 2 * n * (prompt_tokens + WRITTEN_TOKENS) * n_predicted
         return _Work(flops, written=passes * WRITTEN_TOKENS, is_decoder=True)

@@ -28,6 +28,7 @@ import psutil
 import yaml
 
 from benchmarks.cells import ALGORITHM, source_hash
+from benchmarks.matrix.cautions import check_apart
 from benchmarks.matrix.config import Cell, Column, MatrixConfig
 from benchmarks.matrix.execute import ENDED, ORDER, OUT, Order
 from benchmarks.matrix.results import CELL, MATRIX, RESULTS, USES
@@ -101,6 +102,7 @@ def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[
         key = (cell.task, cell.seed)
         if key not in loaded:
             loaded[key] = load_task(cell.task, config.tasks[cell.task], cell.seed)
+            check_apart(loaded[key])
         column = config.column(cell.column)
         digest = digest_of(cell, column, loaded[key], config)
         if _is_finished(out / cell.name / CELL, digest, again):
@@ -113,7 +115,6 @@ def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[
                 config.n_single,
                 config.batch_size,
                 config.keep_models,
-                config.usd_per_hour,
             ),
             digest,
             column.time_s or config.time_s,
@@ -129,7 +130,7 @@ def digest_of(cell: Cell, column: Column, loaded: Loaded, config: MatrixConfig) 
         "seed": cell.seed,
         "rows": [loaded.train_key, loaded.report_key, len(task.train)],
         "task": [task.labels, task.words, task.instruction, task.columns, loaded.positive],
-        "measured": [config.n_single, config.batch_size, config.keep_models, config.usd_per_hour],
+        "measured": [config.n_single, config.batch_size, config.keep_models],
     }
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
     digest.update(source_hash(ALGORITHM) if column.method == "red_ray" else b"")

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 
 from benchmarks.matrix.config import CONFIGS
+from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
 
+from benchmarks.matrix.plan import size_of_model
 from benchmarks.matrix.tasks import Text
 from red_ray.config import EncoderConfig
 from red_ray.encoding import SentenceEncoder
-from red_ray.encoding.files import find_model
 
 Floats = NDArray[np.float32]
 
@@ -25,7 +24,7 @@ class Features:
 
     def __init__(self, model: str) -> None:
         self._encoder = SentenceEncoder.load(EncoderConfig(model=model))
-        self.n_parameters = n_parameters(model)
+        self.n_parameters = size_of_model(model) or 0
         self.device = self._encoder.spec.device
 
     def of(self, texts: Sequence[Text]) -> Floats:
@@ -39,13 +38,3 @@ class Features:
     def close(self) -> None:
         """Give its threads back."""
         self._encoder.close()
-
-
-def n_parameters(model: str) -> int:
-    """Of the weights of an encoder, by the headers of its files; 0 where it has no such files."""
-    total = 0
-    for path in sorted(find_model(model).glob("*.safetensors")):
-        with safe_open(path, framework="numpy") as file:
-            for name in file.keys():  # noqa: SIM118 - the file is no mapping
-                total += int(np.prod(file.get_slice(name).get_shape()))
-    return total

@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.data import train_alone
 from benchmarks.matrix.config import RedColumn
 from benchmarks.matrix.methods.base import Answers
-from benchmarks.matrix.methods.embedding import n_parameters
+from benchmarks.matrix.plan import size_of_model
 from benchmarks.matrix.tasks import Task, Text, joined
 from red_ray.config import RunConfig, load_config
 from red_ray.encoding import open_encoder
@@ -54,7 +54,7 @@ class FittedRed:
         self.history: Sequence[Mapping[str, float]] = ()
         self.notes: Sequence[str] = (f"{len(model.subsets)} experts",)
         self.device = model.encoder_spec.device if model.encoder_spec is not None else "cpu"
-        n_encoder = n_parameters(config.encoder.model)
+        n_encoder = size_of_model(config.encoder.model) or 0
         n_tuned = 0 if model.tuned is None else n_encoder
         self.n_trained = _n_fitted(model) + n_tuned
         self.n_parameters = n_encoder + self.n_trained

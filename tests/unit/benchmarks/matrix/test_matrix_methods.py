@@ -92,6 +92,10 @@ class Counted:
     def __init__(self):
         self.asked = []
 
+    @property
+    def usd(self):
+        return 0.01 * sum(len(texts) for texts, _ in self.asked)
+
     def predict(self, texts, batch_size):
         self.asked.append((tuple(texts), batch_size))
         return Answers(np.full(len(texts), UNREADABLE))
@@ -108,6 +112,7 @@ def test_every_report_row_is_asked_about_once_and_what_is_timed_one_by_one_is_no
     assert all(size == 1 for _, size in singles)
     assert found.figures["latency_ms"]["n"] == 10
     assert found.figures["throughput_per_s"]["texts"] == 40
+    assert found.figures["usd"] == pytest.approx(0.40)  # of the report rows alone
 
 
 def test_latency_is_in_milliseconds_of_single_texts():
