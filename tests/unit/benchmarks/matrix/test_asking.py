@@ -97,7 +97,7 @@ def test_a_plain_answer_ends_before_the_model_goes_on_with_texts_of_its_own(
 def test_a_long_prompt_loses_examples_first_then_the_middle_of_its_text(chat, task):
     examples = draw_examples(task, 5, seed=0)
     asker = open_asker(_column(chat, "few_shot", max_tokens=150), task, examples)
-    short, long = ("the film is good",), ("start " + "the film is good " * 80 + "end",)
+    short, long = ("the film is good " * 12,), ("start " + "the film is good " * 80 + "end",)
     assert "start" in asker.asked(long)
     assert asker.asked(long).endswith("end<|end|><|assistant|>")
     assert " … " in asker.asked(long)

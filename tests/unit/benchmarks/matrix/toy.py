@@ -16,7 +16,7 @@ INSTRUCTION = "Is the text negative or positive?"
 
 
 def toy_rows(n: int, *, columns: int = 1, start: int = 0) -> Rows:
-    """Rows of both labels in turn; `start` says which of them, so that two sets share none."""
+    """Rows of both labels in turn, of 144 different ones those from `start` on."""
     found = [_text(at, columns) for at in range(start, start + n)]
     return Rows(tuple(found), np.array([at % 2 for at in range(start, start + n)], np.int64))
 
@@ -32,7 +32,7 @@ def toy_task(
         instruction=INSTRUCTION,
         columns=("text",) if columns == 1 else ("premise", "hypothesis"),
         train=toy_rows(n_train, columns=columns),
-        select=select or toy_rows(n_select, columns=columns, start=500),
+        select=select or toy_rows(n_select, columns=columns, start=70),
     )
 
 
@@ -52,7 +52,7 @@ def corpus(task: Task) -> list[str]:
 
 
 def _text(at: int, columns: int) -> Text:
-    thing, other = THINGS[at % 6], THINGS[at // 6 % 6]
     word = WORDS[LABELS[at % 2]][at // 2 % 2]
-    whole = f"the {thing} is {word}", f"as was {other} {at}"
+    thing, other = THINGS[at // 4 % 6], THINGS[at // 24 % 6]
+    whole = f"the {thing} is {word}", f"as was the {other}"
     return (" ".join(whole),) if columns == 1 else whole
