@@ -11,7 +11,7 @@ import pytest
 from benchmarks.matrix.config import FineTuneColumn, LoraColumn
 from benchmarks.matrix.methods.fine_tune import FineTune
 from benchmarks.matrix.methods.lora import Lora
-from benchmarks.matrix.methods.training import best_epoch
+from benchmarks.matrix.methods.training import best_epoch, notes_of
 from benchmarks.matrix.tasks import Rows
 from red_ray.encoding.quiet import quiet_libraries
 from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
@@ -125,9 +125,13 @@ def test_best_is_the_most_accurate_epoch_then_the_one_with_the_least_loss(figure
     assert best_epoch(history) == best
 
 
-def test_a_training_without_a_gain_says_so(encoder):
-    wrong = toy_task(select=_upside_down(12))
-    assert any("no gain on the rows held back" in note for note in fine_tune(encoder, wrong).notes)
+def test_a_training_without_a_gain_says_so():
+    before = {"epoch": 0, "select_loss": 0.7, "select_accuracy": 0.6}
+    after = {"epoch": 1, "train_loss": 0.5, "select_loss": 0.6, "select_accuracy": 0.6}
+    kept = "epoch 1 of 1 was kept: 60.0 % right of the rows held back of train"
+    none = "no gain on the rows held back: before the training 60.0 % of them were right"
+    assert notes_of([before, after]) == [kept, none]
+    assert notes_of([{**before, "select_accuracy": 0.5}, after]) == [kept]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_does_not(encoder, decoder):
