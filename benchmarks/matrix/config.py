@@ -147,7 +147,8 @@ class _Trained(_Column):
         warmup: share of the steps.
         batch_size: texts.
         max_tokens: longer texts are cut.
-        dtype: of the weights; `auto` takes bfloat16 on a graphics card that has it.
+        dtype: of the weights; `auto` takes bfloat16 on a graphics card that has it. What is trained
+            stays in float32 and only computes in it.
     """
 
     model: str

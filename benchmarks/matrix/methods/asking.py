@@ -178,7 +178,7 @@ class Asker:
             n_here = sum(value != _IGNORED for row in chosen for value in row["labels"])
             batch = self.collate(chosen)
             moved = {name: tensor.to(self.machine.device) for name, tensor in batch.items()}
-            total += float(self.model(**moved).loss) * n_here
+            total += self.model(**moved).loss.item() * n_here
             n_tokens += n_here
         return total / n_tokens
 

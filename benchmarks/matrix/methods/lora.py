@@ -29,6 +29,7 @@ _TARGETS = {
     "phi3": _FUSED,
 }
 ALL_LINEAR = "all-linear"
+_BESIDE = "the adapter stands beside the weights, not merged into them, which costs some speed"
 
 
 class Lora:
@@ -82,7 +83,7 @@ class Adapted:
     @property
     def notes(self) -> list[str]:
         """What a reader should know; of cut texts those of the training and the predicted ones."""
-        return [*notes_of(self.history), *self._asker.notes]
+        return [*notes_of(self.history), _BESIDE, *self._asker.notes]
 
     def predict(self, texts: Sequence[Text], batch_size: int) -> Answers:
         """What the model answers; `UNREADABLE` where that names none or several labels."""

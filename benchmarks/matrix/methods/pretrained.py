@@ -135,11 +135,14 @@ def n_trained(model: Any) -> int:
 @contextmanager
 def _loading(name: str) -> Iterator[str]:
     """Where a model loads from; what goes wrong inside is told in one line."""
+    from safetensors import SafetensorError
+
     place = _place(name)
     try:
         with quiet_libraries():
             yield place
-    except (OSError, ValueError, ImportError) as error:
+    # What damaged files, unknown kinds and missing packages give; want of memory is not among it.
+    except (OSError, ValueError, KeyError, ImportError, SafetensorError) as error:
         raise ConfigError(f"the model {name!r} does not load: {_reason(error)}") from error
 
 

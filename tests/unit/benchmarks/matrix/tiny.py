@@ -32,6 +32,8 @@ def tiny_encoder(folder: Path, texts: Sequence[str], *, seed: int = 0) -> Path:
             max_position_embeddings=128,
             pad_token_id=tokenizer.pad_token_id,
             initializer_range=0.1,
+            hidden_dropout_prob=0.0,  # so few weights learn nothing while some are left out
+            attention_probs_dropout_prob=0.0,
         )
     )
     return _save(folder, model, tokenizer)
