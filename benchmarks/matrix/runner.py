@@ -171,15 +171,15 @@ def _done(todo: Sequence[Work]) -> Iterator[tuple[Work, dict[str, bytes]]]:
     """The files of each cell, as it ends."""
     import ray
 
-    task = ray.remote(max_retries=LOST)(run_cell)
-    waiting = {
-        task.options(
-            num_cpus=work.order.column.num_cpus,
-            num_gpus=work.order.column.num_gpus,
-            name=work.order.cell.name,
-        ).remote(work): work
-        for work in todo
-    }
+    task, waiting = ray.remote(max_retries=LOST)(run_cell), {}
+    for work in todo:
+        column = work.order.column
+        why = _no_room(column)
+        if why:
+            yield work, _hole(work, "failed", why)
+            continue
+        asked = {"num_cpus": column.num_cpus, "num_gpus": column.num_gpus}
+        waiting[task.options(**asked, name=work.order.cell.name).remote(work)] = work
     while waiting:
         ready, _ = ray.wait(list(waiting), num_returns=1)
         work = waiting.pop(ready[0])
@@ -188,6 +188,18 @@ def _done(todo: Sequence[Work]) -> Iterator[tuple[Work, dict[str, bytes]]]:
         except ray.exceptions.RayError as error:
             files = _hole(work, "failed", f"its machine or worker was lost: {type(error).__name__}")
         yield work, files
+
+
+def _no_room(column: Column) -> str:
+    """Why no machine of the cluster can ever run a column; empty where one can."""
+    import ray
+
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    asked = {"CPU": column.num_cpus, "GPU": column.num_gpus}
+    if any(all(node.get(name, 0) >= n for name, n in asked.items()) for node in nodes):
+        return ""
+    told = " and ".join(f"{n:g} {name}" for name, n in asked.items() if n)
+    return f"it asks for {told}, which no machine of the cluster has"
 
 
 def run_cell(work: Work) -> dict[str, bytes]:
