@@ -70,12 +70,11 @@ def mcc(counts: Counts) -> float:
 
     Source: Gorodkin (2004), Computational Biology and Chemistry 28(5), for any number of labels.
     """
-    # Python's whole numbers do not overflow at the fourth power of the rows.
-    n, hits = counts.n, int(counts.hits.sum())
-    true, answered = counts.true.tolist(), counts.answered.tolist()
-    shared = n * hits - sum(a * b for a, b in zip(true, answered, strict=False))
-    spread = (n * n - sum(a * a for a in true)) * (n * n - sum(b * b for b in answered))
-    return float(shared / np.sqrt(float(spread))) if spread else 0.0
+    true, answered = counts.true / counts.n, counts.answered / counts.n
+    shared = counts.hits.sum() / counts.n - true @ answered[:-1]
+    spread = (1 - true @ true) * (1 - answered @ answered)
+    # Shares of rows: what should be 0 is some 1e-16, and the least spread else is above 1e-12.
+    return float(shared / np.sqrt(spread)) if spread > 1e-13 else 0.0
 
 
 def quality(

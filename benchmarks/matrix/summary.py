@@ -90,7 +90,7 @@ def summary(column: Held, config: MatrixConfig, accuracy: Estimate | None = None
     found = {
         "accuracy": Measured(accuracy.value, accuracy.interval),
         "n_unreadable_share": Measured(unreadable.value, unreadable.interval),
-        **{name: Measured(one.value, one.interval) for name, one in of_counts([column])[0].items()},
+        **{name: _within(name, one, column) for name, one in of_counts([column])[0].items()},
         **measured(column, config),
     }
     first = column.cells[0].figures
@@ -105,6 +105,16 @@ def summary(column: Held, config: MatrixConfig, accuracy: Estimate | None = None
         n_trained=first["n_trained"],
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _within(name: str, found: Estimate, column: Held) -> Measured:
+    """An estimate; of a share whose resamples are all alike, as the cells have its interval."""
+    low, high = found.interval
+    if name in ("precision", "recall", "specificity") and low == high:
+        ends = [cell.figures["binary"][f"{name}_ci"] for cell in column.cells]
+        low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+    least = -1.0 if name == "mcc" else 0.0
+    return Measured(found.value, (max(least, low), min(1.0, high)))
 
 
 def of_counts(columns: Sequence[Held]) -> list[dict[str, Estimate]]:
