@@ -394,8 +394,8 @@ def _counted(verdicts: Counter[str], words: Mapping[str, str]) -> str:
     if not n:
         return "cannot be said: no such two columns run on one task"
     undecided = verdicts["open"] + verdicts["not told apart"] + verdicts["hole"]
-    head = "cannot be said: " if undecided == n else ""
-    return f"{head or 'Of '}{'of ' if head else ''}{n} comparison{'' if n == 1 else 's'}: {', '.join(told)}."
+    head = "cannot be said: of" if undecided == n else "Of"
+    return f"{head} {n} comparison{'' if n == 1 else 's'}: {', '.join(told)}."
 
 
 def _open(text: str, why: str) -> Question:
