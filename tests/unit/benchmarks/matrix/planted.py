@@ -64,7 +64,7 @@ class Planted:
             ],
             **more,
         }
-        (folder / MATRIX).write_text(yaml.safe_dump(content), encoding="utf-8")
+        (folder / MATRIX).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         self.config: MatrixConfig = load_matrix(folder / MATRIX)
         self._used: set[str] = set()
 

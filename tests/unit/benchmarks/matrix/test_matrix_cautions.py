@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 
+from benchmarks.matrix import compare
 from benchmarks.matrix.cautions import cautions, check_apart
 from benchmarks.matrix.compare import compare_task
 from benchmarks.matrix.results import read_matrix
@@ -21,6 +22,12 @@ def told(planted, kind=None):
     compared = {task: compare_task(matrix, task) for task in matrix.config.tasks}
     found = cautions(matrix, compared)
     return [one.sentence for one in found if one.kind == kind] if kind else {c.kind for c in found}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Enough for one pair, whose p-value nothing corrects."""
+    monkeypatch.setattr(compare, "N_RESAMPLES", 2000)
 
 
 @pytest.fixture
