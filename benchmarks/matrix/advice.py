@@ -15,7 +15,7 @@ from benchmarks.matrix.cautions import (
     balance_gap,
     one_sidedness,
 )
-from benchmarks.matrix.compare import Comparison, Held, Pair, held
+from benchmarks.matrix.compare import Comparison, Held, Pair, held, signed
 from benchmarks.matrix.results import CellResult, Matrix
 
 RULES = {
@@ -125,8 +125,8 @@ def _no_gain(found: BeforeAfter, method: str) -> Advice | None:
         "no_gain",
         found.task,
         found.column,
-        f"{found.column} {told} its base {found.base} on {found.task}: {100 * gain.value:+.1f} "
-        f"points ({100 * low:+.1f} to {100 * high:+.1f}). Try {_REMEDY.get(method, _RETRAIN)}, or "
+        f"{found.column} {told} its base {found.base} on {found.task}: {signed(gain.value)} "
+        f"points ({signed(low)} to {signed(high)}). Try {_REMEDY.get(method, _RETRAIN)}, or "
         "keep the base.",
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.matrix.compare import Comparison, Held, held, mean_interval, ranks
+from benchmarks.matrix.compare import Comparison, Held, held, mean_interval, ranks, signed
 from benchmarks.matrix.config import Column
 from benchmarks.matrix.results import CellResult, Matrix
 from benchmarks.matrix.tasks import Loaded, joined
@@ -251,8 +251,8 @@ def _majority(task: str, column: Held) -> Iterator[Caution]:
         task,
         column.column,
         f"{column.column} on {task} {told} always saying train's most frequent label, which is "
-        f"right on {100 * always.mean():.1f} %: {100 * gain.value:+.1f} points "
-        f"({100 * low:+.1f} to {100 * high:+.1f}).",
+        f"right on {100 * always.mean():.1f} %: {signed(gain.value)} points "
+        f"({signed(low)} to {signed(high)}).",
     )
 
 

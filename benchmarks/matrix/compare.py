@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from scipy.special import ndtri
 
 from benchmarks.matrix.results import CellResult, Matrix, Predictions
-from red_ray.core.metrics import Interval
+from red_ray.core.metrics import Interval, wilson_interval
 from red_ray.core.two_samples import holm
 from red_ray.errors import DataError
 
@@ -35,6 +35,9 @@ Doubles = NDArray[np.float64]
 
 N_RESAMPLES = 20_000
 """The least p-value is then 0.0001, which Holm's correction leaves below `LEVEL` over 500 pairs."""
+
+N_OVERLAPS = 400
+"""Of the shares of errors, which have no p-values."""
 
 CHUNK = 250
 """Resamples at a time: 250 of 5,000 rows are 10 MB."""
@@ -292,9 +295,14 @@ def ranks(found: Comparison) -> Ranks:
 
 
 def mean_interval(values: NDArray[np.generic], *, rng: np.random.Generator) -> Estimate:
-    """The mean of a matrix and its interval, as of the module; shape (n_seeds, n_rows)."""
-    plain = values.astype(np.float32)
-    return _estimate(plain, resampled_seeds(_row_means([plain], N_RESAMPLES // 10, rng)[0], rng))
+    """The mean of a matrix and its interval, as of the module.
+
+    Args:
+        values: truth values, or differences of such, shape (n_seeds, n_rows).
+        rng: draws rows and seeds.
+    """
+    means = _row_means([values.astype(np.float32)], N_RESAMPLES // 10, rng)[0]
+    return _estimate(values, resampled_seeds(means, rng))
 
 
 def resampled_seeds(means: NDArray[np.floating], rng: np.random.Generator) -> Doubles:
@@ -311,6 +319,11 @@ def resampled_seeds(means: NDArray[np.floating], rng: np.random.Generator) -> Do
     seeds = rng.integers(0, n_seeds, size=(size, n_seeds))
     moved = np.take_along_axis(means, seeds, axis=1).mean(axis=1, dtype=np.float64)
     return np.asarray(centre + np.sqrt(n_seeds / (n_seeds - 1)) * (moved - centre))
+
+
+def signed(value: float) -> str:
+    """A difference of shares in points, without the word: +2.1, −0.3."""
+    return f"{100 * value:+.1f}".replace("-", "−")
 
 
 def _surely_above(found: Comparison, a: str, b: str) -> bool:
@@ -341,8 +354,17 @@ def _row_means(
 
 
 def _estimate(values: NDArray[np.generic], resampled: Doubles) -> Estimate:
-    low, high = np.quantile(resampled, [0.025, 0.975])
-    return Estimate(float(values.astype(np.float64).mean()), (float(low), float(high)))
+    """A mean with the interval of its resamples, within what the mean can be.
+
+    Of a share (truth values) that no row, or every row, is a case of, all resamples are alike: its
+    interval is Wilson's, of the rows of one seed. Numbers are differences of shares.
+    """
+    plain, is_share = values.astype(np.float64), values.dtype == np.bool_
+    mean, least = float(plain.mean()), 0.0 if is_share else -1.0
+    low, high = (float(end) for end in np.quantile(resampled, [0.025, 0.975]))
+    if is_share and np.ptp(plain) == 0:
+        low, high = wilson_interval(round(mean * plain.shape[1]), plain.shape[1])
+    return Estimate(mean, (max(least, low), min(1.0, high)))
 
 
 def _pair(a: Held, b: Held, drawn: Mapping[str, Floats], rng: np.random.Generator) -> Pair | None:
@@ -374,11 +396,11 @@ def _overlap(
 ) -> Overlap:
     kinds = (right_a & right_b, ~right_a & right_b, right_a & ~right_b, ~right_a & ~right_b)
     plain = [kind.astype(np.float32) for kind in kinds]
-    drawn = _row_means(plain, 1000, rng)
+    drawn = _row_means(plain, N_OVERLAPS, rng)
     return Overlap(
         *(
             _estimate(kind, resampled_seeds(means, rng))
-            for kind, means in zip(plain, drawn, strict=True)
+            for kind, means in zip(kinds, drawn, strict=True)
         )
     )
 

@@ -14,22 +14,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.matrix.methods.base import UNREADABLE
-from red_ray.core.metrics import bootstrap_interval, wilson_interval
+from red_ray.core.metrics import wilson_interval
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 Figures = dict[str, Any]
+Statistic = Callable[["Counts"], Floats]
+
+N_RESAMPLES = 300
+"""As `red_ray.core.metrics.bootstrap_interval`; here all figures are of the same draws."""
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What the figures of some rows are made of.
+    """What the figures of some rows are made of, or of several draws of rows at once.
 
     Attributes:
-        n: rows.
-        hits: rows of each label that were answered right, shape (n_labels,).
-        true: rows of each label, shape (n_labels,).
-        answered: rows answered with each label, and last the unreadable, shape (n_labels + 1,).
+        n: rows, of each draw.
+        hits: rows of each label that were answered right, shape (..., n_labels).
+        true: rows of each label, shape (..., n_labels).
+        answered: rows answered with each label, and last the unreadable, (..., n_labels + 1).
     """
 
     n: int
@@ -39,43 +43,55 @@ class Counts:
 
     @classmethod
     def of(cls, true: Ints, answered: Ints, n_labels: int) -> Counts:
-        """Count rows; `answered` holds `UNREADABLE` where there is no label."""
+        """Count rows, shape (..., n_rows); an answer may be `UNREADABLE`."""
         told = np.where(answered == UNREADABLE, n_labels, answered)
+        missed = np.where(true == answered, true, n_labels)
         return cls(
-            n=len(true),
-            hits=np.bincount(true[true == answered], minlength=n_labels),
-            true=np.bincount(true, minlength=n_labels),
-            answered=np.bincount(told, minlength=n_labels + 1),
+            n=true.shape[-1],
+            hits=_counted(missed, n_labels + 1)[..., :-1],
+            true=_counted(true, n_labels),
+            answered=_counted(told, n_labels + 1),
         )
 
     @property
     def f1(self) -> Floats:
         """F1 of each label; an unreadable answer is a missed row of its true label."""
-        return np.asarray(2 * self.hits / np.maximum(self.true + self.answered[:-1], 1))
+        return np.asarray(2 * self.hits / np.maximum(self.true + self.answered[..., :-1], 1))
+
+    @property
+    def recall(self) -> Floats:
+        """Of each label, 0 without rows; an unreadable answer stays in what it divides by."""
+        return np.asarray(self.hits / np.maximum(self.true, 1))
+
+    @property
+    def precision(self) -> Floats:
+        """Of each label, 0 where it is never answered."""
+        return np.asarray(self.hits / np.maximum(self.answered[..., :-1], 1))
 
 
-def macro_f1(counts: Counts) -> float:
+def macro_f1(counts: Counts) -> Floats:
     """Mean F1 of the labels that are true or answered somewhere; unreadable is no label of these.
 
     As `red_ray.core.metrics.class_report`, which takes no unreadable answers.
     """
-    seen = (counts.true + counts.answered[:-1]) > 0
-    return float(counts.f1[seen].mean()) if seen.any() else 0.0
+    seen = (counts.true + counts.answered[..., :-1]) > 0
+    return np.asarray((counts.f1 * seen).sum(axis=-1) / np.maximum(seen.sum(axis=-1), 1))
 
 
-def mcc(counts: Counts) -> float:
+def mcc(counts: Counts) -> Floats:
     """Matthews' correlation, -1 to 1; 0 where all rows or all answers are alike.
 
     Unreadable counts as one more answer that is never true.
 
     Source: Gorodkin (2004), Computational Biology and Chemistry 28(5), for any number of labels.
     """
-    # Python's whole numbers do not overflow at the fourth power of the rows.
-    n, hits = counts.n, int(counts.hits.sum())
-    true, answered = counts.true.tolist(), counts.answered.tolist()
-    shared = n * hits - sum(a * b for a, b in zip(true, answered, strict=False))
-    spread = (n * n - sum(a * a for a in true)) * (n * n - sum(b * b for b in answered))
-    return float(shared / np.sqrt(float(spread))) if spread else 0.0
+    n = max(1, counts.n)
+    true, answered = counts.true / n, counts.answered / n
+    shared = counts.hits.sum(axis=-1) / n - (true * answered[..., :-1]).sum(axis=-1)
+    spread = (1 - (true**2).sum(axis=-1)) * (1 - (answered**2).sum(axis=-1))
+    # Shares of rows: what should be 0 is some 1e-16, and the least spread else is above 1e-12.
+    is_spread = spread > 1e-13
+    return np.asarray(np.where(is_spread, shared / np.sqrt(np.where(is_spread, spread, 1)), 0.0))
 
 
 def quality(
@@ -105,14 +121,12 @@ def quality(
     counts = Counts.of(true, answered, len(labels))
     right = int(counts.hits.sum())
 
-    def around(statistic: Callable[[Counts], float]) -> list[float]:
-        return list(
-            bootstrap_interval(
-                lambda rows: statistic(Counts.of(true[rows], answered[rows], len(labels))),
-                len(true),
-                rng=rng,
-            )
-        )
+    draws = rng.integers(0, len(true), size=(N_RESAMPLES, len(true)))
+    drawn = Counts.of(true[draws], answered[draws], len(labels))
+
+    def around(statistic: Statistic) -> list[float]:
+        low, high = np.quantile(statistic(drawn), [0.025, 0.975])
+        return [float(low), float(high)]
 
     return {
         "n": counts.n,
@@ -120,9 +134,9 @@ def quality(
         "n_unreadable": int(counts.answered[-1]),
         "accuracy": right / max(1, counts.n),
         "accuracy_ci": list(wilson_interval(right, counts.n)),
-        "macro_f1": macro_f1(counts),
+        "macro_f1": float(macro_f1(counts)),
         "macro_f1_ci": around(macro_f1),
-        "mcc": mcc(counts),
+        "mcc": float(mcc(counts)),
         "mcc_ci": around(mcc),
         "by_label": _by_label(counts, labels),
         "binary": None if positive is None else binary(counts, labels, positive, around),
@@ -137,7 +151,7 @@ def binary(
     counts: Counts,
     labels: Sequence[str],
     positive: int,
-    around: Callable[[Callable[[Counts], float]], list[float]],
+    around: Callable[[Statistic], list[float]],
 ) -> Figures:
     """Figures of a task with two labels, one of them sought.
 
@@ -166,16 +180,15 @@ def binary(
         **_share("recall", tp, n_positive),
         **_share("specificity", tn, n_negative),
         "f1": float(counts.f1[positive]),
-        "f1_ci": around(lambda found: float(found.f1[positive])),
-        "balance_gap": _gap(counts, positive),
-        "balance_gap_ci": around(lambda found: _gap(found, positive)),
+        "f1_ci": around(lambda found: found.f1[..., positive]),
+        "balance_gap": float(balance_gap(counts)),
+        "balance_gap_ci": around(balance_gap),
     }
 
 
-def _gap(counts: Counts, positive: int) -> float:
-    """|recall - specificity|: how one-sided the answers are, 0 to 1."""
-    recall = counts.hits / np.maximum(counts.true, 1)
-    return float(abs(recall[positive] - recall[1 - positive]))
+def balance_gap(counts: Counts) -> Floats:
+    """|recall - specificity| of two labels: how one-sided the answers are, 0 to 1."""
+    return np.asarray(np.abs(counts.recall[..., 0] - counts.recall[..., 1]))
 
 
 def _share(name: str, hits: int, n: int) -> Figures:
@@ -184,15 +197,20 @@ def _share(name: str, hits: int, n: int) -> Figures:
 
 
 def _by_label(counts: Counts, labels: Sequence[str]) -> dict[str, Figures]:
-    """Of each label; 0 where undefined. Recall divides by all its rows, unreadable ones too."""
-    precision = counts.hits / np.maximum(counts.answered[:-1], 1)
-    recall = counts.hits / np.maximum(counts.true, 1)
     return {
         label: {
             "n": int(counts.true[at]),
-            "precision": float(precision[at]),
-            "recall": float(recall[at]),
+            "precision": float(counts.precision[at]),
+            "recall": float(counts.recall[at]),
             "f1": float(counts.f1[at]),
         }
         for at, label in enumerate(labels)
     }
+
+
+def _counted(values: Ints, size: int) -> Ints:
+    """How often each number below `size` stands in each row of `values`, shape (..., size)."""
+    flat = values.reshape(-1, values.shape[-1])
+    places = flat + size * np.arange(len(flat))[:, None]
+    found = np.bincount(places.ravel(), minlength=size * len(flat))
+    return found.reshape(*values.shape[:-1], size)

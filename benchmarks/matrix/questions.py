@@ -16,8 +16,8 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import ndtri
 
-from benchmarks.matrix.cautions import is_simulated_column
-from benchmarks.matrix.compare import Comparison, Held, Pair, mean_interval
+from benchmarks.matrix.cautions import CONSTANT, is_simulated_column
+from benchmarks.matrix.compare import Comparison, Held, Pair, mean_interval, signed
 from benchmarks.matrix.results import Matrix
 from benchmarks.matrix.summary import Measured, Summary
 
@@ -96,8 +96,8 @@ def difference_told(found: Pair, a: str = "", b: str = "") -> str:
     p = found.p_corrected
     told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     return (
-        f"{a or found.a} against {b or found.b}: {100 * found.difference.value:+.1f} points "
-        f"({100 * low:+.1f} to {100 * high:+.1f}; {told} corrected)"
+        f"{a or found.a} against {b or found.b}: {signed(found.difference.value)} points "
+        f"({signed(low)} to {signed(high)}; {told} corrected)"
     )
 
 
@@ -157,12 +157,17 @@ def _sizes(found: _Sources) -> Question:
 
 
 def _efficiency(found: _Sources) -> Question:
-    """Of each measured figure the columns whose interval reaches the least one's."""
+    """Of each measured figure the columns whose interval reaches the least one's.
+
+    Without majority and prior, which cost nothing and know nothing.
+    """
     text = "Which approach is the most efficient in training time, latency and memory?"
     sentences: list[str] = []
     for task in found.compared:
         own = {
-            name: one for (at, name), one in found.summaries.items() if at == task and one.figures
+            name: one
+            for (at, name), one in found.summaries.items()
+            if at == task and one.method not in CONSTANT
         }
         for figure, what, write in (
             ("fit_s", "shortest training", _seconds),
@@ -210,7 +215,7 @@ def _front_told(found: _Sources, task: str) -> str:
     points = {
         name: (one.figures["latency_p50_ms"].value, one.figures["accuracy"].value)
         for (at, name), one in found.summaries.items()
-        if at == task and "latency_p50_ms" in one.figures
+        if at == task and one.method not in CONSTANT
     }
     names = [found.told(name) for name in pareto_front(points)]
     return f"on {task} {', '.join(names)} (by the means)" if names else ""
@@ -258,7 +263,9 @@ def _struggles(found: _Sources) -> Question:
             "(intervals corrected for the number of labels)"
         )
         return Question(text, answer, tuple(sentences))
-    worst_told = ", ".join(f"{label} ({n} pairs)" for label, n in labels.most_common(5))
+    worst_told = ", ".join(
+        f"{label} ({n} pair{'' if n == 1 else 's'})" for label, n in labels.most_common(5)
+    )
     return Question(text, f"Most of all at these labels: {worst_told}.", tuple(sentences))
 
 
@@ -278,7 +285,7 @@ def _worst_label(found: _Sources, task: str, one: str, other: str) -> tuple[list
         return [f"{told}."], None
     label, loss, low, high = min(losses, key=lambda found: found[3])
     surely = high < 0
-    told += f"; recall of {label!r} {100 * loss:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}"
+    told += f"; recall of {label!r} {signed(loss)} points ({signed(low)} to {signed(high)}"
     told += f", corrected for {len(losses)} labels)"
     unreadable = _percent(float(a.unreadable.mean()))
     return [f"{told}; unreadable: {unreadable}."], label if surely else None
@@ -387,8 +394,8 @@ def _counted(verdicts: Counter[str], words: Mapping[str, str]) -> str:
     if not n:
         return "cannot be said: no such two columns run on one task"
     undecided = verdicts["open"] + verdicts["not told apart"] + verdicts["hole"]
-    head = "cannot be said: " if undecided == n else ""
-    return f"{head}of {n} comparison{'' if n == 1 else 's'}: {', '.join(told)}."
+    head = "cannot be said: of" if undecided == n else "Of"
+    return f"{head} {n} comparison{'' if n == 1 else 's'}: {', '.join(told)}."
 
 
 def _open(text: str, why: str) -> Question:

@@ -18,7 +18,7 @@ from scipy.stats import t as student
 from benchmarks.matrix.compare import Estimate, Held, mean_interval, resampled_seeds
 from benchmarks.matrix.config import MatrixConfig
 from benchmarks.matrix.methods.base import UNREADABLE
-from benchmarks.matrix.metrics import Counts, macro_f1, mcc
+from benchmarks.matrix.metrics import Counts, balance_gap, macro_f1, mcc
 from red_ray.core.metrics import Interval
 
 Ints = NDArray[np.int64]
@@ -90,7 +90,7 @@ def summary(column: Held, config: MatrixConfig, accuracy: Estimate | None = None
     found = {
         "accuracy": Measured(accuracy.value, accuracy.interval),
         "n_unreadable_share": Measured(unreadable.value, unreadable.interval),
-        **{name: Measured(one.value, one.interval) for name, one in of_counts([column])[0].items()},
+        **{name: _within(name, one, column) for name, one in of_counts([column])[0].items()},
         **measured(column, config),
     }
     first = column.cells[0].figures
@@ -105,6 +105,16 @@ def summary(column: Held, config: MatrixConfig, accuracy: Estimate | None = None
         n_trained=first["n_trained"],
         notes=tuple(dict.fromkeys(notes)),
     )
+
+
+def _within(name: str, found: Estimate, column: Held) -> Measured:
+    """An estimate; of a share whose resamples are all alike, as the cells have its interval."""
+    low, high = found.interval
+    if name in ("precision", "recall", "specificity") and low == high:
+        ends = [cell.figures["binary"][f"{name}_ci"] for cell in column.cells]
+        low, high = min(one[0] for one in ends), max(one[1] for one in ends)
+    least = -1.0 if name == "mcc" else 0.0
+    return Measured(found.value, (max(least, low), min(1.0, high)))
 
 
 def of_counts(columns: Sequence[Held]) -> list[dict[str, Estimate]]:
@@ -230,28 +240,26 @@ def _resampled(
     positive = None if binary is None else labels.index(binary["positive"])
     rows = [_indices(column, labels) for column in columns]
     rng, n = np.random.default_rng(3), columns[0].right.shape[1]
-    draws = [rng.integers(0, n, size=n) for _ in range(N_RESAMPLES)]
+    draws = rng.integers(0, n, size=(N_RESAMPLES, n))
     names = OF_LABELS if positive is None else (*OF_LABELS, *OF_TWO)
 
-    def of(true: Ints, answered: Ints) -> list[float]:
-        return _values(Counts.of(true, answered, len(labels)), positive)
+    def of(true: Ints, answers: list[Ints]) -> Doubles:
+        found = [_values(Counts.of(true, one, len(labels)), positive) for one in answers]
+        return np.stack(found, axis=-2)
 
-    plain = [np.array([of(true, one) for one in answers]) for true, answers in rows]
-    drawn = [
-        np.array([[of(true[at], one[at]) for one in answers] for at in draws])
-        for true, answers in rows
-    ]
+    plain = [of(true, answers) for true, answers in rows]
+    drawn = [of(true[draws], [one[draws] for one in answers]) for true, answers in rows]
     return names, plain, drawn
 
 
-def _values(counts: Counts, positive: int | None) -> list[float]:
+def _values(counts: Counts, positive: int | None) -> Doubles:
+    """Of each draw of rows, the last axis in the order of the names."""
     found = [macro_f1(counts), mcc(counts)]
-    if positive is None:
-        return found
-    recall = counts.hits / np.maximum(counts.true, 1)
-    precision = counts.hits[positive] / max(1, counts.answered[positive])
-    own, other = float(recall[positive]), float(recall[1 - positive])
-    return [*found, float(precision), own, other, float(counts.f1[positive]), abs(own - other)]
+    if positive is not None:
+        own, other = counts.recall[..., positive], counts.recall[..., 1 - positive]
+        found += [counts.precision[..., positive], own, other, counts.f1[..., positive]]
+        found.append(balance_gap(counts))
+    return np.stack(found, axis=-1)
 
 
 def _indices(column: Held, labels: Sequence[str]) -> tuple[Ints, list[Ints]]:

@@ -17,7 +17,7 @@ MOST_LABELS = 12
 """Rows of a picture: on a phone a cell of it is still a finger wide."""
 
 OTHER, NONE = "another label", "unreadable"
-_WIDTH, _LEFT, _TOP, _BOTTOM, _RIGHT = 440, 128, 92, 26, 8
+_WIDTH, _LEFT, _TOP, _BOTTOM, _RIGHT = 440, 128, 104, 26, 44
 _TALLEST = 40  # a cell
 _LONGEST = 18  # characters of a label beside the picture
 _STRONGEST = 0.62  # of a colour, so that the number on it stays readable
@@ -130,7 +130,7 @@ def _marks(found: Confusion) -> list[Markup]:
         x = _LEFT + width * (at + 0.5)
         marks.append(
             Markup(
-                '<text x="{0:.1f}" y="{1}" transform="rotate(-40 {0:.1f} {1})">{2}</text>'
+                '<text x="{0:.1f}" y="{1}" transform="rotate(-60 {0:.1f} {1})">{2}</text>'
             ).format(x, _TOP - 8, _short(label, 14))
         )
     for at, label in enumerate(found.rows):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.matrix.advice import Side
+from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.reading import Reading
 from benchmarks.matrix.report.words import (
     METHODS,
@@ -69,7 +70,8 @@ def by_method(reading: Reading) -> Iterator[Grid]:
                 _method_row(reading, task, column.name) for task in reading.matrix.config.tasks
             ]
         header = ("column", "task", *(NAMES[name] for name in BY_METHOD), "trained parameters")
-        yield Grid(f"{method}: {METHODS[method]}", header, tuple(rows))
+        title = f"{method}: {METHODS[method]}{_simulated(reading, method)}"
+        yield Grid(title, header, tuple(rows))
 
 
 def pairs(reading: Reading, task: str) -> Grid:
@@ -131,6 +133,11 @@ def cautions(reading: Reading) -> Grid:
     """Every warning."""
     rows = tuple((one.kind.replace("_", " "), one.sentence) for one in reading.cautions)
     return Grid("Cautions", ("kind", "what"), rows)
+
+
+def _simulated(reading: Reading, method: str) -> str:
+    columns = [one for one in reading.matrix.config.columns if one.method == method]
+    return ", SIMULATED" if all(map(is_simulated_column, columns)) else ""
 
 
 def _accuracy(reading: Reading, task: str, column: str) -> float:

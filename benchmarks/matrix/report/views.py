@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from markupsafe import Markup
 
+from benchmarks.matrix.cautions import CONSTANT
 from benchmarks.matrix.compare import Estimate
 from benchmarks.matrix.methods.base import UNREADABLE
 from benchmarks.matrix.reading import Reading
@@ -100,7 +101,9 @@ def task_view(reading: Reading, task: str, number: int) -> TaskView:
     names = [column.name for column in reading.matrix.config.columns]
     known = [name for name in names if (task, name) in reading.summaries]
     best_first = sorted(known, key=lambda name: -_figure(reading, task, name, "accuracy").value)
-    plotted = [_point(reading, task, name, at) for at, name in enumerate(known, 1)]
+    config = reading.matrix.config
+    paying = [name for name in known if config.column(name).method not in CONSTANT]
+    plotted = [_point(reading, task, name, at) for at, name in enumerate(paying, 1)]
     overlaps, title = _overlaps(reading, task)
     return TaskView(
         anchor=f"task-{number}",
@@ -147,10 +150,11 @@ def _bars(reading: Reading, task: str, names: list[str], name: str, most: float)
     bars = []
     for column in names:
         found = _figure(reading, task, column, name)
+        unit = "\u00a0ms" if name.endswith("_ms") else ""
         words = (
             name_told(reading, column),
             method_told(reading, column),
-            figure(name, found),
+            figure(name, found) + unit,
             interval(name, found) or "one seed: no interval",
         )
         is_ours = reading.matrix.config.column(column).method == "red_ray"
@@ -182,7 +186,7 @@ def _plots(reading: Reading, task: str, plotted: list[Point]) -> list[Drawing]:
         for one in plotted
     ]
     caption = "Orange: the front, by the means: nothing is both cheaper and more accurate. "
-    caption += "Lines are 95 % intervals."
+    caption += "Lines are 95 % intervals. Majority and prior are left out."
     return [
         Drawing(f"Accuracy against {what}", _pareto(found, axis), caption)
         for what, axis, found in (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.matrix.cautions import is_simulated_column
-from benchmarks.matrix.compare import Estimate
+from benchmarks.matrix.compare import Estimate, signed
 from benchmarks.matrix.reading import Reading
 from benchmarks.matrix.summary import SHARES, Measured, Summary
 from red_ray.evaluation.report.figures import DASH, decimal, dollars, percent, seconds
@@ -93,8 +93,7 @@ def both(name: str, found: Measured | Estimate | None) -> str:
 def points(found: Estimate) -> str:
     """A difference of shares: +2.1 points (+0.3 to +3.9)."""
     low, high = found.interval
-    told = f"{100 * found.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-    return told.replace("-", "−")
+    return f"{signed(found.value)} points ({signed(low)} to {signed(high)})"
 
 
 def p_told(p: float) -> str:
@@ -143,13 +142,13 @@ def ranking_told(reading: Reading, task: str) -> str:
             ", ".join(name_told(reading, name) for name in group) for group in found.groups
         )
         return f"Ranking: {groups}. Within a group the order is not known."
-    told = [one for one in compared.pairs if one.told_apart]
-    rest = (
-        f"though {len(told)} of {len(compared.pairs)} pairs are told apart"
-        if told
-        else ("no two columns are told apart")
+    told = sum(one.told_apart for one in compared.pairs)
+    if not told:
+        return "No ranking: no two columns are told apart."
+    return (
+        f"No ranking: {told} of {len(compared.pairs)} pairs are told apart, which nowhere parts "
+        "all columns above from all below. The places that each may have stand in its table."
     )
-    return f"No ranking: the intervals allow none ({rest})."
 
 
 def parameters(found: Summary) -> str:

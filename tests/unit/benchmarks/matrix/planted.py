@@ -54,10 +54,17 @@ class Planted:
             "name": "planted",
             "seeds": list(seeds),
             "tasks": tasks or {"sst2": {"path": "sst2"}},
-            "columns": [{"name": name, **METHODS[name]} for name in columns],
+            "columns": [
+                {
+                    key: value
+                    for key, value in {"name": name, **METHODS[name]}.items()
+                    if key != "base" or value in columns
+                }
+                for name in columns
+            ],
             **more,
         }
-        (folder / MATRIX).write_text(yaml.safe_dump(content), encoding="utf-8")
+        (folder / MATRIX).write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
         self.config: MatrixConfig = load_matrix(folder / MATRIX)
         self._used: set[str] = set()
 

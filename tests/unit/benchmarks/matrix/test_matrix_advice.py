@@ -1,0 +1,153 @@
+"""Advice by rule, before and after, and the questions of the seed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks.matrix import compare
+from benchmarks.matrix.advice import RULES, best_epoch
+from benchmarks.matrix.reading import reading
+from benchmarks.matrix.results import read_matrix
+from tests.unit.benchmarks.matrix.planted import Planted, exactly
+
+NAMES = ("Qwen zero", "Qwen few", "Qwen LoRA", "BERT", "RED speed", "flat")
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    monkeypatch.setattr(compare, "N_RESAMPLES", 4000)
+
+
+def curve(*accuracies):
+    return [
+        {"epoch": at, "train_loss": 1 / at, "select_loss": 1 - one, "select_accuracy": one}
+        for at, one in enumerate(accuracies, 1)
+    ]
+
+
+def plant(folder, rights, seeds=(0, 1), n=300, **more):
+    planted = Planted(folder, tuple(rights), seeds=seeds)
+    for at, (name, right) in enumerate(rights.items()):
+        for seed in seeds:
+            hit = np.random.default_rng([at, seed]).permutation(exactly(round(right * n), n))
+            planted.cell(name, hit, seed=seed, n=n, **more.get(name.replace(" ", "_"), {}))
+    return planted
+
+
+def told(folder):
+    return {(one.rule, one.column) for one in reading(read_matrix(folder)).advice}
+
+
+def test_no_gain_over_the_base(tmp_path):
+    plant(tmp_path, {"Qwen zero": 0.7, "Qwen few": 0.7, "Qwen LoRA": 0.9})
+    found = reading(read_matrix(tmp_path))
+    assert {(one.rule, one.column) for one in found.advice} == {("no_gain", "Qwen few")}
+    lora = next(one for one in found.before_after if one.column == "Qwen LoRA")
+    assert lora.pair.difference.value == pytest.approx(0.2, abs=0.01)
+    assert lora.pair.difference.interval[0] > 0.1
+
+
+def test_losing_to_the_base_is_said(tmp_path):
+    plant(tmp_path, {"Qwen zero": 0.9, "Qwen few": 0.6})
+    (one,) = reading(read_matrix(tmp_path)).advice
+    assert one.sentence.startswith("Qwen few loses to its base Qwen zero on sst2: −30.0 points (−")
+    assert "other examples" in one.sentence
+
+
+def test_one_sided_before_and_after(tmp_path):
+    planted = plant(tmp_path, {"Qwen zero": 0.9, "Qwen LoRA": 0.9})
+    for seed in (0, 1):
+        planted.cell("Qwen LoRA", 0.0, seed=seed, n=300, answered=np.ones(300, int))
+    found = reading(read_matrix(tmp_path))
+    (change,) = found.before_after
+    assert (change.after.label, change.after.surplus) == ("yes", 0.5)
+    assert change.before.surplus < 0.1
+    assert change.after.gap == 1.0
+    assert ("one_sided", "Qwen LoRA") in told(tmp_path)
+    assert "'yes'" in next(one.sentence for one in found.advice if one.rule == "one_sided")
+
+
+@pytest.mark.parametrize(
+    ("history", "rule"),
+    [
+        (curve(0.6, 0.7, 0.8), "still_improving"),
+        (curve(0.8, 0.7, 0.75), "overfits"),
+        (curve(0.6, 0.8, 0.7), None),
+        (curve(0.8), None),
+        ([], None),
+    ],
+)
+def test_epochs(tmp_path, history, rule):
+    plant(tmp_path, {"BERT": 0.9}, BERT={"history": history})
+    assert told(tmp_path) == ({(rule, "BERT")} if rule else set())
+
+
+def test_the_best_epoch_of_equal_ones_has_the_least_loss():
+    history = curve(0.7, 0.8, 0.8)
+    assert best_epoch(history) == 1
+    history[2]["select_loss"] = 0.1
+    assert best_epoch(history) == 2
+    assert best_epoch([{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5}]) is None
+
+
+def test_every_rule_is_told():
+    assert set(RULES) == {"no_gain", "one_sided", "still_improving", "overfits"}
+
+
+def test_questions_are_answered_in_figures(tmp_path):
+    plant(
+        tmp_path,
+        {
+            "Qwen zero": 0.6,
+            "Qwen few": 0.65,
+            "Qwen LoRA": 0.95,
+            "BERT": 0.9,
+            "RED speed": 0.8,
+            "flat": 0.7,
+        },
+        seeds=(0, 1, 2),
+        Qwen_few={"n_parameters": 2_000_000},
+    )
+    match, few, size, efficient, struggle, red = reading(read_matrix(tmp_path)).questions
+    assert match.answer == "Of 1 comparison: within 2 points or better in 1."
+    assert "Qwen LoRA against BERT: +5.0 points (+" in match.sentences[0]
+    assert few.answer == "Of 1 comparison: short by more than 2 points in 1."
+    assert size.answer.startswith("cannot be said: no two language models of different size")
+    assert "lowest median latency" in " ".join(efficient.sentences)
+    assert struggle.answer.startswith("Most of all at these labels: ")
+    assert "Qwen zero against BERT: wrong alone on " in " ".join(struggle.sentences)
+    assert red.answer == "Of 2 comparisons: R.E.D. is better in 1, R.E.D. is worse in 1."
+
+
+def test_questions_say_what_cannot_be_said(tmp_path):
+    planted = plant(tmp_path, {"flat": 0.8, "Qwen LoRA": 0.8, "BERT": 0.8}, seeds=(0,))
+    planted.hole("BERT", "out_of_memory", "took 9 GB")
+    found = reading(read_matrix(tmp_path)).questions
+    assert len(found) == 5  # R.E.D. is no column here
+    match, few, *_ = found
+    assert match.answer == "cannot be said: of 1 comparison: holes in 1."
+    assert "BERT is a hole (out of memory: took 9 GB)" in match.sentences[0]
+    assert few.answer == "cannot be said: no column has the method few_shot."
+
+
+def test_an_open_interval_is_no_answer(tmp_path):
+    plant(tmp_path, {"Qwen LoRA": 0.8, "BERT": 0.8}, n=60)
+    match, *_ = reading(read_matrix(tmp_path)).questions
+    assert match.answer == "cannot be said: of 1 comparison: left open by the interval in 1."
+
+
+def test_sizes_are_compared_within_a_method(tmp_path, monkeypatch):
+    from tests.unit.benchmarks.matrix import planted as builder
+
+    more = {"Gemma zero": {"method": "zero_shot", "model": "gemma-2b"}}
+    monkeypatch.setattr(builder, "METHODS", builder.METHODS | more)
+    plant(
+        tmp_path,
+        {"Qwen zero": 0.6, "Gemma zero": 0.85},
+        Qwen_zero={"n_parameters": 494_000_000},
+        Gemma_zero={"n_parameters": 2_506_000_000},
+    )
+    size = reading(read_matrix(tmp_path)).questions[2]
+    assert size.answer == "Of 1 comparison: the larger is better in 1."
+    assert "2,506 M against 494 M parameters" in size.sentences[0]

@@ -1,0 +1,229 @@
+"""Each fault of the two benchmarks before ours, planted: it is flagged, or impossible."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.matrix import compare
+from benchmarks.matrix.cautions import cautions, check_apart
+from benchmarks.matrix.compare import compare_task
+from benchmarks.matrix.results import read_matrix
+from benchmarks.matrix.tasks import Loaded, Rows, Task
+from red_ray.errors import DataError
+from tests.unit.benchmarks.matrix.planted import Planted, exactly, measures
+
+
+def told(planted, kind=None):
+    """Sentences of a matrix's warnings, of one kind or by kind."""
+    matrix = read_matrix(planted.folder)
+    compared = {task: compare_task(matrix, task) for task in matrix.config.tasks}
+    found = cautions(matrix, compared)
+    return [one.sentence for one in found if one.kind == kind] if kind else {c.kind for c in found}
+
+
+@pytest.fixture(autouse=True)
+def few_resamples(monkeypatch):
+    """Enough for one pair, whose p-value nothing corrects."""
+    monkeypatch.setattr(compare, "N_RESAMPLES", 2000)
+
+
+@pytest.fixture
+def planted(tmp_path):
+    """Two good columns over three seeds; nothing to warn of but few rows."""
+    made = Planted(tmp_path)
+    for seed in (0, 1, 2):
+        made.cell("flat", exactly(340, 400), seed=seed, n=400)
+        made.cell("BERT", exactly(380, 400), seed=seed, n=400)
+    return made
+
+
+def test_a_sound_matrix_gives_no_warning(planted):
+    assert told(planted) == set()
+
+
+def test_a_mislabelled_method_is_not_shown_under_its_column(planted):
+    """A zero-shot run whose folder is named after the fine-tuned column."""
+    planted.cell("BERT", 0.6, seed=1, n=400, method="zero_shot")
+    matrix = read_matrix(planted.folder)
+    assert [cell.cell.seed for cell in matrix.of("sst2", "BERT")] == [0, 2]
+    (sentence,) = told(planted, "mislabelled")
+    assert "'zero_shot', the configuration 'fine_tune'" in sentence
+    assert compare_task(matrix, "sst2").accuracy["BERT"].value == pytest.approx(0.95)
+
+
+@pytest.mark.parametrize(
+    "figures",
+    [
+        {"latency_s": {"p50": 0.01, "p95": 0.02}},
+        {"latency_ms": measures("BERT", 0)["latency_ms"] | {"per": "batch"}},
+        {"latency_ms": measures("BERT", 0)["latency_ms"] | {"batch_size": 32}},
+        {"latency_ms": 12.0},
+        {"throughput_per_s": {"texts": 320, "batch_size": 32, "per_batch": 2.0}},
+        {"peak_gb": 1.2},
+    ],
+)
+def test_a_figure_of_another_unit_cannot_be_shown(planted, figures):
+    planted.cell("BERT", 0.9, seed=1, n=400, **figures)
+    matrix = read_matrix(planted.folder)
+    assert 1 not in [cell.cell.seed for cell in matrix.of("sst2", "BERT")]
+    (sentence,) = told(planted, "unusable")
+    assert "results.json" in sentence
+
+
+def test_seconds_told_as_milliseconds_are_flagged(planted):
+    latency = {"p50": 0.012, "p95": 0.02, "mean": 0.013, "p95_ci": [0.015, 0.03], "n": 50}
+    batch = {"texts": 320, "batch_size": 32, "per_s": 400.0}
+    planted.cell("BERT", exactly(380, 400), n=400, latency_ms=latency, throughput_per_s=batch)
+    (sentence,) = told(planted, "unit")
+    assert "one of the two is of another unit" in sentence
+
+
+def test_a_latency_per_batch_is_flagged(planted):
+    batch = {"texts": 320, "batch_size": 32, "per_s": 400.0}
+    whole = 1000 * 32 / 400.0
+    latency = {"p50": whole, "p95": 90.0, "mean": whole, "p95_ci": [85.0, 99.0], "n": 50}
+    planted.cell("BERT", exactly(380, 400), n=400, latency_ms=latency, throughput_per_s=batch)
+    (sentence,) = told(planted, "unit")
+    assert "may be a batch's" in sentence
+
+
+def test_an_unreadable_answer_is_wrong_and_named(planted):
+    for seed in (0, 1, 2):
+        planted.cell("BERT", exactly(400, 400), seed=seed, n=400, unreadable=range(0, 400, 10))
+    matrix = read_matrix(planted.folder)
+    assert matrix.of("sst2", "BERT")[0].figures["accuracy"] == 0.9
+    assert compare_task(matrix, "sst2").accuracy["BERT"].value == pytest.approx(0.9)
+    (sentence,) = told(planted, "unreadable")
+    assert "no readable answer to 10.0 % of the rows" in sentence
+
+
+def test_a_few_unreadable_answers_are_no_warning(planted):
+    planted.cell("BERT", exactly(400, 400), n=400, unreadable=[7])
+    assert told(planted, "unreadable") == []
+
+
+def test_a_missing_cell_is_named_with_why(planted):
+    planted.hole("BERT", "out_of_memory", "took 9,000 MB", seed=2)
+    (sentence,) = told(planted, "hole")
+    assert sentence == "BERT on sst2 has no figures of seed 2: out of memory: took 9,000 MB."
+    assert told(planted, "seeds") == ["BERT on sst2 stands on 2 of the 3 seeds asked for."]
+
+
+def test_a_cell_that_was_not_run_is_named(tmp_path):
+    made = Planted(tmp_path, seeds=(0, 1))
+    made.cell("flat", exactly(340, 400), n=400)
+    assert "BERT on sst2 has no figures of seeds 0, 1: not run." in told(made, "hole")
+
+
+def test_one_seed_is_said(tmp_path):
+    made = Planted(tmp_path, ("flat",), seeds=(0,))
+    made.cell("flat", exactly(340, 400), n=400)
+    assert told(made, "seeds") == [
+        "flat on sst2 has one seed: its interval holds for this training alone."
+    ]
+
+
+def test_selection_on_the_reported_split_is_flagged(planted):
+    place = planted.cell("BERT", exactly(380, 400), n=400)
+    figures = json.loads((place / "results.json").read_text())
+    planted.cell("BERT", exactly(380, 400), n=400, train_key=figures["report_key"])
+    (sentence,) = told(planted, "selection")
+    assert "learned from the very rows that it reports on" in sentence
+
+
+def test_a_choice_without_rows_held_back_is_flagged(planted):
+    planted.cell("BERT", exactly(380, 400), n=400, n_select=0)
+    planted.cell("flat", exactly(340, 400), n=400, n_select=0)  # chooses nothing
+    (sentence,) = told(planted, "selection")
+    assert "BERT on sst2, seed 0, had no rows held back" in sentence
+
+
+def loaded(train, select, report):
+    def rows(texts):
+        return Rows(tuple((text,) for text in texts), np.zeros(len(texts), np.int64))
+
+    task = Task("sst2", ("no", "yes"), ("no", "yes"), "", ("text",), rows(train), rows(select))
+    return Loaded(task, rows(report), 1, 0, "a", "b")
+
+
+def test_rows_that_choose_and_report_are_others():
+    check_apart(loaded(["a", "b"], ["c"], ["d"]))
+    with pytest.raises(DataError, match="1 texts of 'select' stand in 'report'"):
+        check_apart(loaded(["a", "b"], ["d"], ["D "]))
+    with pytest.raises(DataError, match="of 'train' stand in 'report'"):
+        check_apart(loaded(["a", "d"], ["c"], ["d"]))
+    with pytest.raises(DataError, match="of 'train' stand in 'select'"):
+        check_apart(loaded(["a", "c"], ["c"], ["d"]))
+
+
+def test_a_model_below_majority_is_flagged(tmp_path):
+    """59 rows, 36 of them "yes": the tuned model is right on 34."""
+    made = Planted(tmp_path, ("Qwen LoRA", "majority"), seeds=(0,))
+    true = np.array([1] * 36 + [0] * 23)
+    made.cell("majority", np.ones(59, bool), true=true, answered=np.ones(59, int))
+    made.cell("Qwen LoRA", exactly(34, 59), true=true)
+    (sentence,) = told(made, "majority")
+    assert "Qwen LoRA on sst2 is not shown to be above" in sentence
+    assert "61.0 %" in sentence
+
+
+def test_far_below_majority_is_said_so(tmp_path):
+    made = Planted(tmp_path, ("Qwen LoRA",), seeds=(0,))
+    true = np.array([1] * 300 + [0] * 100)
+    made.cell("Qwen LoRA", exactly(200, 400), true=true)
+    (sentence,) = told(made, "majority")
+    assert "is below always saying" in sentence
+
+
+def test_too_few_rows_to_rank_say_what_they_could_show(tmp_path):
+    made = Planted(tmp_path, ("flat", "BERT", "setfit"), seeds=(0,))
+    for name, right in (("flat", 40), ("BERT", 45), ("setfit", 42)):
+        made.cell(name, exactly(right, 59), n=59)
+    (sentence,) = told(made, "small_n")
+    assert sentence.startswith("59 report rows of sst2 show a difference of ")
+    points = float(sentence.split("difference of ")[1].split(" ")[0])
+    assert 15 < points < 40
+    assert "no ranking" in sentence
+
+
+def test_a_split_that_was_reported_on_before_is_counted(planted):
+    key = read_matrix(planted.folder).results[0].figures["report_key"]
+    assert told(planted, "reused") == []
+    planted.use("an earlier one", key)
+    planted.use("yet another", key)
+    (sentence,) = told(planted, "reused")
+    assert "reported on by 3 matrices" in sentence
+
+
+def test_a_changing_denominator_is_flagged(planted):
+    for seed in (0, 1, 2):
+        planted.cell("BERT", exactly(340, 350), seed=seed, n=350)
+    (sentence,) = told(planted, "denominator")
+    assert "changing denominator" in sentence
+
+
+def test_one_sided_answers_are_flagged(planted):
+    for seed in (0, 1, 2):
+        answered = np.where(np.arange(400) % 20 == 0, 0, 1)
+        planted.cell("BERT", 0.0, seed=seed, n=400, answered=answered)
+    (sentence,) = told(planted, "one_sided")
+    assert "'yes' on 45 points more" in sentence
+    assert "balance gap 0.90" in sentence
+
+
+def test_unlike_measuring_and_devices_are_flagged(planted):
+    batch = {"texts": 64, "batch_size": 8, "per_s": 300.0}
+    planted.cell("BERT", exactly(380, 400), n=400, throughput_per_s=batch, device="cuda")
+    (unequal,) = told(planted, "unequal")
+    assert "64 in batches of 8: BERT" in unequal
+    (devices,) = told(planted, "devices")
+    assert "cuda: BERT" in devices
+
+
+def test_a_simulated_judge_is_called_so(tmp_path):
+    made = Planted(tmp_path, ("judge",), seeds=(0,))
+    made.cell("judge", 0.9)
+    assert "SIMULATED" in told(made, "simulated")[0]
