@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.matrix.reading import Reading, reading
+from benchmarks.matrix.overview import Overview, overview
 from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.words import (
     accuracy_cell,
@@ -22,7 +22,7 @@ SHORT = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "
 
 def short_table(matrix: Matrix) -> str:
     """Accuracy of each column on each task; latency, training and memory on the first task."""
-    found = reading(matrix)
+    found = overview(matrix)
     tasks = tuple(matrix.config.tasks)
     first = tasks[0]
     header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in SHORT))
@@ -42,10 +42,10 @@ def short_table(matrix: Matrix) -> str:
 
 def full_table(matrix: Matrix) -> str:
     """Everything: comparison, each task with its pairs, methods, changes, questions, cautions."""
-    return "\n".join(_lines(reading(matrix))) + "\n"
+    return "\n".join(_lines(overview(matrix))) + "\n"
 
 
-def _lines(found: Reading) -> Iterator[str]:
+def _lines(found: Overview) -> Iterator[str]:
     config = found.matrix.config
     yield f"# Matrix {config.name}"
     yield ""
@@ -69,7 +69,7 @@ def _lines(found: Reading) -> Iterator[str]:
     yield from _said("Cautions", [one.sentence for one in found.cautions])
 
 
-def _questions(found: Reading) -> Iterator[str]:
+def _questions(found: Overview) -> Iterator[str]:
     yield ""
     yield "## Questions"
     for number, one in enumerate(found.questions, 1):
@@ -105,10 +105,10 @@ def _row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
 
 
-def _measure(found: Reading, task: str, column: str, name: str) -> str:
+def _measure(found: Overview, task: str, column: str, name: str) -> str:
     known = found.summaries.get((task, column))
     return both(name, known.figures.get(name)) if known else DASH
 
 
-def _n_tried_holes(found: Reading) -> int:
+def _n_tried_holes(found: Overview) -> int:
     return sum(one.is_hole for one in found.matrix.results)

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from benchmarks.matrix.advice import RULES
 from benchmarks.matrix.cautions import is_simulated_column
-from benchmarks.matrix.reading import Reading, reading
+from benchmarks.matrix.overview import Overview, overview
 from benchmarks.matrix.report import rows, tables
 from benchmarks.matrix.report.views import task_view
 from benchmarks.matrix.report.words import HOLE, ranking_told
@@ -43,7 +43,7 @@ def write_report(folder: str | Path) -> Path:
         OutputError: it cannot be written.
         StorageError: the disk is full.
     """
-    found = reading(read_matrix(folder))
+    found = overview(read_matrix(folder))
     place = Path(folder) / "report"
     cells = rows.cells(found.matrix)
     files = {
@@ -61,7 +61,7 @@ def write_report(folder: str | Path) -> Path:
     return place / PAGE
 
 
-def render(found: Reading) -> str:
+def render(found: Overview) -> str:
     """The page; every text of the matrix is escaped."""
     environment = Environment(
         loader=ChoiceLoader([PackageLoader(_OURS, ""), PackageLoader(_HOUSE, "")]),
@@ -74,7 +74,7 @@ def render(found: Reading) -> str:
     return environment.get_template("matrix.html.j2").render(style=Markup(style), **_views(found))
 
 
-def _views(found: Reading) -> dict[str, Any]:
+def _views(found: Overview) -> dict[str, Any]:
     config = found.matrix.config
     done = [one for one in found.matrix.results if not one.is_hole]
     return {

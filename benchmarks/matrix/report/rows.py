@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.metrics import Figures
-from benchmarks.matrix.reading import Reading
+from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.results import CellResult, Matrix
 from benchmarks.matrix.summary import usd_per_1000
 
@@ -103,10 +103,10 @@ def cells(matrix: Matrix) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=CELLS)
 
 
-def pairs(reading: Reading) -> pa.Table:
+def pairs(overview: Overview) -> pa.Table:
     """One row for every two columns of every task."""
     rows = []
-    for task, compared in reading.compared.items():
+    for task, compared in overview.compared.items():
         for one in compared.pairs:
             told: Figures = {
                 "task": task,

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from benchmarks.matrix.cautions import CONSTANT
 from benchmarks.matrix.compare import Estimate
 from benchmarks.matrix.methods.base import UNREADABLE
-from benchmarks.matrix.reading import Reading
+from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.charts import Bar, Point, bar, curves, pareto
 from benchmarks.matrix.report.confusion import confusion, drawing
@@ -96,44 +96,44 @@ class TaskView:
     confusions: tuple[Drawing, ...]
 
 
-def task_view(reading: Reading, task: str, number: int) -> TaskView:
+def task_view(overview: Overview, task: str, number: int) -> TaskView:
     """All that the section of a task shows."""
-    names = [column.name for column in reading.matrix.config.columns]
-    known = [name for name in names if (task, name) in reading.summaries]
-    best_first = sorted(known, key=lambda name: -_figure(reading, task, name, "accuracy").value)
-    config = reading.matrix.config
+    names = [column.name for column in overview.matrix.config.columns]
+    known = [name for name in names if (task, name) in overview.summaries]
+    best_first = sorted(known, key=lambda name: -_figure(overview, task, name, "accuracy").value)
+    config = overview.matrix.config
     paying = [name for name in known if config.column(name).method not in CONSTANT]
-    plotted = [_point(reading, task, name, at) for at, name in enumerate(paying, 1)]
-    overlaps, title = _overlaps(reading, task)
+    plotted = [_point(overview, task, name, at) for at, name in enumerate(paying, 1)]
+    overlaps, title = _overlaps(overview, task)
     return TaskView(
         anchor=f"task-{number}",
         name=task,
-        facts=_facts(reading, task),
-        ranking=ranking_told(reading, task),
-        accuracy=tuple(_bars(reading, task, best_first, "accuracy", 1.0)),
-        latency=tuple(_latency(reading, task, known)),
+        facts=_facts(overview, task),
+        ranking=ranking_told(overview, task),
+        accuracy=tuple(_bars(overview, task, best_first, "accuracy", 1.0)),
+        latency=tuple(_latency(overview, task, known)),
         holes=tuple(
-            Hole(name_told(reading, name), hole(reading, task, name))
+            Hole(name_told(overview, name), hole(overview, task, name))
             for name in names
             if name not in known
         ),
-        plots=tuple(_plots(reading, task, plotted)) if plotted else (),
+        plots=tuple(_plots(overview, task, plotted)) if plotted else (),
         legend=tuple((one.number, one.name) for one in plotted),
-        table=tables.of_task(reading, task),
+        table=tables.of_task(overview, task),
         overlaps=overlaps,
         overlap_title=title,
-        pairs=tables.pairs(reading, task),
-        learning=tuple(_learning(reading, task, known)),
-        confusions=tuple(_confusions(reading, task, known)),
+        pairs=tables.pairs(overview, task),
+        learning=tuple(_learning(overview, task, known)),
+        confusions=tuple(_confusions(overview, task, known)),
     )
 
 
-def _figure(reading: Reading, task: str, column: str, name: str) -> Measured:
-    return reading.summaries[task, column].figures[name]
+def _figure(overview: Overview, task: str, column: str, name: str) -> Measured:
+    return overview.summaries[task, column].figures[name]
 
 
-def _facts(reading: Reading, task: str) -> str:
-    known = [one for (at, _), one in reading.held.items() if at == task]
+def _facts(overview: Overview, task: str) -> str:
+    known = [one for (at, _), one in overview.held.items() if at == task]
     if not known:
         return "No cell has figures."
     figures = known[0].cells[0].figures
@@ -146,43 +146,45 @@ def _facts(reading: Reading, task: str) -> str:
     return f"{told}."
 
 
-def _bars(reading: Reading, task: str, names: list[str], name: str, most: float) -> list[Bar]:
+def _bars(overview: Overview, task: str, names: list[str], name: str, most: float) -> list[Bar]:
     bars = []
     for column in names:
-        found = _figure(reading, task, column, name)
+        found = _figure(overview, task, column, name)
         unit = "\u00a0ms" if name.endswith("_ms") else ""
         words = (
-            name_told(reading, column),
-            method_told(reading, column),
+            name_told(overview, column),
+            method_told(overview, column),
             figure(name, found) + unit,
             interval(name, found) or "one seed: no interval",
         )
-        is_ours = reading.matrix.config.column(column).method == "red_ray"
+        is_ours = overview.matrix.config.column(column).method == "red_ray"
         bars.append(bar(words, found, most, in_colour=is_ours))
     return bars
 
 
-def _latency(reading: Reading, task: str, known: list[str]) -> list[Bar]:
+def _latency(overview: Overview, task: str, known: list[str]) -> list[Bar]:
     """Of the median, the fastest first; a track ends at the slowest mean."""
     if not known:
         return []
-    values = {name: _figure(reading, task, name, "latency_p50_ms").value for name in known}
+    values = {name: _figure(overview, task, name, "latency_p50_ms").value for name in known}
     fastest = sorted(known, key=lambda name: values[name])
     most = 1.15 * max(values.values()) or 1.0
-    return _bars(reading, task, fastest, "latency_p50_ms", most)
+    return _bars(overview, task, fastest, "latency_p50_ms", most)
 
 
-def _point(reading: Reading, task: str, column: str, number: int) -> Point:
-    found = reading.summaries[task, column].figures
-    name = name_told(reading, column)
+def _point(overview: Overview, task: str, column: str, number: int) -> Point:
+    found = overview.summaries[task, column].figures
+    name = name_told(overview, column)
     return Point(number, name, found["latency_p50_ms"], found["accuracy"])
 
 
-def _plots(reading: Reading, task: str, plotted: list[Point]) -> list[Drawing]:
-    known = [name for at, name in reading.summaries if at == task]
-    by_name = {name_told(reading, name): name for name in known}
+def _plots(overview: Overview, task: str, plotted: list[Point]) -> list[Drawing]:
+    known = [name for at, name in overview.summaries if at == task]
+    by_name = {name_told(overview, name): name for name in known}
     memory = [
-        Point(one.number, one.name, _figure(reading, task, by_name[one.name], "peak_mb"), one.worth)
+        Point(
+            one.number, one.name, _figure(overview, task, by_name[one.name], "peak_mb"), one.worth
+        )
         for one in plotted
     ]
     caption = "Orange: the front, by the means: nothing is both cheaper and more accurate. "
@@ -203,15 +205,15 @@ def _pareto(found: list[Point], axis: str) -> Markup:
     return pareto(found, told, logarithmic=logarithmic)
 
 
-def _overlaps(reading: Reading, task: str) -> tuple[tuple[Stack, ...], str]:
-    compared = reading.compared[task]
+def _overlaps(overview: Overview, task: str) -> tuple[tuple[Stack, ...], str]:
+    compared = overview.compared[task]
     best = next(iter(compared.accuracy), None)
     if best is None or not compared.pairs:
         return (), ""
     found = [compared.pair(best, other) for other in compared.accuracy if other != best]
     stacks = [
         Stack(
-            name=name_told(reading, one.b),
+            name=name_told(overview, one.b),
             told=points(one.difference),
             segments=tuple(
                 (
@@ -222,7 +224,7 @@ def _overlaps(reading: Reading, task: str) -> tuple[tuple[Stack, ...], str]:
                 for kind, what, part in (
                     ("hue-4", "both wrong", one.overlap.both_wrong),
                     ("hue-2", "only this one wrong", one.overlap.only_b_wrong),
-                    ("hue-1", f"only {name_told(reading, best)} wrong", one.overlap.only_a_wrong),
+                    ("hue-1", f"only {name_told(overview, best)} wrong", one.overlap.only_a_wrong),
                 )
             ),
         )
@@ -231,7 +233,7 @@ def _overlaps(reading: Reading, task: str) -> tuple[tuple[Stack, ...], str]:
     ]
     more = len(stacks) - MOST_OVERLAPS
     title = (
-        f"Errors of {name_told(reading, best)}, the most accurate by its mean, and of the others"
+        f"Errors of {name_told(overview, best)}, the most accurate by its mean, and of the others"
     )
     return tuple(stacks[:MOST_OVERLAPS]), title + (f" ({more} more below)" if more > 0 else "")
 
@@ -240,24 +242,24 @@ def _width(part: Estimate) -> str:
     return f"{100 * part.value:.2f}"
 
 
-def _learning(reading: Reading, task: str, known: list[str]) -> list[Drawing]:
+def _learning(overview: Overview, task: str, known: list[str]) -> list[Drawing]:
     return [
-        Drawing(name_told(reading, name), chart, caption)
+        Drawing(name_told(overview, name), chart, caption)
         for name in known
-        for caption, chart in curves(name_told(reading, name), reading.held[task, name].cells)
+        for caption, chart in curves(name_told(overview, name), overview.held[task, name].cells)
     ]
 
 
-def _confusions(reading: Reading, task: str, known: list[str]) -> list[Drawing]:
+def _confusions(overview: Overview, task: str, known: list[str]) -> list[Drawing]:
     drawings = []
     for name in known:
-        column = reading.held[task, name]
+        column = overview.held[task, name]
         labels = tuple(column.cells[0].figures["by_label"])
         at = {label: index for index, label in enumerate(labels)} | {"": UNREADABLE}
         true = np.array([at[s] for one in column.predictions for s in one.true], np.int64)
         said = np.array([at[s] for one in column.predictions for s in one.answered], np.int64)
         found = confusion(true, said, labels)
-        told = name_told(reading, name)
+        told = name_told(overview, name)
         seeds = len(column.cells)
         caption = f"Answers of {seeds} seed{'' if seeds == 1 else 's'} together; colour is the "
         caption += "share of the true label's rows."

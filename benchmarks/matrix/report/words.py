@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.compare import Estimate, signed
-from benchmarks.matrix.reading import Reading
+from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.summary import SHARES, Measured, Summary
 from red_ray.evaluation.report.figures import DASH, decimal, dollars, percent, seconds
 
@@ -45,9 +45,9 @@ NAMES = {
 }
 
 
-def method_told(reading: Reading, column: str) -> str:
+def method_told(overview: Overview, column: str) -> str:
     """The method as the configuration states it, its model, and whether it is simulated."""
-    stated = reading.matrix.config.column(column)
+    stated = overview.matrix.config.column(column)
     if is_simulated_column(stated):
         return "judge, SIMULATED: no language model was asked"
     parts: list[str] = [stated.method]
@@ -59,9 +59,9 @@ def method_told(reading: Reading, column: str) -> str:
     return ", ".join(parts)
 
 
-def name_told(reading: Reading, column: str) -> str:
+def name_told(overview: Overview, column: str) -> str:
     """A column's name; a simulated judge is called so wherever it stands."""
-    simulated = is_simulated_column(reading.matrix.config.column(column))
+    simulated = is_simulated_column(overview.matrix.config.column(column))
     return f"{column} (SIMULATED)" if simulated else column
 
 
@@ -101,45 +101,45 @@ def p_told(p: float) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def accuracy_cell(reading: Reading, task: str, column: str) -> str:
+def accuracy_cell(overview: Overview, task: str, column: str) -> str:
     """The accuracy of a column on a task, or the hole with why, or both where seeds are missing."""
-    found = reading.summaries.get((task, column))
+    found = overview.summaries.get((task, column))
     if found is None:
-        return hole(reading, task, column)
-    return both("accuracy", found.figures["accuracy"]) + part_told(reading, task, column)
+        return hole(overview, task, column)
+    return both("accuracy", found.figures["accuracy"]) + part_told(overview, task, column)
 
 
-def part_told(reading: Reading, task: str, column: str) -> str:
+def part_told(overview: Overview, task: str, column: str) -> str:
     """Which seeds are missing, and why; and whether nothing is compared with the column."""
-    refused = reading.compared[task].refused.get(column)
-    holes = reading.missing_seeds(task, column)
+    refused = overview.compared[task].refused.get(column)
+    holes = overview.missing_seeds(task, column)
     told = [f"{HOLE}seed {seed}: {why}" for seed, why in holes]
     told += [f"not compared: {refused}"] if refused else []
     return "".join(f"; {one}" for one in told)
 
 
-def hole(reading: Reading, task: str, column: str) -> str:
+def hole(overview: Overview, task: str, column: str) -> str:
     """Why there is no figure."""
-    why = reading.reason(task, column)
+    why = overview.reason(task, column)
     return why if why == "not asked for" else f"{HOLE}{why}"
 
 
-def place_told(reading: Reading, task: str, column: str) -> str:
+def place_told(overview: Overview, task: str, column: str) -> str:
     """The places that a column may have: 2, or 2 to 5."""
-    best, worst = reading.ranks[task].places.get(column, (0, 0))
+    best, worst = overview.ranks[task].places.get(column, (0, 0))
     if not best:
         return DASH
     return str(best) if best == worst else f"{best} to {worst}"
 
 
-def ranking_told(reading: Reading, task: str) -> str:
+def ranking_told(overview: Overview, task: str) -> str:
     """What the comparisons allow to say of an order, as sentences."""
-    found, compared = reading.ranks[task], reading.compared[task]
+    found, compared = overview.ranks[task], overview.compared[task]
     if len(compared.accuracy) < 2:
         return "There are no two columns to compare."
     if found.is_ranking:
         groups = " > ".join(
-            ", ".join(name_told(reading, name) for name in group) for group in found.groups
+            ", ".join(name_told(overview, name) for name in group) for group in found.groups
         )
         return f"Ranking: {groups}. Within a group the order is not known."
     told = sum(one.told_apart for one in compared.pairs)

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.matrix import compare
 from benchmarks.matrix.advice import RULES, best_epoch
-from benchmarks.matrix.reading import reading
+from benchmarks.matrix.overview import overview
 from benchmarks.matrix.results import read_matrix
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
 
@@ -36,12 +36,12 @@ def plant(folder, rights, seeds=(0, 1), n=300, **more):
 
 
 def told(folder):
-    return {(one.rule, one.column) for one in reading(read_matrix(folder)).advice}
+    return {(one.rule, one.column) for one in overview(read_matrix(folder)).advice}
 
 
 def test_no_gain_over_the_base(tmp_path):
     plant(tmp_path, {"Qwen zero": 0.7, "Qwen few": 0.7, "Qwen LoRA": 0.9})
-    found = reading(read_matrix(tmp_path))
+    found = overview(read_matrix(tmp_path))
     assert {(one.rule, one.column) for one in found.advice} == {("no_gain", "Qwen few")}
     lora = next(one for one in found.before_after if one.column == "Qwen LoRA")
     assert lora.pair.difference.value == pytest.approx(0.2, abs=0.01)
@@ -50,7 +50,7 @@ def test_no_gain_over_the_base(tmp_path):
 
 def test_losing_to_the_base_is_said(tmp_path):
     plant(tmp_path, {"Qwen zero": 0.9, "Qwen few": 0.6})
-    (one,) = reading(read_matrix(tmp_path)).advice
+    (one,) = overview(read_matrix(tmp_path)).advice
     assert one.sentence.startswith("Qwen few loses to its base Qwen zero on sst2: −30.0 points (−")
     assert "other examples" in one.sentence
 
@@ -59,7 +59,7 @@ def test_one_sided_before_and_after(tmp_path):
     planted = plant(tmp_path, {"Qwen zero": 0.9, "Qwen LoRA": 0.9})
     for seed in (0, 1):
         planted.cell("Qwen LoRA", 0.0, seed=seed, n=300, answered=np.ones(300, int))
-    found = reading(read_matrix(tmp_path))
+    found = overview(read_matrix(tmp_path))
     (change,) = found.before_after
     assert (change.after.label, change.after.surplus) == ("yes", 0.5)
     assert change.before.surplus < 0.1
@@ -109,7 +109,7 @@ def test_questions_are_answered_in_figures(tmp_path):
         seeds=(0, 1, 2),
         Qwen_few={"n_parameters": 2_000_000},
     )
-    match, few, size, efficient, struggle, red = reading(read_matrix(tmp_path)).questions
+    match, few, size, efficient, struggle, red = overview(read_matrix(tmp_path)).questions
     assert match.answer == "Of 1 comparison: within 2 points or better in 1."
     assert "Qwen LoRA against BERT: +5.0 points (+" in match.sentences[0]
     assert few.answer == "Of 1 comparison: short by more than 2 points in 1."
@@ -123,7 +123,7 @@ def test_questions_are_answered_in_figures(tmp_path):
 def test_questions_say_what_cannot_be_said(tmp_path):
     planted = plant(tmp_path, {"flat": 0.8, "Qwen LoRA": 0.8, "BERT": 0.8}, seeds=(0,))
     planted.hole("BERT", "out_of_memory", "took 9 GB")
-    found = reading(read_matrix(tmp_path)).questions
+    found = overview(read_matrix(tmp_path)).questions
     assert len(found) == 5  # R.E.D. is no column here
     match, few, *_ = found
     assert match.answer == "cannot be said: of 1 comparison: holes in 1."
@@ -133,7 +133,7 @@ def test_questions_say_what_cannot_be_said(tmp_path):
 
 def test_an_open_interval_is_no_answer(tmp_path):
     plant(tmp_path, {"Qwen LoRA": 0.8, "BERT": 0.8}, n=60)
-    match, *_ = reading(read_matrix(tmp_path)).questions
+    match, *_ = overview(read_matrix(tmp_path)).questions
     assert match.answer == "cannot be said: of 1 comparison: left open by the interval in 1."
 
 
@@ -148,6 +148,6 @@ def test_sizes_are_compared_within_a_method(tmp_path, monkeypatch):
         Qwen_zero={"n_parameters": 494_000_000},
         Gemma_zero={"n_parameters": 2_506_000_000},
     )
-    size = reading(read_matrix(tmp_path)).questions[2]
+    size = overview(read_matrix(tmp_path)).questions[2]
     assert size.answer == "Of 1 comparison: the larger is better in 1."
     assert "2,506 M against 494 M parameters" in size.sentences[0]

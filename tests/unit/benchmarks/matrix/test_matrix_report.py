@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.matrix import compare
-from benchmarks.matrix.reading import reading
+from benchmarks.matrix.overview import overview
 from benchmarks.matrix.report import confusion_picture, full_table, short_table, write_report
 from benchmarks.matrix.report.confusion import MOST_LABELS, NONE, OTHER, confusion
 from benchmarks.matrix.report.tables import by_method, comparison, of_task
@@ -62,7 +62,7 @@ def page(matrix):
 
 @pytest.fixture(scope="module")
 def found(matrix):
-    return reading(read_matrix(matrix))
+    return overview(read_matrix(matrix))
 
 
 def test_every_hole_stands_in_every_table_with_its_reason(found):
@@ -196,7 +196,7 @@ def test_intervals_of_shares_stay_within_them(tmp_path):
     planted = Planted(tmp_path, ("flat",), seeds=(0, 1))
     for seed in (0, 1):
         planted.cell("flat", exactly(40 - seed, 40), seed=seed, n=40)
-    figures = reading(read_matrix(tmp_path)).summaries["sst2", "flat"].figures
+    figures = overview(read_matrix(tmp_path)).summaries["sst2", "flat"].figures
     assert figures["accuracy"].interval[1] == 1.0
     low, high = figures["n_unreadable_share"].interval
     assert (low, round(high, 3)) == (0.0, 0.088)  # none of 40 is not none at all

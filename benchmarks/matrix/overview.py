@@ -18,7 +18,7 @@ Place = tuple[str, str]
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Overview:
     """What stands in a report.
 
     Attributes:
@@ -67,7 +67,7 @@ class Reading:
         )
 
 
-def reading(matrix: Matrix) -> Reading:
+def overview(matrix: Matrix) -> Overview:
     """Compute all that a report says."""
     compared = {task: compare_task(matrix, task) for task in matrix.config.tasks}
     found: dict[Place, Held] = {}
@@ -79,7 +79,7 @@ def reading(matrix: Matrix) -> Reading:
         (task, column): summary(one, matrix.config, compared[task].accuracy.get(column))
         for (task, column), one in found.items()
     }
-    return Reading(
+    return Overview(
         matrix=matrix,
         compared=compared,
         ranks={task: ranks(one) for task, one in compared.items()},
