@@ -66,7 +66,7 @@ def test_a_cell_gives_its_files(matrix, tmp_path):
     ("column", "status", "told"),
     [
         ("nowhere", "failed", "/no/such/model"),
-        ("slow", "timed_out", "took longer than 0 s"),
+        ("slow", "timed_out", "took longer than 0.01 s"),
         ("large", "out_of_memory", "limit 1"),
     ],
 )
