@@ -15,7 +15,6 @@ from benchmarks.matrix.results import CellResult, Matrix
 from benchmarks.matrix.tasks import Loaded, joined
 from red_ray.core.text import text_key
 from red_ray.errors import DataError
-from red_ray.judges.spec import is_simulated
 
 CONSTANT = ("majority", "prior")
 CHOOSING = ("lasso", "fine_tune", "lora")
@@ -51,7 +50,7 @@ class Caution:
 
 def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Caution, ...]:
     """All warnings of a matrix, by task."""
-    found: list[Caution] = [*_holes(matrix), *_simulated(matrix)]
+    found: list[Caution] = [*_holes(matrix)]
     for task, comparison in compared.items():
         columns = _held(matrix, task, comparison)
         cells = [one for one in matrix.results if one.cell.task == task and not one.is_hole]
@@ -66,11 +65,6 @@ def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Cautio
             found += _quality(task, stated, column)
             found += _units(task, column)
     return tuple(found)
-
-
-def is_simulated_column(column: Column) -> bool:
-    """Whether a column is a judge that looks the answer up."""
-    return column.method == "judge" and is_simulated(column.judge)
 
 
 def one_sidedness(column: Held) -> tuple[str, float]:
@@ -129,18 +123,6 @@ def _holes(matrix: Matrix) -> Iterator[Caution]:
         kind = kind if kind in ("mislabelled", "unusable") else "hole"
         told = f"seed{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}"
         yield Caution(kind, task, column, f"{column} on {task} has no figures of {told}: {why}.")
-
-
-def _simulated(matrix: Matrix) -> Iterator[Caution]:
-    for column in matrix.config.columns:
-        if is_simulated_column(column):
-            yield Caution(
-                "simulated",
-                "",
-                column.name,
-                f"{column.name} is a SIMULATED judge: it looks the true label up and errs at a "
-                "set rate; no language model was asked.",
-            )
 
 
 def _refused(task: str, comparison: Comparison) -> Iterator[Caution]:

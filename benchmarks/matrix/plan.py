@@ -30,6 +30,7 @@ from benchmarks.matrix.config import (
     SetFitColumn,
     TaskConfig,
 )
+from benchmarks.matrix.measure import N_WARM
 from red_ray.encoding.files import find_here
 from red_ray.errors import EncoderError
 
@@ -326,7 +327,9 @@ def _planned(
     if why or size is None:
         return Planned(**common, why=why)
     if isinstance(column, JudgeColumn):
-        return Planned(**common, calls=size.n_report)
+        # Those of train that are timed and warmed with, and the report rows.
+        n_known = min(N_WARM + config.n_single + config.batch_size, size.n_train + size.n_select)
+        return Planned(**common, calls=n_known + size.n_report)
     cpu, card = rates
     work = _work(column, size, n or 0, _prompt_tokens(config.tasks[task], column, size), config)
     on = card if column.num_gpus > 0 else cpu

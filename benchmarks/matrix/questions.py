@@ -16,7 +16,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import ndtri
 
-from benchmarks.matrix.cautions import CONSTANT, is_simulated_column
+from benchmarks.matrix.cautions import CONSTANT
 from benchmarks.matrix.compare import Comparison, Held, Pair, mean_interval, signed
 from benchmarks.matrix.results import Matrix
 from benchmarks.matrix.summary import Measured, Summary
@@ -59,10 +59,6 @@ class _Sources:
 
     def columns(self, *methods: str) -> list[str]:
         return [c.name for c in self.matrix.config.columns if c.method in methods]
-
-    def told(self, column: str) -> str:
-        simulated = is_simulated_column(self.matrix.config.column(column))
-        return f"{column} (SIMULATED)" if simulated else column
 
 
 def answered(
@@ -174,7 +170,7 @@ def _efficiency(found: _Sources) -> Question:
             ("latency_p50_ms", "lowest median latency", _ms),
             ("peak_mb", "least memory", _mb),
         ):
-            sentences += _least(found, task, own, figure, what, write)
+            sentences += _least(task, own, figure, what, write)
     if not sentences:
         return _open(text, "no cell has figures")
     devices = {one.device for one in found.summaries.values()}
@@ -185,7 +181,6 @@ def _efficiency(found: _Sources) -> Question:
 
 
 def _least(
-    found: _Sources,
     task: str,
     own: Mapping[str, Summary],
     figure: str,
@@ -198,13 +193,13 @@ def _least(
     best = min(known, key=lambda name: known[name].value)
     ends = known[best].interval
     ties = [
-        f"{found.told(name)} {write(one)}"
+        f"{name} {write(one)}"
         for name, one in sorted(known.items(), key=lambda item: item[1].value)
         if name != best and _reaches(one, ends)
     ]
     tied = f"; not told apart by the intervals: {', '.join(ties)}" if ties else ""
     open_ = " (one seed: no interval, so nothing is told apart)" if ends is None else ""
-    yield f"{task}, {what}: {found.told(best)} {write(known[best])}{open_}{tied}."
+    yield f"{task}, {what}: {best} {write(known[best])}{open_}{tied}."
 
 
 def _reaches(one: Measured, ends: tuple[float, float] | None) -> bool:
@@ -217,7 +212,7 @@ def _front_told(found: _Sources, task: str) -> str:
         for (at, name), one in found.summaries.items()
         if at == task and one.method not in CONSTANT
     }
-    names = [found.told(name) for name in pareto_front(points)]
+    names = pareto_front(points)
     return f"on {task} {', '.join(names)} (by the means)" if names else ""
 
 

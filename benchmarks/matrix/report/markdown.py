@@ -10,7 +10,6 @@ from benchmarks.matrix.report.words import (
     accuracy_cell,
     both,
     method_told,
-    name_told,
     ranking_told,
 )
 from benchmarks.matrix.results import Matrix
@@ -28,7 +27,7 @@ def short_table(matrix: Matrix) -> str:
     header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in SHORT))
     rows = [
         (
-            name_told(found, column.name),
+            column.name,
             method_told(found, column.name),
             *(accuracy_cell(found, task, column.name) for task in tasks),
             *(_measure(found, first, column.name, name) for name, _ in SHORT),

@@ -14,7 +14,6 @@ from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from benchmarks.matrix.advice import RULES
-from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.overview import Overview, overview
 from benchmarks.matrix.report import rows, tables
 from benchmarks.matrix.report.views import task_view
@@ -81,7 +80,6 @@ def _views(found: Overview) -> dict[str, Any]:
         "config": config,
         "n_done": len(done),
         "n_cells": len(config.cells),
-        "simulated": [c.name for c in config.columns if is_simulated_column(c)],
         "comparison": tables.comparison(found),
         "rankings": [(task, ranking_told(found, task)) for task in config.tasks],
         "cautions": tables.cautions(found),

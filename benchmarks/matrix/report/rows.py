@@ -7,7 +7,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.metrics import Figures
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.results import CellResult, Matrix
@@ -28,7 +27,6 @@ CELLS = pa.schema(
         ("task", TEXT),
         ("column", TEXT),
         ("method", TEXT),
-        ("simulated", TRUTH),
         ("seed", WHOLE),
         ("status", TEXT),
         ("error", TEXT),
@@ -93,7 +91,6 @@ def cells(matrix: Matrix) -> pa.Table:
             "task": cell.task,
             "column": cell.column,
             "method": column.method,
-            "simulated": is_simulated_column(column),
             "seed": cell.seed,
             "status": "not run" if found is None else found.status,
             "error": "" if found is None else found.error,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.matrix.advice import Side
-from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report.words import (
     METHODS,
@@ -14,7 +13,6 @@ from benchmarks.matrix.report.words import (
     both,
     hole,
     method_told,
-    name_told,
     p_told,
     parameters,
     part_told,
@@ -33,7 +31,7 @@ def comparison(overview: Overview) -> Grid:
     tasks = tuple(overview.matrix.config.tasks)
     rows = tuple(
         (
-            name_told(overview, column.name),
+            column.name,
             method_told(overview, column.name),
             *(accuracy_cell(overview, task, column.name) for task in tasks),
         )
@@ -54,7 +52,7 @@ def of_task(overview: Overview, task: str) -> Grid:
     for name in lacking:
         told = hole(overview, task, name)
         blank = (DASH,) * (len(figures) + 1)
-        rows.append((name_told(overview, name), method_told(overview, name), told, *blank))
+        rows.append((name, method_told(overview, name), told, *blank))
     return Grid(task, header, tuple(rows), tuple(_notes(overview, task)))
 
 
@@ -70,7 +68,7 @@ def by_method(overview: Overview) -> Iterator[Grid]:
                 _method_row(overview, task, column.name) for task in overview.matrix.config.tasks
             ]
         header = ("column", "task", *(NAMES[name] for name in BY_METHOD), "trained parameters")
-        title = f"{method}: {METHODS[method]}{_simulated(overview, method)}"
+        title = f"{method}: {METHODS[method]}"
         yield Grid(title, header, tuple(rows))
 
 
@@ -78,7 +76,7 @@ def pairs(overview: Overview, task: str) -> Grid:
     """Every two columns: difference, whether told apart, and whose errors they are."""
     rows = tuple(
         (
-            f"{name_told(overview, one.a)} − {name_told(overview, one.b)}",
+            f"{one.a} − {one.b}",
             points(one.difference),
             p_told(one.p_corrected),
             "yes" if one.told_apart else "no",
@@ -106,7 +104,7 @@ def changes(overview: Overview) -> Grid:
     """Columns before and after, against their base."""
     rows = tuple(
         (
-            f"{name_told(overview, one.column)} from {name_told(overview, one.base)}",
+            f"{one.column} from {one.base}",
             one.task,
             points(one.pair.difference),
             p_told(one.pair.p_corrected),
@@ -123,8 +121,7 @@ def changes(overview: Overview) -> Grid:
 def holes(overview: Overview) -> Grid:
     """Every cell without figures."""
     rows = tuple(
-        (name_told(overview, cell.column), cell.task, str(cell.seed), why)
-        for cell, why in overview.matrix.holes
+        (cell.column, cell.task, str(cell.seed), why) for cell, why in overview.matrix.holes
     )
     return Grid("Holes", ("column", "task", "seed", "why"), rows)
 
@@ -133,11 +130,6 @@ def cautions(overview: Overview) -> Grid:
     """Every warning."""
     rows = tuple((one.kind.replace("_", " "), one.sentence) for one in overview.cautions)
     return Grid("Cautions", ("kind", "what"), rows)
-
-
-def _simulated(overview: Overview, method: str) -> str:
-    columns = [one for one in overview.matrix.config.columns if one.method == method]
-    return ", SIMULATED" if all(map(is_simulated_column, columns)) else ""
 
 
 def _accuracy(overview: Overview, task: str, column: str) -> float:
@@ -149,7 +141,7 @@ def _task_row(overview: Overview, task: str, column: str, figures: list[str]) ->
     cells = [both(name, found.figures.get(name)) for name in figures]
     cells[0] += part_told(overview, task, column)
     return (
-        name_told(overview, column),
+        column,
         method_told(overview, column),
         place_told(overview, task, column),
         *cells,
@@ -158,7 +150,7 @@ def _task_row(overview: Overview, task: str, column: str, figures: list[str]) ->
 
 
 def _method_row(overview: Overview, task: str, column: str) -> tuple[str, ...]:
-    name = name_told(overview, column)
+    name = column
     found = overview.summaries.get((task, column))
     if found is None:
         told = hole(overview, task, column)
@@ -171,7 +163,7 @@ def _method_row(overview: Overview, task: str, column: str) -> tuple[str, ...]:
 def _notes(overview: Overview, task: str) -> Iterator[str]:
     for (at, column), found in overview.summaries.items():
         if at == task:
-            yield from (f"{name_told(overview, column)}: {note}" for note in found.notes)
+            yield from (f"{column}: {note}" for note in found.notes)
 
 
 def _no_change(overview: Overview) -> Iterator[tuple[str, ...]]:

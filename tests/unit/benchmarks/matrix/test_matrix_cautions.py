@@ -221,9 +221,3 @@ def test_unlike_measuring_and_devices_are_flagged(planted):
     assert "64 in batches of 8: BERT" in unequal
     (devices,) = told(planted, "devices")
     assert "cuda: BERT" in devices
-
-
-def test_a_simulated_judge_is_called_so(tmp_path):
-    made = Planted(tmp_path, ("judge",), seeds=(0,))
-    made.cell("judge", 0.9)
-    assert "SIMULATED" in told(made, "simulated")[0]
