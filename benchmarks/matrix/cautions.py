@@ -63,7 +63,8 @@ def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Cautio
             stated = matrix.config.column(column.column)
             found += _seeds(matrix, task, stated, column)
             found += _quality(task, stated, column)
-            found += _units(task, column)
+            # A constant takes no longer for many texts than for one: nothing is wrong with that.
+            found += [] if stated.method in CONSTANT else _units(task, column)
     return tuple(found)
 
 
