@@ -107,6 +107,26 @@ def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again:
 
 
 @app.command()
+def models(
+    config: Annotated[
+        str, typer.Option("--config", help="Whose texts they are made from.")
+    ] = "here",
+    out: Annotated[Path, typer.Option("--out", metavar="DIR")] = Path("tiny_models"),
+    as_json: Json = False,
+) -> None:
+    """Make the small random models that `here` asks for; they say nothing of real ones."""
+    output = Output(as_json=as_json)
+    with guarded(output):
+        from benchmarks.matrix.tiny import make_models
+
+        made = make_models(load_matrix(config), out)
+        output.result({"models": [str(path) for path in made]})
+        if not output.as_json:
+            told = ", ".join(map(str, made))
+            output.out.print(f"made {told}", markup=False, highlight=False)
+
+
+@app.command()
 def report(folder: Folder, as_json: Json = False) -> None:
     """Write tables, plots and one HTML file into DIR/report."""
     output = Output(as_json=as_json)

@@ -111,7 +111,7 @@ def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[
         yield Work(
             Order(
                 cell,
-                column,
+                _placed(column),
                 loaded[key],
                 config.n_single,
                 config.batch_size,
@@ -121,6 +121,14 @@ def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[
             column.time_s or config.time_s,
             column.memory_mb or config.memory_mb,
         )
+
+
+def _placed(column: Column) -> Column:
+    """With the whole path of a model's folder: a worker may run in another one."""
+    model = getattr(column, "model", "")
+    if not model or not Path(model).is_dir():
+        return column
+    return column.model_copy(update={"model": str(Path(model).absolute())})
 
 
 def digest_of(cell: Cell, column: Column, loaded: Loaded, config: MatrixConfig) -> str:

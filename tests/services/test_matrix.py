@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from benchmarks.matrix.config import CONFIGS
-from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
+from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.matrix.config import LoraColumn, PromptColumn
 from benchmarks.matrix.methods.asking import Prompt, draw_examples, open_asker
 from benchmarks.matrix.tasks import Rows
+from benchmarks.matrix.tiny import tiny_decoder
 from red_ray.errors import ConfigError
-from tests.unit.benchmarks.matrix.tiny import tiny_decoder
 from tests.unit.benchmarks.matrix.toy import corpus, toy_rows, toy_task
 
 

@@ -11,7 +11,7 @@ from benchmarks.matrix.methods.base import UNREADABLE
 from benchmarks.matrix.methods.fine_tune import FineTune
 from benchmarks.matrix.methods.lora import Lora
 from benchmarks.matrix.methods.prompting import Prompting
-from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
+from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 from tests.unit.benchmarks.matrix.toy import corpus, toy_rows, toy_task
 
 METHODS = {"fine_tune": FineTune, "zero_shot": Prompting, "few_shot": Prompting, "lora": Lora}

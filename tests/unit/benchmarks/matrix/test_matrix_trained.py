@@ -13,8 +13,8 @@ from benchmarks.matrix.methods.fine_tune import FineTune
 from benchmarks.matrix.methods.lora import Lora
 from benchmarks.matrix.methods.training import best_epoch, notes_of
 from benchmarks.matrix.tasks import Rows
+from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 from red_ray.encoding.quiet import quiet_libraries
-from tests.unit.benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 from tests.unit.benchmarks.matrix.toy import corpus, toy_rows, toy_task
 
 REPORT = toy_rows(20, start=100)

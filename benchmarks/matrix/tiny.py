@@ -1,4 +1,7 @@
-"""Models of a few thousand weights, made from a test's own texts; no hub is asked."""
+"""Models of a few thousand random weights, made from any texts; no hub is asked.
+
+They run the code of every method for language models, and say nothing of language models.
+"""
 
 from __future__ import annotations
 
@@ -6,12 +9,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.matrix.config import MatrixConfig
+from benchmarks.matrix.tasks import joined, load_task
 from red_ray.encoding.quiet import quiet_libraries
 
 CHAT = (
     "{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}<|end|>"
     "{% endfor %}{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
+N_TEXTS = 200
+"""Of each task, from which the tokenizers are made."""
+
 _PAD, _UNKNOWN, _START, _BREAK, _MASK = "[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"
 _END, _TURNS = "<|end|>", ["<|user|>", "<|assistant|>"]
 
@@ -74,6 +82,20 @@ def tiny_decoder(
         pad_token_id=tokenizer.pad_token_id,
     )
     return _save(folder, AutoModelForCausalLM.from_config(settings), tokenizer)
+
+
+def make_models(config: MatrixConfig, folder: Path) -> tuple[Path, ...]:
+    """An encoder and a decoder with tokenizers of the first texts of each task of a matrix.
+
+    Raises:
+        DataError: the rows of a task cannot be read.
+    """
+    texts = []
+    for name, task in config.tasks.items():
+        loaded = load_task(name, task, config.seeds[0]).task
+        texts += [*loaded.words, loaded.instruction]
+        texts += [joined(text, loaded.columns) for text in loaded.train.texts[:N_TEXTS]]
+    return tiny_encoder(folder / "encoder", texts), tiny_decoder(folder / "decoder", texts)
 
 
 def _save(folder: Path, model: Any, tokenizer: Any) -> Path:
