@@ -24,10 +24,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.matrix.config import Cell, Column
+from benchmarks.matrix.confusion import confusion_picture
 from benchmarks.matrix.measure import timed
 from benchmarks.matrix.methods import UNREADABLE, Answers, Fitted, method_of
 from benchmarks.matrix.metrics import quality
-from benchmarks.matrix.report.confusion import confusion_picture
 from benchmarks.matrix.results import HISTORY, PREDICTIONS, RESULTS
 from benchmarks.matrix.tasks import Loaded, Rows, joined
 from red_ray.core.blas import use_one_blas_thread

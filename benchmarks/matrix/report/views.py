@@ -9,11 +9,11 @@ from markupsafe import Markup
 
 from benchmarks.matrix.cautions import CONSTANT
 from benchmarks.matrix.compare import Estimate
+from benchmarks.matrix.confusion import confusion, drawing
 from benchmarks.matrix.methods.base import UNREADABLE
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.charts import Bar, Point, bar, curves, pareto
-from benchmarks.matrix.report.confusion import confusion, drawing
 from benchmarks.matrix.report.words import (
     figure,
     hole,

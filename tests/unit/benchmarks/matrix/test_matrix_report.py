@@ -11,9 +11,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from benchmarks.matrix import compare
+from benchmarks.matrix.confusion import MOST_LABELS, NONE, OTHER, confusion
 from benchmarks.matrix.overview import overview
 from benchmarks.matrix.report import confusion_picture, full_table, short_table, write_report
-from benchmarks.matrix.report.confusion import MOST_LABELS, NONE, OTHER, confusion
 from benchmarks.matrix.report.tables import by_method, comparison, of_task
 from benchmarks.matrix.results import read_matrix
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
