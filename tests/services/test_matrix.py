@@ -20,7 +20,7 @@ from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 
 ROOT = Path(__file__).parents[2]
 LIMIT_S = 240.0
-SEEDS = 4
+SEEDS = 2
 
 
 def environment(folder):
