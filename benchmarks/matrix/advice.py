@@ -16,6 +16,7 @@ from benchmarks.matrix.cautions import (
     one_sidedness,
 )
 from benchmarks.matrix.compare import Comparison, Held, Pair, held, signed
+from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.results import CellResult, Matrix
 
 RULES = {
@@ -103,18 +104,6 @@ def advice(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Advice, 
     return tuple(told)
 
 
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int | None:
-    """Position of the best epoch on the rows held back; None without two epochs or such figures.
-
-    The most accurate, of those with the least loss, of those the first.
-    """
-    known = [one for one in history if "select_accuracy" in one or "select_loss" in one]
-    if len(known) < 2 or len(known) != len(history):
-        return None
-    ordered = [(-one.get("select_accuracy", 0.0), one.get("select_loss", 0.0)) for one in known]
-    return ordered.index(min(ordered))
-
-
 def _no_gain(found: BeforeAfter, method: str) -> Advice | None:
     gain = found.pair.difference
     low, high = gain.interval
@@ -145,8 +134,8 @@ def _sided(task: str, column: Held) -> Iterator[Advice]:
 
 
 def _epochs(task: str, column: Held) -> Iterator[Advice]:
-    last = _share(column.cells, lambda at, n: at == n - 1)
-    first = _share(column.cells, lambda at, _: at == 0)
+    last = _share(column.cells, lambda epoch, n: epoch == n)
+    first = _share(column.cells, lambda epoch, _: epoch == 1)
     if last > 0.5:
         yield Advice(
             "still_improving",
@@ -167,8 +156,11 @@ def _epochs(task: str, column: Held) -> Iterator[Advice]:
 
 
 def _share(cells: Sequence[CellResult], holds: Callable[[int, int], bool]) -> float:
-    found = [(best_epoch(cell.history), len(cell.history)) for cell in cells]
-    return sum(bool(at is not None and holds(at, n)) for at, n in found) / len(cells)
+    """Of the cells those whose best of several epochs holds, told with the number of the last."""
+    found = [
+        (best_epoch(one.history), int(one.history[-1]["epoch"])) for one in cells if one.history
+    ]
+    return sum(best is not None and n > 1 and holds(best, n) for best, n in found) / len(cells)
 
 
 def _counted(share: float, column: Held) -> str:

@@ -36,6 +36,7 @@ from benchmarks.matrix.summary import (
     measured_difference,
     summary,
 )
+from red_ray.config import faults_of
 from red_ray.errors import ConfigError, DataError
 from red_ray.judges.ledger import utc_now
 from red_ray.storage import writing
@@ -180,9 +181,7 @@ def load_criteria(path: str | Path) -> Criteria:
     except yaml.YAMLError as error:
         raise ConfigError(f"{str(place)!r} is no YAML: {error}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ConfigError(f"{str(place)!r}: {where}: {first['msg']}") from error
+        raise ConfigError(f"{str(place)!r}: {faults_of(error, ())}") from error
 
 
 def declare(

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from red_ray.config import faults_of
 from red_ray.errors import ConfigError
 from red_ray.judges.spec import is_simulated
 
@@ -315,12 +316,4 @@ def load_matrix(path: str | Path) -> MatrixConfig:
     except yaml.YAMLError as error:
         raise ConfigError(f"{str(place)!r} is no YAML: {error}") from error
     except ValidationError as error:
-        raise ConfigError(f"{str(place)!r}: {_told(error)}") from error
-
-
-def _told(error: ValidationError) -> str:
-    lines = []
-    for one in error.errors():
-        where = ".".join(map(str, one["loc"]))
-        lines.append(f"{where}: {one['msg']}" if where else one["msg"])
-    return "; ".join(lines)
+        raise ConfigError(f"{str(place)!r}: {faults_of(error, ())}") from error

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 from benchmarks.matrix.config import FineTuneColumn, LoraColumn
+from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.methods.pretrained import Machine
 
 Row = Mapping[str, Any]
@@ -115,19 +116,6 @@ def train(training: Training) -> list[dict[str, float]]:
         _put_back(training.model, epochs.file)
     training.model.eval()
     return epochs.history
-
-
-def best_epoch(history: Sequence[Mapping[str, float]]) -> int:
-    """The epoch whose weights are kept: of the trained ones the most accurate, then least loss.
-
-    Of equal ones the first.
-    """
-
-    def rank(epoch: int) -> tuple[float, float]:
-        loss = history[epoch]["select_loss"]
-        return history[epoch]["select_accuracy"], -math.inf if math.isnan(loss) else -loss
-
-    return max(range(1, len(history)), key=rank)
 
 
 def notes_of(history: Sequence[Mapping[str, float]]) -> list[str]:

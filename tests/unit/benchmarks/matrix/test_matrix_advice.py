@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.matrix import compare
-from benchmarks.matrix.advice import RULES, best_epoch
+from benchmarks.matrix.advice import RULES
+from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.overview import overview
 from benchmarks.matrix.results import read_matrix
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
@@ -19,10 +20,14 @@ def few_resamples(monkeypatch):
     monkeypatch.setattr(compare, "N_RESAMPLES", 4000)
 
 
-def curve(*accuracies):
+def curve(*accuracies, untrained=0.1):
+    """As a training writes it: first the model that came."""
     return [
-        {"epoch": at, "train_loss": 1 / at, "select_loss": 1 - one, "select_accuracy": one}
-        for at, one in enumerate(accuracies, 1)
+        {"epoch": 0, "select_loss": 1 - untrained, "select_accuracy": untrained},
+        *(
+            {"epoch": at, "train_loss": 1 / at, "select_loss": 1 - one, "select_accuracy": one}
+            for at, one in enumerate(accuracies, 1)
+        ),
     ]
 
 
@@ -74,6 +79,7 @@ def test_one_sided_before_and_after(tmp_path):
         (curve(0.6, 0.7, 0.8), "still_improving"),
         (curve(0.8, 0.7, 0.75), "overfits"),
         (curve(0.6, 0.8, 0.7), None),
+        (curve(0.6, 0.8, 0.7, untrained=0.9), None),
         (curve(0.8), None),
         ([], None),
     ],
@@ -85,9 +91,9 @@ def test_epochs(tmp_path, history, rule):
 
 def test_the_best_epoch_of_equal_ones_has_the_least_loss():
     history = curve(0.7, 0.8, 0.8)
-    assert best_epoch(history) == 1
-    history[2]["select_loss"] = 0.1
     assert best_epoch(history) == 2
+    history[3]["select_loss"] = 0.1
+    assert best_epoch(history) == 3
     assert best_epoch([{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5}]) is None
 
 

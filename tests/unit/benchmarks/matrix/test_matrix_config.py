@@ -26,7 +26,7 @@ def written(tmp_path, **changes):
         ({"columns": [FLAT | {"tasks": ["u"]}]}, r"names tasks that are not there: \['u'\]"),
         ({"columns": [FLAT | {"base": "other"}]}, "has no base 'other' beside it"),
         ({"columns": [FLAT | {"method": "guess"}]}, "does not match any of the expected tags"),
-        ({"columns": [FLAT | {"shots": 5}]}, "columns.0.flat.shots: Extra inputs"),
+        ({"columns": [FLAT | {"shots": 5}]}, "unknown configuration key 'columns.0.flat.shots'"),
         ({"columns": [{"name": "j", "method": "judge", "judge": "simulated:0.9"}]}, "looks the"),
         ({"tasks": {"t": {"path": "a", "hub": "b"}}}, "give `path` or `hub`, one of them"),
         ({"tasks": {"t": TASK | {"text": ["a", "b", "c"]}}}, "one column, or the two of a pair"),

@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from benchmarks.matrix.config import FineTuneColumn, LoraColumn
+from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.methods.fine_tune import FineTune
 from benchmarks.matrix.methods.lora import Lora
-from benchmarks.matrix.methods.training import best_epoch, notes_of
+from benchmarks.matrix.methods.training import notes_of
 from benchmarks.matrix.tasks import Rows
 from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 from red_ray.encoding.quiet import quiet_libraries
@@ -121,7 +122,10 @@ def test_training_stops_when_the_rows_held_back_gain_nothing(encoder):
     ],
 )
 def test_best_is_the_most_accurate_epoch_then_the_one_with_the_least_loss(figures, best):
-    history = [{"select_accuracy": accuracy, "select_loss": loss} for accuracy, loss in figures]
+    history = [
+        {"epoch": epoch, "select_accuracy": accuracy, "select_loss": loss}
+        for epoch, (accuracy, loss) in enumerate(figures)
+    ]
     assert best_epoch(history) == best
 
 
