@@ -27,10 +27,11 @@ from typing import Any
 import psutil
 import yaml
 
-from benchmarks.cells import ALGORITHM, source_hash
+from benchmarks.cells import source_hash
 from benchmarks.matrix.cautions import check_apart
 from benchmarks.matrix.config import Cell, Column, MatrixConfig
 from benchmarks.matrix.execute import ENDED, ORDER, OUT, Order
+from benchmarks.matrix.methods import sources_of
 from benchmarks.matrix.results import CELL, MATRIX, RESULTS, USES
 from benchmarks.matrix.tasks import Loaded, load_task
 from benchmarks.watched import ProcessTree
@@ -41,6 +42,9 @@ POLL_S = 1.0
 """Between two looks at a cell's memory: to look takes some 20 ms of a large process's core."""
 LOST = 2
 """Times a cell is begun again whose machine was lost."""
+
+COMMON = ("tasks", "measure", "metrics")
+"""Modules beside this one that every cell goes through."""
 
 NO_PART_OF_A_RESULT = {"name", "tasks", "seeds", "base", "time_s", "memory_mb"}
 """Of a column: what may change without changing a finished cell."""
@@ -142,30 +146,11 @@ def digest_of(cell: Cell, column: Column, loaded: Loaded, config: MatrixConfig) 
         "measured": [config.n_single, config.batch_size, config.keep_models],
     }
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
-    digest.update(source_hash(ALGORITHM) if column.method == "red_ray" else b"")
-    for path in _sources(column):
+    own, parts = sources_of(column.method)
+    digest.update(source_hash(parts))
+    for path in [*(HERE / f"{name}.py" for name in COMMON), *own]:
         digest.update(path.read_bytes())
     return digest.hexdigest()
-
-
-def _sources(column: Column) -> Sequence[Path]:
-    """The matrix's own modules that a cell of a column goes through."""
-    own = {
-        "flat": ("classical", "embedding"),
-        "random_forest": ("classical", "embedding"),
-        "lasso": ("classical", "embedding"),
-        "majority": ("constant",),
-        "prior": ("constant",),
-        "red_ray": ("red", "embedding"),
-    }
-    names = own.get(column.method)
-    modules = sorted((HERE / "methods").glob("*.py"))
-    methods = [
-        path
-        for path in modules
-        if path.stem == "base" or (path.stem in names if names else path.stem != "__init__")
-    ]
-    return [HERE / f"{name}.py" for name in ("tasks", "measure", "metrics")] + methods
 
 
 def _is_finished(path: Path, digest: str, again: bool) -> bool:

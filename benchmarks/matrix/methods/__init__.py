@@ -2,48 +2,63 @@
 
 from __future__ import annotations
 
-from typing import Any
+import re
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from benchmarks.cells import ALGORITHM
 from benchmarks.matrix.config import Column
 from benchmarks.matrix.methods.base import UNREADABLE, Answers, Fitted, Method
 
-__all__ = ["UNREADABLE", "Answers", "Fitted", "Method", "method_of"]
+__all__ = ["UNREADABLE", "Answers", "Fitted", "Method", "method_of", "sources_of"]
+
+HERE = Path(__file__).resolve().parent
+IMPORTED = re.compile(r"benchmarks\.matrix\.methods(?:\.| import )(\w+)")
+
+
+class _Place(NamedTuple):
+    """Where a method is, and the parts of red_ray that its answers depend on."""
+
+    module: str
+    name: str
+    parts: tuple[str, ...] = ()
+
+
+_CONSTANT = _Place("constant", "Constant")
+_CLASSICAL = _Place("classical", "Classical", ("encoding",))
+_PROMPTING = _Place("prompting", "Prompting", ("judges/prompts.py",))
+METHODS = {
+    "majority": _CONSTANT,
+    "prior": _CONSTANT,
+    "flat": _CLASSICAL,
+    "random_forest": _CLASSICAL,
+    "lasso": _CLASSICAL,
+    "setfit": _Place("setfit", "SetFit"),
+    "red_ray": _Place("red", "Red", ALGORITHM),
+    "judge": _Place("judge", "Judge", ("judges", "core/lexical.py", "core/ngrams.py")),
+    "fine_tune": _Place("fine_tune", "FineTune"),
+    "zero_shot": _PROMPTING,
+    "few_shot": _PROMPTING,
+    "lora": _Place("lora", "Lora", ("judges/prompts.py",)),
+}
 
 
 def method_of(column: Column) -> Method:
     """The method of a column; what it needs is imported here and not before."""
-    return _kind(column.method)(column)
+    place = METHODS[column.method]
+    kind: Any = getattr(import_module(f"{__name__}.{place.module}"), place.name)
+    return kind(column)
 
 
-def _kind(method: str) -> Any:
-    if method in ("majority", "prior"):
-        from benchmarks.matrix.methods.constant import Constant
-
-        return Constant
-    if method in ("flat", "random_forest", "lasso"):
-        from benchmarks.matrix.methods.classical import Classical
-
-        return Classical
-    if method == "setfit":
-        from benchmarks.matrix.methods.setfit import SetFit
-
-        return SetFit
-    if method == "red_ray":
-        from benchmarks.matrix.methods.red import Red
-
-        return Red
-    if method == "judge":
-        from benchmarks.matrix.methods.judge import Judge
-
-        return Judge
-    if method == "fine_tune":
-        from benchmarks.matrix.methods.fine_tune import FineTune
-
-        return FineTune
-    if method in ("zero_shot", "few_shot"):
-        from benchmarks.matrix.methods.prompting import Prompting
-
-        return Prompting
-    from benchmarks.matrix.methods.lora import Lora
-
-    return Lora
+def sources_of(method: str) -> tuple[list[Path], tuple[str, ...]]:
+    """The modules here that a method goes through, and the parts of red_ray."""
+    place = METHODS[method]
+    found, todo = set(), {place.module}
+    while todo:
+        name = todo.pop()
+        path = HERE / f"{name}.py"
+        if name not in found and path.exists():
+            found.add(name)
+            todo |= set(IMPORTED.findall(path.read_text(encoding="utf-8")))
+    return [HERE / f"{name}.py" for name in sorted(found)], place.parts

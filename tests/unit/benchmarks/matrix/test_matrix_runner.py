@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import csv
 import json
+from importlib import import_module
+from pathlib import Path
+from typing import get_args
 
 import pytest
 import yaml
 
-from benchmarks.matrix.config import ClassicalColumn, ConstantColumn, load_matrix
+import red_ray
+from benchmarks.matrix.config import ClassicalColumn, Column, ConstantColumn, load_matrix
+from benchmarks.matrix.methods import METHODS, sources_of
 from benchmarks.matrix.results import read_matrix, read_predictions
 from benchmarks.matrix.runner import _keep, _works, digest_of, run_cell
 from benchmarks.matrix.tasks import load_task
@@ -111,3 +116,26 @@ def test_a_cell_is_another_where_its_result_may_be(matrix):
         digest(config=matrix.model_copy(update={"n_single": 7})),
     ]
     assert len({*others}) == len(others)
+
+
+def test_a_method_depends_on_the_modules_it_goes_through_and_on_no_other():
+    def names(method):
+        return {path.stem for path in sources_of(method)[0]}
+
+    assert names("lasso") == {"classical", "embedding", "base"}
+    assert names("fine_tune") == {"fine_tune", "training", "pretrained", "base"}
+    assert {"lora", "asking", "reading", "training"} < names("lora")
+    assert not names("zero_shot") & {"lora", "training", "classical"}
+
+
+def test_every_method_of_a_column_is_there():
+    stated = {
+        name
+        for kind in get_args(get_args(Column)[0])
+        for name in get_args(kind.model_fields["method"].annotation)
+    }
+    assert stated == {*METHODS}
+    for place in METHODS.values():
+        assert hasattr(import_module(f"benchmarks.matrix.methods.{place.module}"), place.name)
+        for part in place.parts:
+            assert (Path(red_ray.__file__).parent / part).exists(), part
