@@ -14,8 +14,9 @@ import yaml
 import red_ray
 from benchmarks.matrix.config import ClassicalColumn, Column, ConstantColumn, load_matrix
 from benchmarks.matrix.methods import METHODS, sources_of
+from benchmarks.matrix.process import run_cell
 from benchmarks.matrix.results import read_matrix, read_predictions
-from benchmarks.matrix.runner import _keep, _works, digest_of, run_cell
+from benchmarks.matrix.runner import _keep, _works, digest_of
 from benchmarks.matrix.tasks import load_task
 
 
