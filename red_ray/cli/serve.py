@@ -188,7 +188,7 @@ def _deployed(
     with _apart(), _closed_in_silence() as stack:
         with output.doing("starting Ray and the endpoint") as tell:
             stack.enter_context(ray_session(num_cpus=n_cpus, dashboard=dashboard))
-            stack.enter_context(_quiet())
+            _silence()
             catch_sigterm()
             clear_the_way(ray_serve)
             stack.callback(_end, ray_serve, APP)
@@ -386,18 +386,15 @@ def _check_is_there(ray_serve: Any, app: str) -> None:
         raise RunError(ended)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Serve tells of its steps through a logger of its own."""
+def _silence() -> None:
+    """Serve tells of its steps through a logger of its own.
+
+    For good: after a second Ctrl-C nobody waits for the thread that ends the endpoint, and it would
+    find the logger talking again.
+    """
     import logging
 
-    logger = logging.getLogger("ray.serve")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
 
 
 def _check_is_free(host: str, port: int) -> None:
