@@ -63,6 +63,13 @@ bench: setup
 	$(BIN)/python -m benchmarks.batch
 	$(BIN)/python -m benchmarks.scale
 	$(BIN)/python -m benchmarks.sizing
+	$(BIN)/python -m benchmarks.matrix models
+	for name in here many_labels; do \
+	  $(BIN)/python -m benchmarks.matrix run --config $$name && \
+	  $(BIN)/python -m benchmarks.matrix report matrix/$$name || exit 1; \
+	  for table in short against tables; do \
+	    test ! -f matrix/$$name/report/$$table.md || \
+	      cp matrix/$$name/report/$$table.md benchmarks/results/matrix_$${name}_$$table.md; done; done
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
 
 from benchmarks.cells import ROOT
 from benchmarks.matrix.config import Cell, MatrixConfig, load_matrix
@@ -131,13 +130,13 @@ def report(folder: Folder, as_json: Json = False) -> None:
     """Write tables, plots and one HTML file into DIR/report."""
     output = Output(as_json=as_json)
     with guarded(output):
-        from benchmarks.matrix.report import short_table, write_report
-        from benchmarks.matrix.results import read_matrix
+        from benchmarks.matrix.report import SHORT, write_report
 
         page = write_report(folder)
         output.result({"report": str(page)})
         if not output.as_json:
-            output.out.print(escape(short_table(read_matrix(folder))), highlight=False)
+            short = (page.parent / SHORT).read_text(encoding="utf-8")
+            output.out.print(short, markup=False, highlight=False)
             output.out.print(f"report: {page}", highlight=False, markup=False)
 
 

@@ -247,6 +247,7 @@ class MatrixConfig(_Frozen):
         seeds: each draws its own rows of train and its own start of the training.
         tasks: by name.
         columns: in the order of the tables.
+        against: the column that short tables hold the others against; None: each stands alone.
         time_s, memory_mb: limits of a cell that states none.
         n_single: texts of train whose latency is measured one by one.
         batch_size: of the texts that are reported on, whose throughput is measured.
@@ -258,6 +259,7 @@ class MatrixConfig(_Frozen):
     seeds: tuple[int, ...] = (0, 1, 2)
     tasks: Mapping[Annotated[str, Field(pattern=NAME)], TaskConfig] = Field(min_length=1)
     columns: tuple[Column, ...] = Field(min_length=1)
+    against: str | None = None
     time_s: float = Field(default=3600, gt=0)
     memory_mb: float = Field(default=16_000, gt=0)
     n_single: int = Field(default=50, gt=0)
@@ -271,6 +273,8 @@ class MatrixConfig(_Frozen):
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise ValueError(f"a column's name stands once: {', '.join(map(repr, twice))}")
+        if self.against is not None and self.against not in names:
+            raise ValueError(f"no column {self.against!r} to hold the others against")
         for column in self.columns:
             strange = sorted(set(column.tasks or ()) - set(self.tasks))
             if strange:

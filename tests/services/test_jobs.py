@@ -40,6 +40,12 @@ goals: [{escalate_at_most: 0.2}]
 assumed_judge_accuracy: 0.9
 objective: {escalated_at_most: 0.5}
 """
+MATRIX = """\
+name: small
+seeds: [0, 1]
+tasks: {{here: {{path: {folder}}}}}
+columns: [{{name: majority, method: majority}}, {{name: flat, method: flat}}]
+"""
 
 
 @dataclass(frozen=True)
@@ -200,6 +206,17 @@ def test_a_benchmark_as_a_job(here: Here) -> None:
     entrypoint = "python -m benchmarks.judge_pool --table"
     job = here.jobs.submit(entrypoint, runtime_env={"env_vars": variables})
     assert re.search(r"^0 of \d+ cells$", here.ended(job), re.MULTILINE)
+
+
+def test_a_matrix_as_a_job(here: Here) -> None:
+    file, out = here.place.folder / "matrix.yaml", here.place.folder / "matrix"
+    file.write_text(MATRIX.format(folder=here.place.folder), "utf-8")
+    entrypoint = f"python -m benchmarks.matrix run --config {file}"
+    log = here.ended(here.jobs.submit(f"{entrypoint} --out {out}"))
+    assert "4 of 4 are done, 0 are holes" in log
+    assert len(list(out.glob("here--*/predictions.parquet"))) == 4
+    refused = here.ended(here.jobs.submit(entrypoint), "FAILED")
+    assert "with the job: give --out a folder elsewhere" in refused
 
 
 def test_a_stopped_job_loses_nothing_and_resume_buys_nothing_again(

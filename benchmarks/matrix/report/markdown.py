@@ -4,44 +4,70 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.matrix.overview import Overview, overview
+from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.words import (
     accuracy_cell,
+    against_told,
     both,
+    figure,
     method_told,
+    part_told,
     ranking_told,
 )
-from benchmarks.matrix.results import Matrix
 from red_ray.evaluation.audit.tables import Grid
 from red_ray.evaluation.report.figures import DASH
 
 SHORT = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "memory, MB"))
 
 
-def short_table(matrix: Matrix) -> str:
-    """Accuracy of each column on each task; latency, training and memory on the first task."""
-    found = overview(matrix)
-    tasks = tuple(matrix.config.tasks)
+def short_table(found: Overview) -> str:
+    """Accuracy of each column on each task; latency, training and memory on the first task.
+
+    Where the columns are held against one, its difference stands in place of the interval.
+    """
+    config = found.matrix.config
+    tasks = tuple(config.tasks)
     first = tasks[0]
     header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in SHORT))
     rows = [
         (
             column.name,
             method_told(found, column.name),
-            *(accuracy_cell(found, task, column.name) for task in tasks),
+            *(_short_accuracy(found, task, column.name) for task in tasks),
             *(_measure(found, first, column.name, name) for name, _ in SHORT),
         )
-        for column in matrix.config.columns
+        for column in config.columns
     ]
     lines = [*_table(Grid("", header, tuple(rows))), ""]
+    lines += [f"- {told}" for told in _difference_told(found)]
     lines += [f"- {task}: {ranking_told(found, task)}" for task in tasks]
     return "\n".join(lines) + "\n"
 
 
-def full_table(matrix: Matrix) -> str:
+def against_table(found: Overview) -> str:
+    """Each column on each task beside the one that it is held against, with what it takes."""
+    config = found.matrix.config
+    header = ("task", "column", "accuracy", f"less {config.against}", *(what for _, what in SHORT))
+    rows = [
+        (
+            task,
+            column.name,
+            accuracy_cell(found, task, column.name),
+            against_told(found, task, column.name),
+            *(_measure(found, task, column.name, name) for name, _ in SHORT),
+        )
+        for task in config.tasks
+        for column in config.columns
+    ]
+    lines = [*_table(Grid("", header, tuple(rows))), ""]
+    lines += [f"- {told}" for told in _difference_told(found)]
+    return "\n".join(lines) + "\n"
+
+
+def full_table(found: Overview) -> str:
     """Everything: comparison, each task with its pairs, methods, changes, questions, cautions."""
-    return "\n".join(_lines(overview(matrix))) + "\n"
+    return "\n".join(_lines(found)) + "\n"
 
 
 def _lines(found: Overview) -> Iterator[str]:
@@ -102,6 +128,24 @@ def _table(grid: Grid) -> list[str]:
 
 def _row(cells: tuple[str, ...]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"
+
+
+def _short_accuracy(found: Overview, task: str, column: str) -> str:
+    against = found.matrix.config.against
+    known = found.summaries.get((task, column))
+    if against in (None, column) or known is None:
+        return accuracy_cell(found, task, column)
+    told = figure("accuracy", known.figures["accuracy"])
+    return f"{told}, {against_told(found, task, column)}{part_told(found, task, column)}"
+
+
+def _difference_told(found: Overview) -> Iterator[str]:
+    against = found.matrix.config.against
+    if against is not None:
+        yield (
+            f"A difference is in points less `{against}`, on the same rows and "
+            "seeds, with its paired 95 % interval; * told apart after Holm's correction."
+        )
 
 
 def _measure(found: Overview, task: str, column: str, name: str) -> str:

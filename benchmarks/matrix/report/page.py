@@ -1,4 +1,4 @@
-"""From a matrix's folder to its report: one HTML page, and CSV and Parquet beside it."""
+"""From a matrix's folder to its report: one HTML page; CSV, Parquet and Markdown beside it."""
 
 from __future__ import annotations
 
@@ -16,18 +16,16 @@ from markupsafe import Markup
 from benchmarks.matrix.advice import RULES
 from benchmarks.matrix.overview import Overview, overview
 from benchmarks.matrix.report import rows, tables
+from benchmarks.matrix.report.markdown import against_table, full_table, short_table
 from benchmarks.matrix.report.views import task_view
 from benchmarks.matrix.report.words import HOLE, ranking_told
 from benchmarks.matrix.results import read_matrix
 from red_ray.evaluation.report.figures import plural
 from red_ray.storage import writing
 
-PAGE, CELLS_CSV, CELLS_PARQUET, PAIRS = (
-    "report.html",
-    "comparison.csv",
-    "comparison.parquet",
-    "pairs.csv",
-)
+PAGE = "report.html"
+CELLS_CSV, CELLS_PARQUET, PAIRS = "comparison.csv", "comparison.parquet", "pairs.csv"
+SHORT, AGAINST, TABLES = "short.md", "against.md", "tables.md"
 _OURS, _HOUSE = "benchmarks.matrix.report", "red_ray.evaluation"
 
 
@@ -49,8 +47,12 @@ def write_report(folder: str | Path) -> Path:
         CELLS_CSV: _csv(cells),
         CELLS_PARQUET: _parquet(cells),
         PAIRS: _csv(rows.pairs(found)),
-        PAGE: render(found).encode("utf-8", errors="replace"),
+        SHORT: _utf8(short_table(found)),
+        TABLES: _utf8(full_table(found)),
+        PAGE: _utf8(render(found)),
     }
+    if found.matrix.config.against is not None:
+        files[AGAINST] = _utf8(against_table(found))
     with writing(place):
         place.mkdir(exist_ok=True)
         for name, data in files.items():
@@ -99,6 +101,10 @@ def _views(found: Overview) -> dict[str, Any]:
 
 def _text(package: str, name: str) -> str:
     return resources(package).joinpath(name).read_text(encoding="utf-8")
+
+
+def _utf8(text: str) -> bytes:
+    return text.encode("utf-8", errors="replace")
 
 
 def _csv(table: pa.Table) -> bytes:

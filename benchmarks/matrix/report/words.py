@@ -100,6 +100,20 @@ def accuracy_cell(overview: Overview, task: str, column: str) -> str:
     return both("accuracy", found.figures["accuracy"]) + part_told(overview, task, column)
 
 
+def against_told(overview: Overview, task: str, column: str) -> str:
+    """The accuracy of a column less that of the one it is held against: +2.1 (+0.3 to +3.9).
+
+    A star where the corrected comparison tells the two apart.
+    """
+    against = overview.matrix.config.against
+    pair = overview.compared[task].pair(column, against) if against else None
+    if pair is None:
+        return DASH
+    low, high = pair.difference.interval
+    told = f"{signed(pair.difference.value)} ({signed(low)} to {signed(high)})"
+    return f"{told} *" if pair.told_apart else told
+
+
 def part_told(overview: Overview, task: str, column: str) -> str:
     """Which seeds are missing, and why; and whether nothing is compared with the column."""
     refused = overview.compared[task].refused.get(column)

@@ -25,6 +25,7 @@ def written(tmp_path, **changes):
         ({"columns": [FLAT, FLAT]}, "a column's name stands once: 'flat'"),
         ({"columns": [FLAT | {"tasks": ["u"]}]}, r"names tasks that are not there: \['u'\]"),
         ({"columns": [FLAT | {"base": "other"}]}, "has no base 'other' beside it"),
+        ({"against": "other"}, "no column 'other' to hold the others against"),
         ({"columns": [FLAT | {"method": "guess"}]}, "does not match any of the expected tags"),
         ({"columns": [FLAT | {"shots": 5}]}, "unknown configuration key 'columns.0.flat.shots'"),
         ({"columns": [{"name": "j", "method": "judge", "judge": "simulated:0.9"}]}, "looks the"),

@@ -13,12 +13,13 @@ import pytest
 from benchmarks.matrix import compare
 from benchmarks.matrix.confusion import MOST_LABELS, NONE, OTHER, confusion
 from benchmarks.matrix.overview import overview
-from benchmarks.matrix.report import confusion_picture, full_table, short_table, write_report
+from benchmarks.matrix.report import confusion_picture, write_report
 from benchmarks.matrix.report.tables import by_method, comparison, of_task
 from benchmarks.matrix.results import read_matrix
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
 
 TIMED_OUT = "took longer than 60 s"
+NAMED = ("against", "short")
 MEMORY = "took 9,000 MB <b>& more</b>"
 COLUMNS = ("majority", "flat", "RED speed", "BERT", "Qwen zero", "Qwen LoRA", "judge")
 
@@ -136,8 +137,7 @@ def test_pairs_are_written(page, matrix, found):
 
 
 def test_markdown_has_the_same_figures_as_the_page(matrix, page):
-    found = read_matrix(matrix)
-    short, full = short_table(found), full_table(found)
+    short, full = ((matrix / "report" / name).read_text() for name in ("short.md", "tables.md"))
     figure = re.search(r"\| RED speed \| red_ray, speed \| ([\d.]+\s%) ", short)[1]
     assert figure in page
     assert figure in full
@@ -193,3 +193,25 @@ def test_intervals_of_shares_stay_within_them(tmp_path):
     assert figures["accuracy"].interval[1] == 1.0
     low, high = figures["n_unreadable_share"].interval
     assert (low, round(high, 3)) == (0.0, 0.088)  # none of 40 is not none at all
+
+
+def test_columns_are_held_against_the_one_that_is_named(tmp_path):
+    made = Planted(tmp_path, ("flat", "BERT", "RED speed"), against="BERT")
+    for seed in (0, 1, 2):
+        made.cell("flat", exactly(300, 400), seed=seed, n=400)
+        made.cell("BERT", exactly(380, 400), seed=seed, n=400)
+    write_report(tmp_path)
+    against, short = ((tmp_path / "report" / f"{name}.md").read_text() for name in NAMED)
+    pair = overview(read_matrix(tmp_path)).compared["sst2"].pair("flat", "BERT")
+    low, high = (100 * end for end in pair.difference.interval)
+    told = f"−20.0 (−{-low:.1f} to −{-high:.1f}) *"
+    assert "| sst2 | flat | 75.0" in against
+    assert against.count(told) == short.count(told) == 1
+    assert "less BERT" in against
+    assert "hole: not run" in against
+    assert "hole: not run" in short
+
+
+def test_columns_that_are_held_against_none_have_no_such_table(page, matrix):
+    del page
+    assert not (matrix / "report" / "against.md").exists()
