@@ -18,35 +18,44 @@ IMPORTED = re.compile(r"benchmarks\.matrix\.methods(?:\.| import )(\w+)")
 
 
 class _Place(NamedTuple):
-    """Where a method is, and the parts of red_ray that its answers depend on."""
+    """Where a method is.
+
+    Attributes:
+        module, name: of its class.
+        parts: of red_ray, that its answers depend on.
+        libraries: that it imports as it goes.
+    """
 
     module: str
     name: str
     parts: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
 
 
 _CONSTANT = _Place("constant", "Constant")
-_CLASSICAL = _Place("classical", "Classical", ("encoding",))
-_PROMPTING = _Place("prompting", "Prompting", ("judges/prompts.py",))
+_CLASSICAL = _Place("classical", "Classical", ("encoding",), ("sentence_transformers",))
+_PROMPTING = _Place("prompting", "Prompting", ("judges/prompts.py",), ("transformers.generation",))
 METHODS = {
     "majority": _CONSTANT,
     "prior": _CONSTANT,
     "flat": _CLASSICAL,
     "random_forest": _CLASSICAL,
     "lasso": _CLASSICAL,
-    "setfit": _Place("setfit", "SetFit"),
-    "red_ray": _Place("red", "Red", ALGORITHM),
+    "setfit": _Place("setfit", "SetFit", (), ("setfit",)),
+    "red_ray": _Place("red", "Red", ALGORITHM, ("sentence_transformers",)),
     "judge": _Place("judge", "Judge", ("judges", "core/lexical.py", "core/ngrams.py")),
-    "fine_tune": _Place("fine_tune", "FineTune"),
+    "fine_tune": _Place("fine_tune", "FineTune", (), ("transformers.trainer",)),
     "zero_shot": _PROMPTING,
     "few_shot": _PROMPTING,
-    "lora": _Place("lora", "Lora", ("judges/prompts.py",)),
+    "lora": _Place("lora", "Lora", ("judges/prompts.py",), ("peft", "transformers.trainer")),
 }
 
 
 def method_of(column: Column) -> Method:
-    """The method of a column; what it needs is imported here and not before."""
+    """The method of a column; what it needs is imported here: not before, and not as it learns."""
     place = METHODS[column.method]
+    for library in place.libraries:
+        import_module(library)
     kind: Any = getattr(import_module(f"{__name__}.{place.module}"), place.name)
     return kind(column)
 
