@@ -12,7 +12,9 @@ import typer
 
 from benchmarks.cells import ROOT
 from benchmarks.matrix.config import Cell, MatrixConfig, load_matrix
-from red_ray.cli.console import Output, guarded
+from red_ray.cli.console import Output, catch_sigterm, guarded
+
+STOPPED = "stopped; finished cells stay, and the same command goes on"
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -40,7 +42,7 @@ def run(
 ) -> None:
     """Run the cells that are missing or have changed; what is finished stays."""
     output = Output(as_json=as_json)
-    with guarded(output):
+    with guarded(output, stopped=STOPPED):
         matrix = load_matrix(config)
         if dry_run:
             _show_plan(output, matrix)
@@ -91,6 +93,7 @@ def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again:
         output.note(f"{n_ended}  {cell.name}: {words}")
 
     with ray_session():
+        catch_sigterm()  # Ray took it
         n_run = run_matrix(matrix, place, only=only, again=again, tell=tell)
     found = read_matrix(place)
     n_done = len(found.results) - sum(one.is_hole for one in found.results)
