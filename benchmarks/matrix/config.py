@@ -144,6 +144,8 @@ class _Trained(_Column):
         model: name at a hub, or a folder.
         epochs: passes over the rows, at most.
         patience: epochs without a gain on the rows held back, after which it stops.
+        refit: whether it then learns anew, from all rows for as many epochs as were best, in place
+            of keeping the best epoch's weights: with few rows those held back are missed.
         learning_rate: at its height; it rises over `warmup` of the steps, then falls to 0.
         warmup: share of the steps.
         batch_size: texts.
@@ -155,6 +157,7 @@ class _Trained(_Column):
     model: str
     epochs: int = Field(default=3, gt=0)
     patience: int | None = Field(default=None, gt=0)
+    refit: bool = False
     learning_rate: float = Field(default=2e-5, gt=0)
     warmup: float = Field(default=0.1, ge=0, lt=1)
     batch_size: int = Field(default=16, gt=0)

@@ -368,21 +368,27 @@ def _work(
         flops = 2 * n * (prompt_tokens + WRITTEN_TOKENS) * n_predicted
         return _Work(flops, written=passes * WRITTEN_TOKENS, is_decoder=True)
     if isinstance(column, LoraColumn):
-        trained = 4 * size.n_train + 2 * 2 * size.n_select  # its loss and its writing
+        trained = 4 * _learned(column, size) + 2 * 2 * size.n_select  # its loss and its writing
         flops = n * prompt_tokens * (trained * column.epochs + 2 * n_predicted)
         looks = (column.epochs + 1) * size.n_select / column.batch_size
         written = (passes + looks) * WRITTEN_TOKENS
         return _Work(flops, _updates(column, size), written, is_decoder=True)
     if isinstance(column, FineTuneColumn):
         tokens = min(size.tokens, column.max_tokens)
-        trained = (6 * size.n_train + 2 * size.n_select) * column.epochs
+        trained = (6 * _learned(column, size) + 2 * size.n_select) * column.epochs
         return _Work(n * tokens * (trained + 2 * n_predicted), _updates(column, size))
     encoded = 2 * n * size.tokens * (size.n_train + size.n_select + n_predicted)
     return _Work(encoded + 6 * n * size.tokens * _paired_texts(column, size))
 
 
 def _updates(column: FineTuneColumn | LoraColumn, size: TaskSize) -> int:
-    return math.ceil(size.n_train / column.batch_size) * column.epochs
+    return math.ceil(_learned(column, size) / column.batch_size) * column.epochs
+
+
+def _learned(column: FineTuneColumn | LoraColumn, size: TaskSize) -> int:
+    """Rows of an epoch, of both trainings where it learns anew from all."""
+    again = size.n_train + size.n_select if column.refit else 0
+    return size.n_train + again
 
 
 def _paired_texts(column: Column, size: TaskSize) -> float:

@@ -12,7 +12,7 @@ from benchmarks.matrix.config import FineTuneColumn
 from benchmarks.matrix.methods import pretrained
 from benchmarks.matrix.methods.base import Answers, Ints
 from benchmarks.matrix.methods.pretrained import Machine, batches
-from benchmarks.matrix.methods.training import Measured, Training, notes_of, train
+from benchmarks.matrix.methods.training import Measured, Training, notes_of, refit, train
 from benchmarks.matrix.tasks import Rows, Task, Text
 from red_ray.encoding.quiet import quiet_libraries
 
@@ -24,7 +24,7 @@ class FineTune:
         self._column = column
 
     def fit(self, task: Task, seed: int) -> FineTuned:
-        """Train on `task.train`; the epoch is chosen on `task.select`.
+        """Train on `task.train`; the epoch is chosen on `task.select`. Or on all, after that.
 
         Raises:
             ConfigError: there is no such model.
@@ -36,18 +36,22 @@ class FineTune:
         model = pretrained.load_classifier(column.model, task.labels).to(machine.device)
         coder = Coder(tokenizer, _longest(column.max_tokens, tokenizer, model))
         fitted = FineTuned(model, coder, machine)
-        fitted.history = train(
-            Training(
-                model=model,
-                rows=coder.labelled(task.train),
-                collate=coder.collate,
-                measure=lambda: fitted.measure(task.select, column.batch_size),
-                column=column,
-                machine=machine,
-                seed=seed,
-            )
+        training = Training(
+            model=model,
+            rows=coder.labelled(task.train),
+            collate=coder.collate,
+            measure=lambda: fitted.measure(task.select, column.batch_size),
+            column=column,
+            machine=machine,
+            seed=seed,
         )
-        fitted.notes = [*notes_of(fitted.history), *_precision(machine)]
+        fitted.history = history = train(training)
+        if column.refit:
+            pretrained.seed_all(seed)
+            model = pretrained.load_classifier(column.model, task.labels).to(machine.device)
+            refit(training, history, model, coder.labelled(task.everything))
+            fitted.model = model
+        fitted.notes = [*notes_of(history, is_refit=column.refit), *_precision(machine)]
         return fitted
 
 
@@ -91,7 +95,7 @@ class FineTuned:
     usd: float | None = None
 
     def __init__(self, model: Any, coder: Coder, machine: Machine) -> None:
-        self._model, self._coder, self._machine = model, coder, machine
+        self.model, self._coder, self._machine = model, coder, machine
         self.n_parameters = pretrained.n_parameters(model)
         self.n_trained = pretrained.n_trained(model)
         self.history: Sequence[Mapping[str, float]] = ()
@@ -118,12 +122,12 @@ class FineTuned:
     def save(self, folder: Path) -> None:
         """Write weights in safetensors, configuration and tokenizer, as transformers loads them."""
         with quiet_libraries():
-            self._model.save_pretrained(folder)
+            self.model.save_pretrained(folder)
             self._coder.tokenizer.save_pretrained(folder)
 
     def close(self) -> None:
         """Give back the model's memory."""
-        self._model = None
+        self.model = None
         pretrained.free_memory()
 
     def _logits(self, texts: Sequence[Text], batch_size: int) -> Iterator[tuple[Ints, Any]]:
@@ -137,7 +141,7 @@ class FineTuned:
                 torch.inference_mode(),
                 torch.autocast(machine.device, torch.bfloat16, enabled=machine.is_half),
             ):
-                yield at, self._model(**batch).logits
+                yield at, self.model(**batch).logits
 
 
 def _longest(max_tokens: int, tokenizer: Any, model: Any) -> int:

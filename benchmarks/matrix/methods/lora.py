@@ -12,7 +12,7 @@ from benchmarks.matrix.config import LoraColumn
 from benchmarks.matrix.methods import pretrained
 from benchmarks.matrix.methods.asking import Asker, open_asker
 from benchmarks.matrix.methods.base import Answers
-from benchmarks.matrix.methods.training import Measured, Training, notes_of, train
+from benchmarks.matrix.methods.training import Measured, Training, notes_of, refit, train
 from benchmarks.matrix.tasks import Rows, Task, Text
 from red_ray.encoding.quiet import quiet_libraries
 
@@ -52,19 +52,22 @@ class Lora:
         column = self._column
         asker = open_asker(column, task)
         asker.model = _adapted(asker.model, column)
-        fitted = Adapted(asker)
+        fitted = Adapted(asker, is_refit=column.refit)
         held = asker.labelled(task.select)
-        fitted.history = train(
-            Training(
-                model=asker.model,
-                rows=asker.labelled(task.train),
-                collate=asker.collate,
-                measure=lambda: _measure(asker, task.select, held, column.batch_size),
-                column=column,
-                machine=asker.machine,
-                seed=seed,
-            )
+        training = Training(
+            model=asker.model,
+            rows=asker.labelled(task.train),
+            collate=asker.collate,
+            measure=lambda: _measure(asker, task.select, held, column.batch_size),
+            column=column,
+            machine=asker.machine,
+            seed=seed,
         )
+        fitted.history = train(training)
+        if column.refit:
+            pretrained.seed_all(seed)
+            asker.model = _adapted(asker.model.unload(), column)
+            refit(training, fitted.history, asker.model, asker.labelled(task.everything))
         return fitted
 
 
@@ -73,8 +76,8 @@ class Adapted:
 
     usd: float | None = None
 
-    def __init__(self, asker: Asker) -> None:
-        self._asker = asker
+    def __init__(self, asker: Asker, *, is_refit: bool) -> None:
+        self._asker, self._is_refit = asker, is_refit
         self.n_parameters = pretrained.n_parameters(asker.model)
         self.n_trained = pretrained.n_trained(asker.model)
         self.history: Sequence[Mapping[str, float]] = ()
@@ -83,7 +86,8 @@ class Adapted:
     @property
     def notes(self) -> list[str]:
         """What a reader should know; of cut texts those of the training and the predicted ones."""
-        return [*notes_of(self.history), _BESIDE, *self._asker.notes]
+        learned = notes_of(self.history, is_refit=self._is_refit)
+        return [*learned, _BESIDE, *self._asker.notes]
 
     def predict(self, texts: Sequence[Text], batch_size: int) -> Answers:
         """What the model answers; `UNREADABLE` where that names none or several labels."""

@@ -1,7 +1,8 @@
 """The training that fine-tuning and LoRA share: transformers' Trainer, and the best epoch kept.
 
 After each epoch the rows held back of train are measured, and the weights stay as they were after
-the epoch with the highest accuracy there; of equal ones the one with the lower loss. The model
+the epoch with the highest accuracy there; of equal ones the one with the lower loss. Or a fresh
+model learns from all rows for as many epochs (`refit`). The model
 before the training is measured, too, but never chosen: what is reported was trained.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -36,7 +37,7 @@ class Training:
         model: of it all weights that require a gradient are trained, in place.
         rows: in tokens.
         collate: makes a batch of some rows, its `labels` among the tensors.
-        measure: measures the model as it stands on the rows held back.
+        measure: measures the model as it stands on the rows held back; None where none are.
         column: says epochs, rate, batch and patience.
         machine: where.
         seed: of the order of rows and of dropout.
@@ -45,7 +46,7 @@ class Training:
     model: Any
     rows: Sequence[Row]
     collate: Callable[[Sequence[Row]], Mapping[str, Any]]
-    measure: Callable[[], Measured]
+    measure: Callable[[], Measured] | None
     column: FineTuneColumn | LoraColumn
     machine: Machine
     seed: int
@@ -55,7 +56,9 @@ class Training:
 class _Epochs:
     """Measures each epoch, keeps the best one's weights in a file, and says when to stop."""
 
-    training: Training
+    model: Any
+    measure: Callable[[], Measured]
+    patience: int | None
     file: Path
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -78,53 +81,66 @@ class _Epochs:
         )
         best = best_epoch(self.history)
         if best == epoch:
-            _keep(self.training.model, self.file)
-        patience = self.training.column.patience
-        return patience is not None and epoch - best >= patience
+            _keep(self.model, self.file)
+        return self.patience is not None and epoch - best >= self.patience
 
     def _measured(self) -> Measured:
         import torch
 
-        model = self.training.model
-        model.eval()
+        self.model.eval()
         with torch.inference_mode():
-            measured = self.training.measure()
-        model.train()
+            measured = self.measure()
+        self.model.train()
         return measured
 
 
 def train(training: Training) -> list[dict[str, float]]:
-    """Train a model in place and leave it at its best epoch.
+    """Train a model in place and leave it at its best epoch; at the last where none are measured.
 
     Returns:
-        One entry an epoch, with `epoch`, `train_loss`, `select_loss`, `select_accuracy`; the first
-        one, epoch 0, is the model before the training and has no `train_loss`.
+        One entry an epoch that was measured, with `epoch`, `train_loss`, `select_loss`,
+        `select_accuracy`; the first one, epoch 0, is the model before the training and has no
+        `train_loss`.
     """
     from transformers import PrinterCallback, Trainer
 
     with TemporaryDirectory(prefix="red-ray-matrix-") as folder:
-        epochs = _Epochs(training, Path(folder) / "best.safetensors")
+        epochs = None
+        if training.measure is not None:
+            file = Path(folder) / "best.safetensors"
+            epochs = _Epochs(training.model, training.measure, training.column.patience, file)
         trainer = Trainer(
             model=training.model,
             args=_arguments(training, folder),
             train_dataset=list(training.rows),
             data_collator=training.collate,
-            callbacks=[_callback(epochs)],
+            callbacks=[] if epochs is None else [_callback(epochs)],
         )
         trainer.remove_callback(PrinterCallback)
         trainer.train()
-        _put_back(training.model, epochs.file)
+        if epochs is not None:
+            _put_back(training.model, epochs.file)
     training.model.eval()
-    return epochs.history
+    return [] if epochs is None else epochs.history
 
 
-def notes_of(history: Sequence[Mapping[str, float]]) -> list[str]:
+def refit(
+    training: Training, history: Sequence[Mapping[str, float]], model: Any, rows: Sequence[Row]
+) -> None:
+    """Train a fresh model on all rows for as many epochs as were best; nothing is measured."""
+    column = training.column.model_copy(update={"epochs": best_epoch(history)})
+    train(replace(training, model=model, rows=rows, measure=None, column=column))
+
+
+def notes_of(history: Sequence[Mapping[str, float]], *, is_refit: bool) -> list[str]:
     """What a reader of a trained column should know."""
     epoch = best_epoch(history)
     best = history[epoch]
     notes = [
-        f"epoch {epoch} of {len(history) - 1} was kept: "
-        f"{100 * best['select_accuracy']:.1f} % right of the rows held back of train"
+        f"epoch {epoch} of {len(history) - 1} was "
+        + ("best: " if is_refit else "kept: ")
+        + f"{100 * best['select_accuracy']:.1f} % right of the rows held back of train"
+        + (f"; then it learned anew, {epoch} epochs of all rows" if is_refit else "")
     ]
     if history[0]["select_accuracy"] >= best["select_accuracy"]:
         notes.append(

@@ -24,7 +24,8 @@ SHORT = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "
 def short_table(found: Overview) -> str:
     """Accuracy of each column on each task; latency, training and memory on the first task.
 
-    Where the columns are held against one, its difference stands in place of the interval.
+    Where the columns are held against one, its difference stands in place of the interval. Times
+    and memory have theirs in the full tables.
     """
     config = found.matrix.config
     tasks = tuple(config.tasks)
@@ -35,7 +36,7 @@ def short_table(found: Overview) -> str:
             column.name,
             method_told(found, column.name),
             *(_short_accuracy(found, task, column.name) for task in tasks),
-            *(_measure(found, first, column.name, name) for name, _ in SHORT),
+            *(_plain(found, first, column.name, name) for name, _ in SHORT),
         )
         for column in config.columns
     ]
@@ -146,6 +147,11 @@ def _difference_told(found: Overview) -> Iterator[str]:
             f"A difference is in points less `{against}`, on the same rows and "
             "seeds, with its paired 95 % interval; * told apart after Holm's correction."
         )
+
+
+def _plain(found: Overview, task: str, column: str, name: str) -> str:
+    known = found.summaries.get((task, column))
+    return figure(name, known.figures.get(name)) if known else DASH
 
 
 def _measure(found: Overview, task: str, column: str, name: str) -> str:

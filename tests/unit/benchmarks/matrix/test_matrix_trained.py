@@ -12,7 +12,7 @@ from benchmarks.matrix.config import FineTuneColumn, LoraColumn
 from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.methods.fine_tune import FineTune
 from benchmarks.matrix.methods.lora import Lora
-from benchmarks.matrix.methods.training import notes_of
+from benchmarks.matrix.methods.training import notes_of, train
 from benchmarks.matrix.tasks import Rows
 from benchmarks.matrix.tiny import tiny_decoder, tiny_encoder
 from red_ray.encoding.quiet import quiet_libraries
@@ -113,6 +113,29 @@ def test_training_stops_when_the_rows_held_back_gain_nothing(encoder):
     assert len(fitted.history) - 1 == best + 1 < 9
 
 
+@pytest.mark.parametrize("kind", ["fine_tune", "lora"])
+def test_learning_anew_takes_all_rows_and_the_best_count_of_epochs(
+    kind, encoder, decoder, monkeypatch
+):
+    learned = []
+
+    def watched(training):
+        learned.append((training.column.epochs, len(training.rows), training.measure))
+        return train(training)
+
+    monkeypatch.setattr("benchmarks.matrix.methods.training.train", watched)
+    task = toy_task(n_train=24, select=_upside_down(8))
+    fit, model = {"fine_tune": (fine_tune, encoder), "lora": (lora, decoder)}[kind]
+    plain, fitted = (fit(model, task, refit=refit) for refit in (False, True))
+    assert fitted.history == plain.history
+    best = best_epoch(fitted.history)
+    assert learned == [(best, 32, None)]
+    assert fitted.notes[0].endswith(f"then it learned anew, {best} epochs of all rows")
+    assert fitted.n_trained == plain.n_trained
+    # The rows held back say the contrary, and it has learned them, too.
+    assert _accuracy(fitted, task.everything) >= _accuracy(plain, task.everything)
+
+
 @pytest.mark.parametrize(
     ("figures", "best"),
     [
@@ -134,8 +157,9 @@ def test_a_training_without_a_gain_says_so():
     after = {"epoch": 1, "train_loss": 0.5, "select_loss": 0.6, "select_accuracy": 0.6}
     kept = "epoch 1 of 1 was kept: 60.0 % right of the rows held back of train"
     none = "no gain on the rows held back: before the training 60.0 % of them were right"
-    assert notes_of([before, after]) == [kept, none]
-    assert notes_of([{**before, "select_accuracy": 0.5}, after]) == [kept]
+    assert notes_of([before, after], is_refit=False) == [kept, none]
+    better = {**before, "select_accuracy": 0.5}
+    assert notes_of([better, after], is_refit=False) == [kept]
 
 
 def test_the_same_seed_gives_the_same_model_and_another_one_does_not(encoder, decoder):
@@ -223,7 +247,7 @@ def test_in_bfloat16_what_is_trained_stays_in_float32(encoder, decoder):
 
     task = toy_task(n_train=8, n_select=4)
     for fitted, model in (
-        (fine_tune(encoder, task, epochs=1, dtype="bfloat16"), "_model"),
+        (fine_tune(encoder, task, epochs=1, dtype="bfloat16"), "model"),
         (lora(decoder, task, epochs=1, dtype="bfloat16"), "_asker.model"),
     ):
         trained = [one for one in attrgetter(model)(fitted).parameters() if one.requires_grad]
