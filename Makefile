@@ -35,7 +35,8 @@ test: setup
 
 test-services: setup
 	@bash scripts/install_services.sh || true
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/services
+	@# By names, not by the count of tests: the longest files have few, and would begin last.
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder tests/services
 
 check: setup
 	$(BIN)/ruff check .
