@@ -323,7 +323,7 @@ def resampled_seeds(means: NDArray[np.floating], rng: np.random.Generator) -> Do
 
 def signed(value: float) -> str:
     """A difference of shares in points, without the word: +2.1, −0.3."""
-    return f"{100 * value:+.1f}".replace("-", "−")
+    return f"{100 * value:+z.1f}".replace("-", "−")
 
 
 def _surely_above(found: Comparison, a: str, b: str) -> bool:
