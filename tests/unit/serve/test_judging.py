@@ -20,7 +20,7 @@ from red_ray.errors import (
 from red_ray.judges import Ledger, question_key
 from red_ray.judges.ledger import HumanVerdict
 from red_ray.types import Outcome
-from serve import judging
+from serve import judging, service
 from serve.schemas import ClassifyRequest
 from tests.unit.judges.fakes import UNREADABLE, FakeJudge, label, script
 from tests.unit.serve.endpoints import (
@@ -301,6 +301,13 @@ async def test_while_the_judge_is_away_the_policy_holds_at_once(
     assert "is away" in said[-1]["error"]
 
 
+@pytest.fixture
+def no_report(monkeypatch):
+    """A report on its own time would bring the pool's notice, in place of the one that a test set."""
+    monkeypatch.setattr(service, "REPORT_S", LONG_S)
+
+
+@pytest.mark.usefixtures("no_report")
 async def test_while_the_judge_is_away_the_ledger_still_answers(served, sorts):
     judge, (known, new) = held_judge(), sorts.doubtful[:2]
     judge.gate.set()
@@ -314,6 +321,7 @@ async def test_while_the_judge_is_away_the_ledger_still_answers(served, sorts):
     assert [one["outcome"] for one in said] == ["label", "error"]
 
 
+@pytest.mark.usefixtures("no_report")
 async def test_a_judge_that_is_back_is_asked_again(served, sorts, monkeypatch):
     monkeypatch.setattr(judging, "AWAY_WAIT_S", 0.01)
     judge = held_judge()
