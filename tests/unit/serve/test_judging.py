@@ -303,7 +303,7 @@ async def test_while_the_judge_is_away_the_policy_holds_at_once(
 
 @pytest.fixture
 def no_report(monkeypatch):
-    """A report on its own time would bring the pool's notice in place of the one that a test set."""
+    """A report on its own time would bring the pool's notice, not the one that a test set."""
     monkeypatch.setattr(service, "REPORT_S", LONG_S)
 
 
