@@ -68,9 +68,8 @@ bench: setup
 	for name in here many_labels; do \
 	  $(BIN)/python -m benchmarks.matrix run --config $$name && \
 	  $(BIN)/python -m benchmarks.matrix report matrix/$$name || exit 1; \
-	  for table in short against tables; do \
-	    test ! -f matrix/$$name/report/$$table.md || \
-	      cp matrix/$$name/report/$$table.md benchmarks/results/matrix_$${name}_$$table.md; done; done
+	  for table in matrix/$$name/report/*.md; do \
+	    cp $$table benchmarks/results/matrix_$${name}_$${table##*/}; done; done
 	$(BIN)/python -m benchmarks.readme
 
 soak: setup

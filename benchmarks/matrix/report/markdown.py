@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
@@ -36,7 +36,7 @@ def short_table(found: Overview) -> str:
             column.name,
             method_told(found, column.name),
             *(_short_accuracy(found, task, column.name) for task in tasks),
-            *(_plain(found, first, column.name, name) for name, _ in SHORT),
+            *(_measure(found, first, column.name, name, figure) for name, _ in SHORT),
         )
         for column in config.columns
     ]
@@ -149,14 +149,11 @@ def _difference_told(found: Overview) -> Iterator[str]:
         )
 
 
-def _plain(found: Overview, task: str, column: str, name: str) -> str:
+def _measure(
+    found: Overview, task: str, column: str, name: str, told: Callable[..., str] = both
+) -> str:
     known = found.summaries.get((task, column))
-    return figure(name, known.figures.get(name)) if known else DASH
-
-
-def _measure(found: Overview, task: str, column: str, name: str) -> str:
-    known = found.summaries.get((task, column))
-    return both(name, known.figures.get(name)) if known else DASH
+    return told(name, known.figures.get(name)) if known else DASH
 
 
 def _n_tried_holes(found: Overview) -> int:
