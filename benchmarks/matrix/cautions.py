@@ -50,7 +50,7 @@ class Caution:
 
 def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Caution, ...]:
     """All warnings of a matrix, by task."""
-    found: list[Caution] = [*_holes(matrix)]
+    found: list[Caution] = [*_holes(matrix), *_one_seed(matrix)]
     for task, comparison in compared.items():
         columns = _held(matrix, task, comparison)
         cells = [one for one in matrix.results if one.cell.task == task and not one.is_hole]
@@ -202,13 +202,19 @@ def _by_value(cells: Sequence[CellResult], of: Any) -> dict[str, list[str]]:
     return found
 
 
+def _one_seed(matrix: Matrix) -> Iterator[Caution]:
+    stated = matrix.config.columns
+    alone = [one.name for one in stated if len(one.seeds or matrix.config.seeds) == 1]
+    if alone:
+        who = "all columns" if len(alone) == len(stated) else ", ".join(alone)
+        told = f"One seed was asked for of {who}: the intervals hold for these trainings alone."
+        yield Caution("seeds", "", "", told)
+
+
 def _seeds(matrix: Matrix, task: str, stated: Column, column: Held) -> Iterator[Caution]:
     asked, got = stated.seeds or matrix.config.seeds, column.seeds
     if len(got) < len(asked):
         told = f"{column.column} on {task} stands on {len(got)} of the {len(asked)} seeds asked for"
-        yield Caution("seeds", task, column.column, f"{told}.")
-    elif len(got) == 1:
-        told = f"{column.column} on {task} has one seed: its interval holds for this training alone"
         yield Caution("seeds", task, column.column, f"{told}.")
 
 

@@ -78,7 +78,7 @@ def _lines(found: Overview) -> Iterator[str]:
     yield (
         f"{len(found.matrix.results) - _n_tried_holes(found)} of {len(config.cells)} cells have "
         "figures; brackets hold 95 % intervals over resampled seeds and rows (measured figures: "
-        "over seeds)."
+        "over seeds; none of one seed)."
     )
     yield from _section(tables.comparison(found))
     for task in config.tasks:
@@ -123,7 +123,9 @@ def _section(grid: Grid) -> Iterator[str]:
 
 
 def _table(grid: Grid) -> list[str]:
-    ruler = ("---", *("---:" for _ in grid.header[1:]))
+    # Words stand at the left, figures at the right.
+    worded = [any(cell[:1].isalpha() for cell in cells) for cells in zip(*grid.rows, strict=True)]
+    ruler = tuple("---" if words else "---:" for words in worded)
     return [_row(row) for row in (grid.header, ruler, *grid.rows)]
 
 

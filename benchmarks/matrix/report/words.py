@@ -74,11 +74,9 @@ def interval(name: str, found: Measured | Estimate | None) -> str:
 
 
 def both(name: str, found: Measured | Estimate | None) -> str:
-    """A figure and its interval in brackets; "one seed" where a measured one has none."""
-    if found is None:
-        return DASH
+    """A figure and its interval in brackets; a measured one of one seed has none."""
     ends = interval(name, found)
-    return f"{figure(name, found)} ({ends or 'one seed'})"
+    return f"{figure(name, found)} ({ends})" if ends else figure(name, found)
 
 
 def points(found: Estimate) -> str:

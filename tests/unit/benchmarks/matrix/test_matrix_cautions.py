@@ -118,11 +118,16 @@ def test_a_cell_that_was_not_run_is_named(tmp_path):
     assert "BERT on sst2 has no figures of seeds 0, 1: not run." in told(made, "hole")
 
 
-def test_one_seed_is_said(tmp_path):
-    made = Planted(tmp_path, ("flat",), seeds=(0,))
-    made.cell("flat", exactly(340, 400), n=400)
+def test_one_seed_is_said_once(tmp_path):
+    tasks = ("rte", "sst2")
+    made = Planted(
+        tmp_path, ("flat", "BERT"), tasks={one: {"path": one} for one in tasks}, seeds=(0,)
+    )
+    for task in tasks:
+        for column in ("flat", "BERT"):
+            made.cell(column, exactly(340, 400), n=400, task=task)
     assert told(made, "seeds") == [
-        "flat on sst2 has one seed: its interval holds for this training alone."
+        "One seed was asked for of all columns: the intervals hold for these trainings alone."
     ]
 
 

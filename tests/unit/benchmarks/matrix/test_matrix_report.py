@@ -208,6 +208,7 @@ def test_columns_are_held_against_the_one_that_is_named(tmp_path):
     assert "| sst2 | flat | 75.0" in against
     assert against.count(told) == short.count(told) == 1
     assert "less BERT" in against
+    assert "| --- | --- | --- | ---: | ---: | ---: | ---: |" in against
     assert "hole: not run" in against
     assert "hole: not run" in short
 
