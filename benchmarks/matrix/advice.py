@@ -8,37 +8,25 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.matrix.cautions import (
-    CONSTANT,
-    ONE_SIDED,
-    ONE_SIDED_GAP,
-    balance_gap,
-    one_sidedness,
-)
-from benchmarks.matrix.compare import Comparison, Held, Pair, held, signed
+from benchmarks.matrix.cautions import CONSTANT, MOST_UNREADABLE, Side, side
+from benchmarks.matrix.compare import Comparison, Held, Pair, held
 from benchmarks.matrix.history import best_epoch
+from benchmarks.matrix.intervals import signed
 from benchmarks.matrix.results import CellResult, Matrix
 
 RULES = {
     "no_gain": "the 95 % interval of the gain over the base does not lie above 0",
     "one_sided": "a label is answered on 25 points more of the rows than it is true of, or the "
     "balance gap is at least 0.5",
-    "still_improving": "the best epoch on the rows held back is the last one, of most seeds",
+    "unreadable": f"more than {100 * MOST_UNREADABLE:.0f} % of the answers cannot be read",
+    "still_improving": "the last epoch is more accurate on the rows held back than all before it, "
+    "of most seeds",
     "overfits": "the best epoch on the rows held back is the first of several, of most seeds",
 }
 """By the name of the rule, when it holds."""
 
 _RETRAIN = "more rows of train, or another learning rate"
 _REMEDY = {"few_shot": "other examples or more of them", "zero_shot": "another instruction"}
-
-
-@dataclass(frozen=True, slots=True)
-class Side:
-    """How one-sided answers are: the label said too often, by what share, and the balance gap."""
-
-    label: str
-    surplus: float
-    gap: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +72,6 @@ def before_after(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Be
     return tuple(found)
 
 
-def side(column: Held) -> Side:
-    """How one-sided a column's answers are."""
-    return Side(*one_sidedness(column), balance_gap(column))
-
-
 def advice(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Advice, ...]:
     """What to try in the next run, by `RULES`."""
     found = [
@@ -100,8 +83,8 @@ def advice(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Advice, 
         for column in matrix.config.columns:
             one = held(matrix, task, column.name) if column.name in comparison.accuracy else None
             if one is not None and column.method not in CONSTANT:
-                told += [*_sided(task, one), *_epochs(task, one)]
-    return tuple(told)
+                told += [*_sided(task, one), *_unreadable(task, one), *_epochs(task, one)]
+    return tuple(one for one in told if not matrix.config.column(one.column).stand_in)
 
 
 def _no_gain(found: BeforeAfter, method: str) -> Advice | None:
@@ -122,7 +105,7 @@ def _no_gain(found: BeforeAfter, method: str) -> Advice | None:
 
 def _sided(task: str, column: Held) -> Iterator[Advice]:
     found = side(column)
-    if found.surplus < ONE_SIDED and (found.gap is None or found.gap < ONE_SIDED_GAP):
+    if not found.is_one_sided:
         return
     yield Advice(
         "one_sided",
@@ -133,9 +116,23 @@ def _sided(task: str, column: Held) -> Iterator[Advice]:
     )
 
 
+def _unreadable(task: str, column: Held) -> Iterator[Advice]:
+    share = float(column.unreadable.mean())
+    if share <= MOST_UNREADABLE:
+        return
+    yield Advice(
+        "unreadable",
+        task,
+        column.column,
+        f"{column.column} gave no readable answer to {100 * share:.1f} % of the rows of {task}. "
+        "Look at `raw` in its predictions; let it write more tokens, or name the labels by words "
+        "that it would say.",
+    )
+
+
 def _epochs(task: str, column: Held) -> Iterator[Advice]:
-    last = _share(column.cells, lambda epoch, n: epoch == n)
-    first = _share(column.cells, lambda epoch, _: epoch == 1)
+    last = _share(column.cells, _gains_at_last)
+    first = _share(column.cells, lambda history: best_epoch(history) == 1)
     if last > 0.5:
         yield Advice(
             "still_improving",
@@ -155,12 +152,18 @@ def _epochs(task: str, column: Held) -> Iterator[Advice]:
         )
 
 
-def _share(cells: Sequence[CellResult], holds: Callable[[int, int], bool]) -> float:
-    """Of the cells those whose best of several epochs holds, told with the number of the last."""
-    found = [
-        (best_epoch(one.history), int(one.history[-1]["epoch"])) for one in cells if one.history
-    ]
-    return sum(best is not None and n > 1 and holds(best, n) for best, n in found) / len(cells)
+def _gains_at_last(history: Sequence[Mapping[str, float]]) -> bool:
+    """Not by the loss alone, which decides between epochs of one accuracy."""
+    *before, last = (one["select_accuracy"] for one in history if "select_accuracy" in one)
+    return last > max(before, default=last)
+
+
+def _share(
+    cells: Sequence[CellResult], holds: Callable[[Sequence[Mapping[str, float]]], bool]
+) -> float:
+    """Of the cells those whose several epochs, watched on rows held back, are so."""
+    found = [one.history for one in cells if best_epoch(one.history) is not None]
+    return sum(one[-1]["epoch"] > 1 and holds(one) for one in found) / len(cells)
 
 
 def _counted(share: float, column: Held) -> str:

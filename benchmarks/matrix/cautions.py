@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.matrix.compare import Comparison, Held, held, mean_interval, ranks, signed
+from benchmarks.matrix.compare import Comparison, Held, held
 from benchmarks.matrix.config import Column
+from benchmarks.matrix.intervals import mean_interval, signed
 from benchmarks.matrix.results import CellResult, Matrix
 from benchmarks.matrix.tasks import Loaded, joined
 from red_ray.core.text import text_key
@@ -23,7 +25,7 @@ CHOOSING = ("lasso", "fine_tune", "lora")
 WORTH_SEEING = 0.05
 """Points of accuracy by which a user would choose; rows that show less are few."""
 
-MOST_UNREADABLE = 0.01
+MOST_UNREADABLE, MOSTLY_UNREADABLE = 0.01, 0.5
 ONE_SIDED, ONE_SIDED_GAP = 0.25, 0.5
 """A label answered on so much more of the rows than it is true of; or so large a balance gap."""
 
@@ -55,7 +57,7 @@ def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Cautio
         columns = _held(matrix, task, comparison)
         cells = [one for one in matrix.results if one.cell.task == task and not one.is_hole]
         found += _refused(task, comparison)
-        found += _small_n(task, comparison)
+        found += _small_n(matrix, comparison, columns)
         found += _reused(matrix, task, cells)
         found += _selection(task, cells)
         found += _measuring(task, cells)
@@ -68,22 +70,34 @@ def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Cautio
     return tuple(found)
 
 
-def one_sidedness(column: Held) -> tuple[str, float]:
-    """The label answered on most more of the rows than it is true of, and by what share.
+class Side(NamedTuple):
+    """How one-sided answers are, means over the seeds; an unreadable answer is no label's.
 
-    Means over the seeds; an unreadable answer is no label's.
+    Attributes:
+        label: answered on most more of the rows than it is true of.
+        surplus: by what share of the rows.
+        gap: |recall - specificity|; None where there are not two labels.
     """
+
+    label: str
+    surplus: float
+    gap: float | None
+
+    @property
+    def is_one_sided(self) -> bool:
+        """Whether either is too much."""
+        return self.surplus >= ONE_SIDED or (self.gap is not None and self.gap >= ONE_SIDED_GAP)
+
+
+def side(column: Held) -> Side:
+    """How one-sided a column's answers are."""
     labels = sorted(set(column.predictions[0].true) | _answered(column))
     surplus = [_surplus(column, label) for label in labels]
     at = int(np.argmax(surplus))
-    return labels[at], float(surplus[at])
-
-
-def balance_gap(column: Held) -> float | None:
-    """Mean over the seeds of |recall - specificity|; None where there are not two labels."""
     found = [cell.figures["binary"] for cell in column.cells]
     gaps = [float(one["balance_gap"]) for one in found if one is not None]
-    return float(np.mean(gaps)) if len(gaps) == len(found) else None
+    gap = float(np.mean(gaps)) if len(gaps) == len(found) else None
+    return Side(labels[at], float(surplus[at]), gap)
 
 
 def check_apart(loaded: Loaded) -> None:
@@ -91,8 +105,10 @@ def check_apart(loaded: Loaded) -> None:
 
     Raises:
         DataError: a text of train or of the rows held back stands in the report, or a row held
-            back in train.
+            back in train; or nothing is reported on.
     """
+    if not len(loaded.report):
+        raise DataError(f"task {loaded.task.name!r} has no row to report on that has a known label")
     parts = {
         name: {text_key(joined(text, loaded.task.columns)) for text in rows.texts}
         for name, rows in (
@@ -121,7 +137,7 @@ def _holes(matrix: Matrix) -> Iterator[Caution]:
         seeds[cell.task, cell.column, why].append(cell.seed)
     for (task, column, why), found in seeds.items():
         kind = why.partition(":")[0]
-        kind = kind if kind in ("mislabelled", "unusable") else "hole"
+        kind = kind if kind in ("mislabelled", "stale", "unusable") else "hole"
         told = f"seed{'' if len(found) == 1 else 's'} {', '.join(map(str, found))}"
         yield Caution(kind, task, column, f"{column} on {task} has no figures of {told}: {why}.")
 
@@ -131,18 +147,30 @@ def _refused(task: str, comparison: Comparison) -> Iterator[Caution]:
         yield Caution("denominator", task, column, f"{why}.")
 
 
-def _small_n(task: str, comparison: Comparison) -> Iterator[Caution]:
-    seen = comparison.detectable
+def _small_n(matrix: Matrix, comparison: Comparison, columns: Sequence[Held]) -> Iterator[Caution]:
+    """Of the columns that could be chosen: that a model without an answer is last ranks nothing."""
+    names = {one.column for one in columns if _could_be_chosen(matrix, one)}
+    seen = comparison.detectable(names)
     if seen is None:
         return
-    ranked = ranks(comparison).is_ranking
+    pairs = [one for one in comparison.pairs if one.a in names and one.b in names]
+    ranked = any(one.told_apart for one in pairs)
     if ranked and seen < WORTH_SEEING:
         return
-    pairs = len(comparison.pairs)
+    task, n = comparison.task, len(comparison.pairs)
     told = f"{comparison.n:,} report rows of {task} show a difference of {100 * seen:.1f} points"
-    told += f" with a chance of 80 % (median pair, corrected for {pairs} comparisons)"
+    told += f" with a chance of 80 % (median pair, corrected for {n} comparisons)"
     rest = "smaller ones stay open" if ranked else "they give no ranking of these columns"
     yield Caution("small_n", task, "", f"{told}; {rest}.")
+
+
+def _could_be_chosen(matrix: Matrix, column: Held) -> bool:
+    stated = matrix.config.column(column.column)
+    return (
+        stated.method not in CONSTANT
+        and not stated.stand_in
+        and float(column.unreadable.mean()) < MOSTLY_UNREADABLE
+    )
 
 
 def _reused(matrix: Matrix, task: str, cells: Sequence[CellResult]) -> Iterator[Caution]:
@@ -171,16 +199,23 @@ def _selection(task: str, cells: Sequence[CellResult]) -> Iterator[Caution]:
 
 
 def _measuring(task: str, cells: Sequence[CellResult]) -> Iterator[Caution]:
-    devices = _by_value(cells, lambda figures: figures["device"])
-    if len(devices) > 1:
-        told = "; ".join(f"{device}: {', '.join(names)}" for device, names in devices.items())
-        yield Caution(
-            "devices",
-            task,
-            "",
-            f"Latency, throughput and memory on {task} are of several devices and say nothing of "
-            f"the methods alone: {told}.",
-        )
+    for what in ("device", "machine"):
+        # Older cells do not tell their machine.
+        found = _by_value([one for one in cells if what in one.figures], itemgetter(what))
+        if len(found) > 1:
+            told = "; ".join(f"{one}: {', '.join(names)}" for one, names in found.items())
+            yield Caution(
+                "devices",
+                task,
+                "",
+                f"Latency, throughput and memory on {task} are of several {what}s and say nothing "
+                f"of the methods alone: {told}.",
+            )
+    for name in sorted({name for cell in cells for name in cell.figures["versions"]}):
+        found = _by_value(cells, lambda figures, name=name: figures["versions"].get(name))
+        if len(found) > 1:
+            told = "; ".join(f"{one}: {', '.join(names)}" for one, names in found.items())
+            yield Caution("versions", task, "", f"{task} ran with several {name}: {told}.")
     batches = _by_value(
         cells,
         lambda figures: (
@@ -246,10 +281,10 @@ def _majority(task: str, column: Held) -> Iterator[Caution]:
 
 
 def _sided(task: str, column: Held) -> Iterator[Caution]:
-    label, surplus = one_sidedness(column)
-    gap = balance_gap(column)
-    if surplus < ONE_SIDED and (gap is None or gap < ONE_SIDED_GAP):
+    found = side(column)
+    if not found.is_one_sided:
         return
+    label, surplus, gap = found
     told = f"{column.column} on {task} answers one-sidedly: {label!r} on {100 * surplus:.0f} points"
     told += " more of the rows than it is true of"
     told += "" if gap is None else f" (balance gap {gap:.2f})"

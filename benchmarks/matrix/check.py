@@ -228,7 +228,7 @@ def check(folder: str | Path, criteria: str | Path) -> Check:
     found = tuple(
         _find(matrix, one, task) for one in asked.criteria for task in _tasks(matrix, one)
     )
-    declared, in_time = _when(Path(folder), _digest(criteria))
+    declared, in_time = _when(Path(folder), matrix, _digest(criteria))
     outcome = worst(one.outcome for one in found)
     why = _sentence(outcome, found)
     if outcome is Outcome.DEPLOY and not in_time:
@@ -305,6 +305,8 @@ def _find(matrix: Matrix, criterion: Criterion, task: str) -> Finding:
         return Finding(criterion, task, None, "open", False, f"cannot be said: {told}")
     found = verdict(figure, criterion)
     told = _told(figure)
+    if len(matrix.of(task, criterion.column)) == 1:
+        told += " of this one training"
     if holes and found == "met":
         return Finding(criterion, task, figure, "open", False, f"{told}, but there are {missing}")
     near = is_near(figure.value, criterion)
@@ -315,7 +317,7 @@ def _reason(found: Verdict, figure: Measured, near: bool) -> str:
     if found == "missed":
         return ", near the limit" if near else ", not near the limit"
     if found == "open":
-        return ": one seed gives no interval" if figure.interval is None else ": it holds the limit"
+        return ": it has no interval" if figure.interval is None else ": it holds the limit"
     return ""
 
 
@@ -331,8 +333,7 @@ def _figure(matrix: Matrix, criterion: Criterion, task: str) -> Measured | None:
     if criterion.figure in MEASURED:
         return measured_difference(column, other, criterion.figure, matrix.config)
     same_rows(task, column, other)
-    found = difference(column, other, criterion.figure)
-    return None if found is None else Measured(found.value, found.interval)
+    return difference(column, other, criterion.figure)
 
 
 def _told(figure: Measured) -> str:
@@ -352,7 +353,7 @@ def _sentence(outcome: Outcome, found: tuple[Finding, ...]) -> str:
     return f"{first.criterion.told} on {first.task}: {first.why}{rest}"
 
 
-def _when(folder: Path, digest: str) -> tuple[str, bool]:
+def _when(folder: Path, matrix: Matrix, digest: str) -> tuple[str, bool]:
     """When the criteria were declared, as a sentence, and whether that was in time."""
     known = _declared(folder)
     if not known:
@@ -364,6 +365,10 @@ def _when(folder: Path, digest: str) -> tuple[str, bool]:
     if same["n_finished"]:
         told = f"The criteria were declared at {same['at']}, when {same['n_finished']} cells were"
         return f"{told} finished already: NOT before the run.", False
+    earlier = _run_before(matrix, same["at"])
+    if earlier:
+        told = f"The criteria were declared at {same['at']}, when this matrix had run already"
+        return f"{told}, at {earlier}, in another folder: NOT before the run.", False
     if same is not known[0]:
         told = f"Other criteria were declared at {known[0]['at']}, these at {same['at']}"
         return f"{told}, before any cell was finished.", True
@@ -371,6 +376,13 @@ def _when(folder: Path, digest: str) -> tuple[str, bool]:
         told = f"These criteria were declared at {same['at']}, before the run, others at"
         return f"{told} {known[-1]['at']}.", True
     return f"The criteria were declared at {same['at']}, before any cell was finished.", True
+
+
+def _run_before(matrix: Matrix, declared: str) -> str:
+    """When the same matrix began to run before a moment, in any folder; empty where it did not."""
+    looks = [(one.mark, one.at) for one in matrix.looks]
+    own = {mark for mark, at in looks if at >= declared}
+    return min((at for mark, at in looks if mark in own and at < declared), default="")
 
 
 def _digest(path: str | Path) -> str:

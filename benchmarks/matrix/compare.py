@@ -1,56 +1,42 @@
 """Columns of a task held against each other on the same report rows, over seeds and rows.
 
-What is resampled, in every interval and p-value here: the report rows, with replacement, the same
-draw for all columns and seeds (all answered the same rows); and the seeds, with replacement, out
-of those in question. A column's figure is the mean over its seeds of the mean over the rows. So an
-interval says what other rows of this kind, and other draws of train and starts of training, would
-have given.
-
-Few seeds resampled say too little of their spread: the spread of S seeds is short by (S - 1) / S.
-What a draw of seeds adds to the figure is therefore scaled by the root of S / (S - 1). One seed
-has no spread to resample: its interval is of the rows alone (`cautions` says so).
-
-Source: Efron and Tibshirani (1993), chapters 13 and 16; for the scaling Davison and Hinkley
-(1997), section 2.3; for the levels Owen (2007), Annals of Applied Statistics 1(2).
+A column's figure is the mean over its seeds of the mean over the rows; `intervals` says what its
+interval and a pair's p-value hold. Two columns are compared only where they answered the same rows
+and learned from the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from benchmarks.matrix import intervals
+from benchmarks.matrix.intervals import (
+    LEVEL,
+    Estimate,
+    Floats,
+    Spread,
+    estimate,
+    pooled,
+    row_means,
+    spread_of,
+)
 from benchmarks.matrix.results import CellResult, Matrix, Predictions
-from red_ray.core.metrics import Interval, wilson_interval
 from red_ray.core.two_samples import holm
 from red_ray.errors import DataError
 
-Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
-
-N_RESAMPLES = 20_000
-"""The least p-value is then 0.0001, which Holm's correction leaves below `LEVEL` over 500 pairs."""
-
 N_OVERLAPS = 400
-"""Of the shares of errors, which have no p-values."""
+"""Resamples of the shares of errors, which have no p-values."""
 
-CHUNK = 250
-"""Resamples at a time: 250 of 5,000 rows are 10 MB."""
-
-LEVEL, POWER = 0.05, 0.8
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """A mean over seeds and rows with its 95 % interval."""
-
-    value: float
-    interval: Interval
+POWER = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +81,7 @@ class Pair:
         a, b: names.
         seeds: that both have; nothing else is compared.
         difference: accuracy of `a` less that of `b`, paired by seed and row.
-        spread: standard deviation of the resampled difference.
+        spread: of the difference.
         p: of "no difference", two-sided.
         p_corrected: the same by Holm over all pairs of the task.
         overlap: whose errors they are.
@@ -105,7 +91,7 @@ class Pair:
     b: str
     seeds: tuple[int, ...]
     difference: Estimate
-    spread: float
+    spread: Spread
     p: float
     p_corrected: float
     overlap: Overlap
@@ -134,6 +120,11 @@ class Comparison:
     pairs: tuple[Pair, ...]
     refused: Mapping[str, str]
 
+    @property
+    def n_of_one_seed(self) -> int:
+        """Pairs that share a single seed: they are of these trainings alone."""
+        return sum(len(pair.seeds) == 1 for pair in self.pairs)
+
     @cached_property
     def _by_names(self) -> dict[tuple[str, str], Pair]:
         return {(pair.a, pair.b): pair for pair in self.pairs}
@@ -146,17 +137,19 @@ class Comparison:
         turned = self._by_names.get((b, a))
         return None if turned is None else _turned(turned)
 
-    @property
-    def detectable(self) -> float | None:
+    def detectable(self, names: Collection[str]) -> float | None:
         """The difference that these rows and seeds would show with a chance of 80 %, corrected.
 
-        By the median spread of the pairs, at the level that the first of Holm's steps asks for.
+        The median over the pairs of some columns, at the level that the first of Holm's steps asks
+        for; None where there is no such pair.
         """
-        if not self.pairs:
-            return None
-        spread = float(np.median([pair.spread for pair in self.pairs]))
-        level = LEVEL / len(self.pairs)
-        return float((ndtri(1 - level / 2) + ndtri(POWER)) * spread)
+        level = LEVEL / max(1, len(self.pairs))
+        found = [
+            (pair.spread.quantile(level) + float(ndtri(POWER))) * pair.spread.total
+            for pair in self.pairs
+            if pair.a in names and pair.b in names
+        ]
+        return float(np.median(found)) if found else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,22 +205,18 @@ def compare(columns: Sequence[Held], task: str, *, rng: np.random.Generator) -> 
         _same_rows(task, (first.column, first.predictions[0]), (other.column, other.predictions[0]))
     if not columns:
         return Comparison(task, 0, {}, (), {})
-    drawn = _resampled(columns, rng)
+    means = row_means([one.right.astype(np.float32) for one in columns], intervals.N_RESAMPLES, rng)
+    drawn = {one.column: found for one, found in zip(columns, means, strict=True)}
     accuracy = {
-        one.column: _estimate(one.right, resampled_seeds(drawn[one.column], rng)) for one in columns
+        one.column: estimate(one.right, found, spread_of(found, one.right.mean(axis=1)))
+        for one, found in zip(columns, means, strict=True)
     }
     best_first = sorted(columns, key=lambda one: -accuracy[one.column].value)
-    pairs = [
-        pair
-        for a, b in combinations(best_first, 2)
-        if (pair := _pair(a, b, drawn, rng)) is not None
-    ]
-    corrected = holm([pair.p for pair in pairs])
     return Comparison(
         task=task,
         n=columns[0].right.shape[1],
         accuracy={one.column: accuracy[one.column] for one in best_first},
-        pairs=tuple(_with_p(pair, float(p)) for pair, p in zip(pairs, corrected, strict=True)),
+        pairs=_pairs(best_first, drawn, rng),
         refused={},
     )
 
@@ -244,7 +233,8 @@ def same_rows(task: str, one: Held, other: Held) -> None:
 def compare_task(matrix: Matrix, task: str, *, seed: int = 0) -> Comparison:
     """Compare the columns of a task; those on other rows than most are refused, each with why.
 
-    "Most" are the rows of the most columns, and of several such those of the first.
+    "Most" are the rows of the most columns, and of several such those of the first: to report on,
+    and to learn from with each seed.
     """
     found: list[Held] = []
     refused: dict[str, str] = {}
@@ -266,6 +256,9 @@ def compare_task(matrix: Matrix, task: str, *, seed: int = 0) -> Comparison:
             refused[one.column] = _other_rows(
                 task, (most[0].column, most[0].predictions[0]), (one.column, one.predictions[0])
             )
+    for one, why in _learned_elsewhere(task, most):
+        refused[one.column] = why
+    most = [one for one in most if one.column not in refused]
     whole = compare(most, task, rng=np.random.default_rng([seed, 11]))
     return Comparison(whole.task, whole.n, whole.accuracy, whole.pairs, refused)
 
@@ -294,101 +287,56 @@ def ranks(found: Comparison) -> Ranks:
     return Ranks(tuple(groups), places)
 
 
-def mean_interval(values: NDArray[np.generic], *, rng: np.random.Generator) -> Estimate:
-    """The mean of a matrix and its interval, as of the module.
-
-    Args:
-        values: truth values, or differences of such, shape (n_seeds, n_rows).
-        rng: draws rows and seeds.
-    """
-    means = _row_means([values.astype(np.float32)], N_RESAMPLES // 10, rng)[0]
-    return _estimate(values, resampled_seeds(means, rng))
-
-
-def resampled_seeds(means: NDArray[np.floating], rng: np.random.Generator) -> Doubles:
-    """One figure a resample, of those of its seeds: the seeds resampled, scaled as the module says.
-
-    Args:
-        means: a figure of each seed over resampled rows, shape (n_resamples, n_seeds).
-        rng: draws the seeds.
-    """
-    size, n_seeds = means.shape
-    centre = means.mean(axis=1, dtype=np.float64)
-    if n_seeds == 1:
-        return np.asarray(centre)
-    seeds = rng.integers(0, n_seeds, size=(size, n_seeds))
-    moved = np.take_along_axis(means, seeds, axis=1).mean(axis=1, dtype=np.float64)
-    return np.asarray(centre + np.sqrt(n_seeds / (n_seeds - 1)) * (moved - centre))
-
-
-def signed(value: float) -> str:
-    """A difference of shares in points, without the word: +2.1, −0.3."""
-    return f"{100 * value:+z.1f}".replace("-", "−")
-
-
 def _surely_above(found: Comparison, a: str, b: str) -> bool:
     pair = found.pair(a, b)
     return pair is not None and pair.told_apart and pair.difference.value > 0
 
 
-def _resampled(columns: Sequence[Held], rng: np.random.Generator) -> dict[str, Floats]:
-    """Of each column the means of its seeds over resampled rows, (n_resamples, n_seeds)."""
-    found = _row_means([one.right.astype(np.float32) for one in columns], N_RESAMPLES, rng)
-    return {one.column: means for one, means in zip(columns, found, strict=True)}
+def _pairs(
+    columns: Sequence[Held], drawn: Mapping[str, Floats], rng: np.random.Generator
+) -> tuple[Pair, ...]:
+    """All pairs that share a seed, corrected for their number."""
+    found = [one for a, b in combinations(columns, 2) if (one := _paired(a, b, drawn)) is not None]
+    spreads = pooled([spread_of(one.resampled, one.moved.mean(axis=1)) for one in found])
+    p = [spread.p(float(one.moved.mean())) for one, spread in zip(found, spreads, strict=True)]
+    return tuple(
+        Pair(
+            a=one.a,
+            b=one.b,
+            seeds=one.seeds,
+            difference=estimate(one.moved, one.resampled, spread),
+            spread=spread,
+            p=alone,
+            p_corrected=float(corrected),
+            overlap=_overlap(one.right_a, one.right_b, rng),
+        )
+        for one, spread, alone, corrected in zip(found, spreads, p, holm(p), strict=True)
+    )
 
 
-def _row_means(
-    matrices: Sequence[Floats], n_resamples: int, rng: np.random.Generator
-) -> list[Floats]:
-    """Means over the same resampled rows of several matrices, each (n_resamples, n_seeds)."""
-    stacked = np.concatenate(matrices).T / matrices[0].shape[1]
-    n = len(stacked)
-    parts = []
-    for start in range(0, n_resamples, CHUNK):
-        size = min(CHUNK, n_resamples - start)
-        rows = rng.integers(0, n, size=(size, n)) + n * np.arange(size)[:, None]
-        times = np.bincount(rows.ravel(), minlength=size * n).reshape(size, n)
-        parts.append(times.astype(np.float32) @ stacked)
-    ends = np.cumsum([len(one) for one in matrices])[:-1]
-    return np.split(np.concatenate(parts), ends, axis=1)
+class _Paired(NamedTuple):
+    """Two columns on the seeds that both have, and their difference over resampled rows."""
+
+    a: str
+    b: str
+    seeds: tuple[int, ...]
+    right_a: NDArray[np.bool_]
+    right_b: NDArray[np.bool_]
+    resampled: Floats
+
+    @property
+    def moved(self) -> NDArray[np.float64]:
+        """The difference of each row, shape (n_seeds, n_rows)."""
+        return self.right_a.astype(np.float64) - self.right_b.astype(np.float64)
 
 
-def _estimate(values: NDArray[np.generic], resampled: Doubles) -> Estimate:
-    """A mean with the interval of its resamples, within what the mean can be.
-
-    Of a share (truth values) that no row, or every row, is a case of, all resamples are alike: its
-    interval is Wilson's, of the rows of one seed. Numbers are differences of shares.
-    """
-    plain, is_share = values.astype(np.float64), values.dtype == np.bool_
-    mean, least = float(plain.mean()), 0.0 if is_share else -1.0
-    low, high = (float(end) for end in np.quantile(resampled, [0.025, 0.975]))
-    if is_share and np.ptp(plain) == 0:
-        low, high = wilson_interval(round(mean * plain.shape[1]), plain.shape[1])
-    return Estimate(mean, (max(least, low), min(1.0, high)))
-
-
-def _pair(a: Held, b: Held, drawn: Mapping[str, Floats], rng: np.random.Generator) -> Pair | None:
+def _paired(a: Held, b: Held, drawn: Mapping[str, Floats]) -> _Paired | None:
     seeds = tuple(seed for seed in a.seeds if seed in b.seeds)
     if not seeds:
         return None
     at_a, at_b = ([one.seeds.index(seed) for seed in seeds] for one in (a, b))
-    right_a, right_b = a.right[at_a], b.right[at_b]
-    differences = drawn[a.column][:, at_a] - drawn[b.column][:, at_b]
-    resampled = resampled_seeds(differences, rng)
-    difference = _estimate(right_a.astype(float) - right_b.astype(float), resampled)
-    overlap = _overlap(right_a, right_b, rng)
-    spread = float(resampled.std())
-    p = _p_value(resampled)
-    return Pair(a.column, b.column, seeds, difference, spread, p, p, overlap)
-
-
-def _p_value(resampled: Doubles) -> float:
-    """Twice the smaller share of the resamples on either side of 0, each with one more."""
-    # Single precision: what should be 0 is some 1e-8.
-    size = len(resampled)
-    below = (1 + int((resampled <= 1e-6).sum())) / (1 + size)
-    above = (1 + int((resampled >= -1e-6).sum())) / (1 + size)
-    return min(1.0, 2 * min(below, above))
+    moved = drawn[a.column][:, at_a] - drawn[b.column][:, at_b]
+    return _Paired(a.column, b.column, seeds, a.right[at_a], b.right[at_b], moved)
 
 
 def _overlap(
@@ -396,17 +344,13 @@ def _overlap(
 ) -> Overlap:
     kinds = (right_a & right_b, ~right_a & right_b, right_a & ~right_b, ~right_a & ~right_b)
     plain = [kind.astype(np.float32) for kind in kinds]
-    drawn = _row_means(plain, N_OVERLAPS, rng)
+    drawn = row_means(plain, N_OVERLAPS, rng)
     return Overlap(
         *(
-            _estimate(kind, resampled_seeds(means, rng))
+            estimate(kind, means, spread_of(means, kind.mean(axis=1)))
             for kind, means in zip(kinds, drawn, strict=True)
         )
     )
-
-
-def _with_p(pair: Pair, p: float) -> Pair:
-    return Pair(pair.a, pair.b, pair.seeds, pair.difference, pair.spread, pair.p, p, pair.overlap)
 
 
 def _turned(pair: Pair) -> Pair:
@@ -422,6 +366,27 @@ def _turned(pair: Pair) -> Pair:
         p_corrected=pair.p_corrected,
         overlap=Overlap(both.both_right, both.only_b_wrong, both.only_a_wrong, both.both_wrong),
     )
+
+
+def _learned_elsewhere(task: str, columns: Sequence[Held]) -> Iterator[tuple[Held, str]]:
+    """Columns that learned from other rows than most with a seed, each with why."""
+    keys: dict[int, Counter[str]] = defaultdict(Counter)
+    for column in columns:
+        for cell in column.cells:
+            keys[cell.cell.seed][cell.figures["train_key"]] += 1
+    for column in columns:
+        other = [
+            cell.cell.seed
+            for cell in column.cells
+            if cell.figures["train_key"] != keys[cell.cell.seed].most_common(1)[0][0]
+        ]
+        if other:
+            told = f"seed{'' if len(other) == 1 else 's'} {', '.join(map(str, other))}"
+            yield (
+                column,
+                f"task {task!r}: {column.column!r} learned from other rows than most columns "
+                f"({told}): nothing is compared with it until its cells run again",
+            )
 
 
 def _rows(found: Predictions) -> tuple[tuple[str, ...], tuple[str, ...]]:

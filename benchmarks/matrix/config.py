@@ -6,6 +6,7 @@ method is stated, and each method has settings of its own, so that no reader has
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -20,6 +21,9 @@ from red_ray.judges.spec import is_simulated
 
 CONFIGS = Path(__file__).resolve().parent / "configs"
 NAME = r"^[A-Za-z0-9][A-Za-z0-9 ._+,-]*$"
+
+NO_PART_OF_A_RESULT = {"name", "tasks", "seeds", "base", "stand_in", "time_s", "memory_mb"}
+"""Of a column: what may change without changing a finished cell."""
 
 
 class _Frozen(BaseModel):
@@ -84,7 +88,10 @@ class _Column(_Frozen):
         tasks: those that it runs on; by default all.
         seeds: by default those of the matrix.
         base: name of the column that it was made from, for before and after.
-        num_cpus, num_gpus: of a cell, as Ray counts them.
+        stand_in: whether its model only shows that the method runs: random weights, say. It is in
+            every table, and in no answer, advice or warning of few rows.
+        num_cpus: whole cores of a cell, which it shares with none.
+        num_gpus: of a cell, as Ray counts them.
         time_s: a cell that takes longer is a hole; by default the limit of the matrix.
         memory_mb: one that takes more memory is a hole; by default the limit of the matrix.
     """
@@ -93,10 +100,16 @@ class _Column(_Frozen):
     tasks: tuple[str, ...] | None = None
     seeds: tuple[int, ...] | None = None
     base: str | None = None
-    num_cpus: float = Field(default=1, ge=0)
+    stand_in: bool = False
+    num_cpus: float = Field(default=1, ge=1, multiple_of=1)
     num_gpus: float = Field(default=0, ge=0)
     time_s: float | None = Field(default=None, gt=0)
     memory_mb: float | None = Field(default=None, gt=0)
+
+    @property
+    def of_result(self) -> dict[str, Any]:
+        """The settings that a finished cell depends on, as JSON has them."""
+        return self.model_dump(mode="json", exclude=NO_PART_OF_A_RESULT)
 
 
 class ConstantColumn(_Column):
@@ -286,6 +299,13 @@ class MatrixConfig(_Frozen):
                 )
             if column.base is not None and column.base not in names:
                 raise ValueError(f"column {column.name!r} has no base {column.base!r} beside it")
+        folders = Counter(cell.name for cell in self.cells)
+        shared = [name for name, n in folders.items() if n > 1]
+        if shared:
+            raise ValueError(
+                f"a cell has a folder of its own; of several would be {shared[0]!r}: a seed stands "
+                "once, and names differ in more than a space for an underscore"
+            )
         return self
 
     @property

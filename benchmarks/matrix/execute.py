@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import pickle
+import platform
 import sys
 import threading
 import time
@@ -129,6 +130,7 @@ def _facts(fitted: Fitted, loaded: Loaded) -> dict[str, Any]:
         "n_parameters": fitted.n_parameters,
         "n_trained": fitted.n_trained,
         "device": fitted.device,
+        "machine": _machine(fitted.device),
         "notes": list(fitted.notes),
         "n_train": len(loaded.task.train),
         "n_select": len(loaded.task.select),
@@ -137,6 +139,18 @@ def _facts(fitted: Fitted, loaded: Loaded) -> dict[str, Any]:
         "train_key": loaded.train_key,
         "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
     }
+
+
+def _machine(device: str) -> str:
+    """The model of the card, or of the processor."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name()
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text(encoding="utf-8").splitlines() if known.exists() else []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
 
 
 def write_answers(loaded: Loaded, answers: Answers, out: Path) -> None:

@@ -1,18 +1,19 @@
 """What `results.json` may hold: one unit a figure, stated in its name, and no other.
 
-A cell whose figures are of another unit, or whose folder states another method than its column,
-is a hole: it is shown nowhere under that column's name.
+A cell whose figures are of another unit, or whose folder states another method or other settings
+than its column, is a hole: it is shown nowhere under that column's name.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
 
-from benchmarks.matrix.config import MatrixConfig
+from benchmarks.matrix.config import Column, MatrixConfig
 from benchmarks.matrix.results import CellResult
 
 MEASURED = ("latency", "throughput", "fit", "peak", "usd")
@@ -28,14 +29,14 @@ class Latency(_Frozen):
 
     Attributes:
         p50, p95, mean: over `n` texts.
-        p95_ci: its 95 % interval, None where too few texts give one.
+        p95_ci: its 95 % interval.
         n: texts, one by one.
     """
 
     p50: float = Field(ge=0)
     p95: float = Field(ge=0)
     mean: float = Field(ge=0)
-    p95_ci: tuple[float | None, float | None] | None
+    p95_ci: tuple[float, float]
     n: int = Field(gt=0)
 
 
@@ -87,8 +88,36 @@ def held_against(config: MatrixConfig, found: CellResult) -> CellResult:
     if found.method != stated:
         told = f"its folder states the method {found.method!r}, the configuration {stated!r}"
         return _hole(found, "mislabelled", told)
+    changed = _changed(found.settings, config.column(found.cell.column))
+    if changed:
+        return _hole(found, "stale", f"{changed}; run it again")
     fault = None if found.is_hole else _fault(found.figures)
     return found if fault is None else _hole(found, "unusable", fault)
+
+
+def _changed(settings: Mapping[str, Any], column: Column) -> str:
+    """What a cell's column had other settings in; empty where they are those of now."""
+    if settings["name"] != column.name:
+        return f"its folder is of the column {settings['name']!r}"
+    try:
+        then = TypeAdapter[Column](Column).validate_python(settings).of_result
+    except ValidationError:
+        return "its settings are those of another version"
+    now = column.of_result
+    told = [
+        f"{name} was {then.get(name)!r}, is {now.get(name)!r}"
+        for name in now
+        if then.get(name) != now[name] and not _same_folder(name, then.get(name), now[name])
+    ]
+    return ", ".join(told)
+
+
+def _same_folder(name: str, then: Any, now: Any) -> bool:
+    """Whether a model's folder is the same by its end: a run keeps the whole path."""
+    if name != "model" or then is None:
+        return False
+    end = Path(now).parts
+    return Path(then).is_absolute() and Path(then).parts[-len(end) :] == end
 
 
 def _fault(figures: Mapping[str, Any]) -> str | None:

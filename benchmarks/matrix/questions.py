@@ -3,7 +3,8 @@
 The first five are those of the benchmark that this one follows, the sixth is ours. Differences
 are in points of accuracy, paired by seed and row, with their own 95 % interval; "told apart" means
 Holm's p-value over all pairs of the task of at most 0.05 (see `compare`). No column is picked for
-being best on the reported rows: each pair that a question is about is answered.
+being best on the reported rows: each pair that a question is about is answered. Stand-ins are no
+part of an answer.
 """
 
 from __future__ import annotations
@@ -11,15 +12,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
-from scipy.special import ndtri
+from scipy.stats import binom
 
 from benchmarks.matrix.cautions import CONSTANT
-from benchmarks.matrix.compare import Comparison, Held, Pair, mean_interval, signed
+from benchmarks.matrix.compare import Comparison, Held, Pair
+from benchmarks.matrix.intervals import LEVEL, signed
 from benchmarks.matrix.results import Matrix
 from benchmarks.matrix.summary import Measured, Summary
+from red_ray.core.two_samples import holm
 
 Place = tuple[str, str]
 Compared = Mapping[str, Comparison]
@@ -58,7 +62,15 @@ class _Sources:
     summaries: Mapping[Place, Summary]
 
     def columns(self, *methods: str) -> list[str]:
-        return [c.name for c in self.matrix.config.columns if c.method in methods]
+        stated = self.matrix.config.columns
+        return [one.name for one in stated if one.method in methods and not one.stand_in]
+
+    def paying(self, task: str) -> dict[str, Summary]:
+        """Of a task, without majority and prior, which cost nothing and know nothing."""
+        stated = self.matrix.config.columns
+        names = [c.name for c in stated if c.method not in CONSTANT and not c.stand_in]
+        known = self.summaries
+        return {name: known[task, name] for name in names if (task, name) in known}
 
 
 def answered(
@@ -91,20 +103,25 @@ def difference_told(found: Pair, a: str = "", b: str = "") -> str:
     low, high = found.difference.interval
     p = found.p_corrected
     told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    alone = "; one seed" if len(found.seeds) == 1 else ""
     return (
         f"{a or found.a} against {b or found.b}: {signed(found.difference.value)} points "
-        f"({signed(low)} to {signed(high)}; {told} corrected)"
+        f"({signed(low)} to {signed(high)}; {told} corrected{alone})"
     )
 
 
 def _matching(found: _Sources, text: str, method: str) -> Question:
-    """Whether columns of a method match those of fine-tuning: the interval is above -2 points."""
+    """Whether columns of a method match those of fine-tuning: the interval is above -2 points.
+
+    A margin is the interval's to decide, not the p-value's, which is of "no difference".
+    """
     ours, theirs = found.columns(method), found.columns("fine_tune")
     lacking = [name for name, have in ((method, ours), ("fine_tune", theirs)) if not have]
     if lacking:
         return _open(text, f"no column has the method {' or '.join(lacking)}")
     verdicts, sentences = _each_pair(found, ours, theirs, _match)
     answer = _counted(
+        found,
         verdicts,
         {
             "matches": f"within {100 * MATCH:.0f} points or better",
@@ -131,7 +148,7 @@ def _sizes(found: _Sources) -> Question:
                 for name in found.columns(method)
                 if (task, name) in found.summaries
             ]
-            for (small, less), (large, more) in pairwise(sorted(sized)):
+            for (small, less), (large, more) in combinations(sorted(sized), 2):
                 pair = found.compared[task].pair(more, less)
                 if small == large or pair is None:
                     continue
@@ -142,6 +159,7 @@ def _sizes(found: _Sources) -> Question:
     if not sentences:
         return _open(text, "no two language models of different size have figures on one task")
     answer = _counted(
+        found,
         verdicts,
         {
             "better": "the larger is better",
@@ -153,18 +171,11 @@ def _sizes(found: _Sources) -> Question:
 
 
 def _efficiency(found: _Sources) -> Question:
-    """Of each measured figure the columns whose interval reaches the least one's.
-
-    Without majority and prior, which cost nothing and know nothing.
-    """
+    """Of each measured figure the columns whose interval reaches the least one's."""
     text = "Which approach is the most efficient in training time, latency and memory?"
     sentences: list[str] = []
     for task in found.compared:
-        own = {
-            name: one
-            for (at, name), one in found.summaries.items()
-            if at == task and one.method not in CONSTANT
-        }
+        own = found.paying(task)
         for figure, what, write in (
             ("fit_s", "shortest training", _seconds),
             ("latency_p50_ms", "lowest median latency", _ms),
@@ -209,8 +220,7 @@ def _reaches(one: Measured, ends: tuple[float, float] | None) -> bool:
 def _front_told(found: _Sources, task: str) -> str:
     points = {
         name: (one.figures["latency_p50_ms"].value, one.figures["accuracy"].value)
-        for (at, name), one in found.summaries.items()
-        if at == task and one.method not in CONSTANT
+        for name, one in found.paying(task).items()
     }
     names = pareto_front(points)
     return f"on {task} {', '.join(names)} (by the means)" if names else ""
@@ -255,7 +265,7 @@ def _struggles(found: _Sources) -> Question:
     if not labels:
         answer = (
             "cannot be said: of no pair is the recall of any label surely below the encoder's "
-            "(intervals corrected for the number of labels)"
+            "(sign tests corrected for the number of labels)"
         )
         return Question(text, answer, tuple(sentences))
     worst_told = ", ".join(
@@ -265,7 +275,7 @@ def _struggles(found: _Sources) -> Question:
 
 
 def _worst_label(found: _Sources, task: str, one: str, other: str) -> tuple[list[str], str | None]:
-    """The label whose recall falls the most short, where its corrected interval is below 0."""
+    """What two columns get wrong, and the label whose recall surely falls the most short."""
     a, b = found.held.get((task, one)), found.held.get((task, other))
     pair = found.compared[task].pair(one, other)
     if a is None or b is None or pair is None:
@@ -278,28 +288,39 @@ def _worst_label(found: _Sources, task: str, one: str, other: str) -> tuple[list
     losses = _losses(a, b, pair.seeds)
     if not losses:
         return [f"{told}."], None
-    label, loss, low, high = min(losses, key=lambda found: found[3])
-    surely = high < 0
-    told += f"; recall of {label!r} {signed(loss)} points ({signed(low)} to {signed(high)}"
-    told += f", corrected for {len(losses)} labels)"
+    surely = [loss for loss in losses if loss.p <= LEVEL]
+    worst = min(surely or losses, key=lambda loss: loss.points)
+    if worst.points < 0:
+        told += f"; recall of {worst.label!r} {signed(worst.points)} points "
+        told += f"(p = {worst.p:.3f}, corrected for {len(losses)} labels)"
     unreadable = _percent(float(a.unreadable.mean()))
-    return [f"{told}; unreadable: {unreadable}."], label if surely else None
+    return [f"{told}; unreadable: {unreadable}."], worst.label if surely else None
 
 
-def _losses(a: Held, b: Held, seeds: Sequence[int]) -> list[tuple[str, float, float, float]]:
-    """Recall of each label, `a` less `b`, with an interval corrected for the number of labels."""
+class _Loss(NamedTuple):
+    """Of a label: recall of one column less that of another, and p of "no less", corrected."""
+
+    label: str
+    points: float
+    p: float
+
+
+def _losses(a: Held, b: Held, seeds: Sequence[int]) -> list[_Loss]:
+    """Of each label that has rows enough, by a sign test over its rows.
+
+    A row is won or lost by the mean over the seeds. Exact, for a label may have few rows.
+    """
     true = np.array(a.predictions[0].true)
     at_a, at_b = ([one.seeds.index(seed) for seed in seeds] for one in (a, b))
-    moved = a.right[at_a].astype(float) - b.right[at_b].astype(float)
+    moved = (a.right[at_a].astype(float) - b.right[at_b].astype(float)).mean(axis=0)
     labels = [label for label in sorted(set(true)) if (true == label).sum() >= LEAST_ROWS]
-    # Bonferroni by widening: the normal quantile of 0.05 / n over that of 0.05.
-    wider = float(ndtri(1 - 0.025 / max(1, len(labels))) / ndtri(0.975))
-    found = []
-    for label in labels:
-        one = mean_interval(moved[:, true == label], rng=np.random.default_rng(5))
-        low, high = (one.value + wider * (end - one.value) for end in one.interval)
-        found.append((str(label), one.value, low, high))
-    return found
+    own = [moved[true == label] for label in labels]
+    won, lost = (np.array([(sign * rows > 0).sum() for rows in own]) for sign in (1, -1))
+    p = holm(binom.cdf(won, won + lost, 0.5))
+    return [
+        _Loss(str(label), float(rows.mean()), float(one))
+        for label, rows, one in zip(labels, own, p, strict=True)
+    ]
 
 
 def _red(found: _Sources) -> Question:
@@ -309,6 +330,7 @@ def _red(found: _Sources) -> Question:
         return _open(text, f"no column has a method of {', '.join(RED_RIVALS)}")
     verdicts, sentences = _each_pair(found, ours, rivals, _better, _beside)
     answer = _counted(
+        found,
         verdicts,
         {
             "better": "R.E.D. is better",
@@ -381,7 +403,7 @@ def _better(pair: Pair) -> str:
     return "better" if pair.difference.value > 0 else "worse"
 
 
-def _counted(verdicts: Counter[str], words: Mapping[str, str]) -> str:
+def _counted(found: _Sources, verdicts: Counter[str], words: Mapping[str, str]) -> str:
     """The answer over all comparisons; open where none of them is decided."""
     n = sum(verdicts.values())
     told = [f"{word} in {verdicts[key]}" for key, word in words.items() if verdicts[key]]
@@ -390,7 +412,9 @@ def _counted(verdicts: Counter[str], words: Mapping[str, str]) -> str:
         return "cannot be said: no such two columns run on one task"
     undecided = verdicts["open"] + verdicts["not told apart"] + verdicts["hole"]
     head = "cannot be said: of" if undecided == n else "Of"
-    return f"{head} {n} comparison{'' if n == 1 else 's'}: {', '.join(told)}."
+    alone = undecided < n and any(one.n_of_one_seed for one in found.compared.values())
+    rest = " Where there is one seed, of these trainings alone." if alone else ""
+    return f"{head} {n} comparison{'' if n == 1 else 's'}: {', '.join(told)}.{rest}"
 
 
 def _open(text: str, why: str) -> Question:

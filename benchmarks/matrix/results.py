@@ -22,7 +22,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -32,7 +32,7 @@ from benchmarks.matrix.config import Cell, MatrixConfig
 from red_ray.errors import DataError
 
 Ints = NDArray[np.int64]
-Status = Literal["done", "failed", "out_of_memory", "timed_out", "mislabelled", "unusable"]
+Status = Literal["done", "failed", "out_of_memory", "timed_out", "mislabelled", "stale", "unusable"]
 
 CELL, RESULTS, HISTORY, PREDICTIONS, MATRIX, USES = (
     "cell.json",
@@ -50,8 +50,9 @@ class CellResult:
 
     Attributes:
         cell: which one.
-        method: as its column states it.
-        status: `done`, else why it is a hole; the last two are found when it is read.
+        method: as its folder states it.
+        settings: of its column, as its folder states them.
+        status: `done`, else why it is a hole; the last three are found when it is read.
         error: of a hole, one line; else empty.
         figures: as `results.json` holds them; empty of a hole. See `execute.figures`.
         history: of the training, an entry an epoch.
@@ -60,6 +61,7 @@ class CellResult:
 
     cell: Cell
     method: str
+    settings: Mapping[str, Any]
     status: Status
     error: str
     figures: Mapping[str, Any]
@@ -98,6 +100,20 @@ class Predictions:
         return np.array([a == b for a, b in zip(self.true, self.answered, strict=True)], dtype=bool)
 
 
+class Look(NamedTuple):
+    """That a matrix began to report on a split.
+
+    Attributes:
+        report_key: of the split.
+        mark: of the matrix: its settings and sources.
+        at: when, as ISO 8601 in UTC.
+    """
+
+    report_key: str
+    mark: str
+    at: str
+
+
 @dataclass(frozen=True, slots=True)
 class Matrix:
     """What stands in a matrix's folder.
@@ -106,13 +122,18 @@ class Matrix:
         config: of the matrix.
         results: of all cells that were tried, holes among them, in the order of the matrix.
         missing: cells that were not run yet: holes, too, in every table.
-        uses: how often each report split was reported on, by its key, this matrix included.
+        looks: at the report splits, by this matrix and by others, as far as they are known.
     """
 
     config: MatrixConfig
     results: tuple[CellResult, ...]
     missing: tuple[Cell, ...]
-    uses: Mapping[str, int]
+    looks: tuple[Look, ...]
+
+    @property
+    def uses(self) -> Mapping[str, int]:
+        """How many matrices reported on each split, by its key; a resumed one counts once."""
+        return Counter(key for key, _ in {(one.report_key, one.mark) for one in self.looks})
 
     def of(self, task: str, column: str) -> tuple[CellResult, ...]:
         """Finished cells of a column on a task, by seed."""
@@ -154,7 +175,7 @@ def read_matrix(folder: str | Path) -> Matrix:
     )
     tried = {one.cell for one in results}
     missing = tuple(cell for cell in config.cells if cell not in tried)
-    return Matrix(config, results, missing, read_uses(place))
+    return Matrix(config, results, missing, read_looks(place))
 
 
 def read_cell(cell: Cell, folder: Path) -> CellResult:
@@ -164,6 +185,7 @@ def read_cell(cell: Cell, folder: Path) -> CellResult:
     return CellResult(
         cell=cell,
         method=stated["method"],
+        settings=stated["settings"],
         status=stated["status"],
         error=stated.get("error", ""),
         figures=_json(folder / RESULTS) if is_done else {},
@@ -178,12 +200,13 @@ def read_predictions(path: Path) -> Predictions:
     return Predictions(*(tuple(rows[name]) for name in ("text", "true", "answered", "raw")))
 
 
-def read_uses(folder: Path) -> dict[str, int]:
-    """How many matrices reported on each split, by its key; one that was resumed counts once."""
+def read_looks(folder: Path) -> tuple[Look, ...]:
+    """The looks at report splits that a matrix's folder knows of."""
     path = folder / USES
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    pairs = {(use["report_key"], use["matrix"]) for use in map(json.loads, lines)}
-    return dict(Counter(key for key, _ in pairs))
+    return tuple(
+        Look(use["report_key"], use["matrix"], use["at"]) for use in map(json.loads, lines)
+    )
 
 
 def _json(path: Path) -> Any:

@@ -36,9 +36,6 @@ LOST = 2
 COMMON = ("tasks", "measure", "metrics")
 """Modules beside this one that every cell goes through."""
 
-NO_PART_OF_A_RESULT = {"name", "tasks", "seeds", "base", "time_s", "memory_mb"}
-"""Of a column: what may change without changing a finished cell."""
-
 Tell = Callable[[Cell, str, str], None]
 """Called with a cell, its status and one line as it ends."""
 
@@ -69,8 +66,10 @@ def run_matrix(
         OutputError: another process runs this matrix.
     """
     with _held(out):
-        _write_config(config, out)
+        _see_name(config, out)
         todo = list(_works(config, out, only, again))
+        # Not before: of rows that cannot be read, finished cells would stand under new settings.
+        _write_config(config, out)
         _note_uses(config, out, todo)
         for work, files in _done(todo):
             _keep(out, work, files)
@@ -119,18 +118,32 @@ def digest_of(cell: Cell, column: Column, loaded: Loaded, config: MatrixConfig) 
     """SHA-256 of all that a cell's result depends on: rows, settings, sources."""
     task = loaded.task
     stated = {
-        "column": column.model_dump(mode="json", exclude=NO_PART_OF_A_RESULT),
+        "column": column.of_result,
         "seed": cell.seed,
         "rows": [loaded.train_key, loaded.report_key, len(task.train)],
         "task": [task.labels, task.words, task.instruction, task.columns, loaded.positive],
         "measured": [config.n_single, config.batch_size, config.keep_models],
     }
     digest = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
-    own, parts = sources_of(column.method)
-    digest.update(source_hash(parts))
-    for path in [*(HERE / f"{name}.py" for name in COMMON), *own]:
-        digest.update(path.read_bytes())
+    digest.update(_sources(column.method))
     return digest.hexdigest()
+
+
+def _sources(method: str) -> bytes:
+    """Of red_ray and of the modules here, what a method's cells go through."""
+    own, parts = sources_of(method)
+    paths = [*(HERE / f"{name}.py" for name in COMMON), *own]
+    return source_hash(parts) + b"".join(path.read_bytes() for path in paths)
+
+
+def _mark(config: MatrixConfig) -> str:
+    """Of a look at report rows: another one where settings or sources have changed since."""
+    tasks = {name: task.model_dump(mode="json") for name, task in config.tasks.items()}
+    stated = [config.seeds, tasks, [[one.name, one.of_result] for one in config.columns]]
+    mark = hashlib.sha256(json.dumps(stated, sort_keys=True).encode())
+    for method in sorted({column.method for column in config.columns}):
+        mark.update(_sources(method))
+    return mark.hexdigest()[:16]
 
 
 def _is_finished(path: Path, digest: str, again: bool) -> bool:
@@ -187,21 +200,23 @@ def _keep(out: Path, work: Work, files: Mapping[str, bytes]) -> None:
     fresh.rename(place)
 
 
-def _write_config(config: MatrixConfig, out: Path) -> None:
+def _see_name(config: MatrixConfig, out: Path) -> None:
     path = out / MATRIX
     if path.exists():
         held = yaml.safe_load(path.read_text(encoding="utf-8"))["name"]
         if held != config.name:
             raise ConfigError(f"{str(out)!r} holds the matrix {held!r}, not {config.name!r}")
+
+
+def _write_config(config: MatrixConfig, out: Path) -> None:
     text = yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
-    path.write_text(text, encoding="utf-8")
+    (out / MATRIX).write_text(text, encoding="utf-8")
 
 
 def _note_uses(config: MatrixConfig, out: Path, todo: Sequence[Work]) -> None:
     """Write down which report rows are reported on: here, and for the matrices to come."""
     keys = sorted({work.order.loaded.report_key for work in todo})
-    # The settings, not the folder: a matrix that is changed looks at the rows once more.
-    mark = hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16]
+    mark = _mark(config)
     now = datetime.now(UTC).isoformat(timespec="seconds")
     lines = [json.dumps({"report_key": key, "matrix": mark, "at": now}) for key in keys]
     shared = _shared_uses()

@@ -1,6 +1,6 @@
 """The figures of a column on a task over its seeds, each a mean with its 95 % interval.
 
-Those of quality are resampled as `compare` says, rows and seeds. Those that are measured
+Those of quality have theirs as `intervals` says, over rows and seeds. Those that are measured
 (times, memory, price) have Student's interval over the seeds; a latency's p95 in addition what the
 few texts of each cell leave open. With one seed a measured figure has no interval.
 """
@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
-from benchmarks.matrix.compare import Estimate, Held, mean_interval, resampled_seeds
+from benchmarks.matrix.compare import Held
 from benchmarks.matrix.config import MatrixConfig
+from benchmarks.matrix.intervals import Estimate, interval_of, mean_interval, spread_of
 from benchmarks.matrix.methods.base import UNREADABLE
 from benchmarks.matrix.metrics import Counts, balance_gap, macro_f1, mcc
 from red_ray.core.metrics import Interval
@@ -46,7 +47,7 @@ WITHIN = {
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """A figure over seeds; `interval` is None where one seed gives none."""
+    """A figure over seeds; `interval` is None where one seed, or rows all alike, give none."""
 
     value: float
     interval: tuple[float, float] | None
@@ -108,9 +109,11 @@ def summary(column: Held, config: MatrixConfig, accuracy: Estimate | None = None
 
 
 def _within(name: str, found: Estimate, column: Held) -> Measured:
-    """An estimate; of a share whose resamples are all alike, as the cells have its interval."""
+    """An estimate within what it can be; where all resamples are alike, as the cells have it."""
     low, high = found.interval
-    if name in ("precision", "recall", "specificity") and low == high:
+    if low == high:
+        if name not in ("precision", "recall", "specificity"):
+            return Measured(found.value, None)
         ends = [cell.figures["binary"][f"{name}_ci"] for cell in column.cells]
         low, high = min(one[0] for one in ends), max(one[1] for one in ends)
     least = -1.0 if name == "mcc" else 0.0
@@ -121,16 +124,16 @@ def of_counts(columns: Sequence[Held]) -> list[dict[str, Estimate]]:
     """Figures that are no mean over rows, of each column."""
     names, plain, drawn = _resampled(columns)
     return [
-        {
-            name: Estimate(float(values[:, at].mean()), _ends(resampled[:, :, at]))
-            for at, name in enumerate(names)
-        }
+        {name: _over_seeds(values[:, at], resampled[:, :, at]) for at, name in enumerate(names)}
         for values, resampled in zip(plain, drawn, strict=True)
     ]
 
 
-def difference(a: Held, b: Held, name: str) -> Estimate | None:
-    """A figure of `a` less that of `b` over the seeds that both have, paired; None without any."""
+def difference(a: Held, b: Held, name: str) -> Measured | None:
+    """A figure of `a` less that of `b` over the seeds that both have, paired.
+
+    None without such a seed, or where the task's labels have no such figure.
+    """
     seeds = [seed for seed in a.seeds if seed in b.seeds]
     if not seeds:
         return None
@@ -140,12 +143,17 @@ def difference(a: Held, b: Held, name: str) -> Estimate | None:
             (side.right if name == "accuracy" else side.unreadable)[at].astype(float)
             for side, at in ((a, at_a), (b, at_b))
         )
-        return mean_interval(one - other, rng=np.random.default_rng(1))
+        found = mean_interval(one - other, rng=np.random.default_rng(1))
+        return Measured(found.value, found.interval)
     names, plain, drawn = _resampled([a, b])
+    if name not in names:
+        return None
     at = names.index(name)
-    moved = drawn[0][:, at_a, at] - drawn[1][:, at_b, at]
-    value = plain[0][at_a, at].mean() - plain[1][at_b, at].mean()
-    return Estimate(float(value), _ends(moved))
+    found = _over_seeds(
+        plain[0][at_a, at] - plain[1][at_b, at], drawn[0][:, at_a, at] - drawn[1][:, at_b, at]
+    )
+    low, high = found.interval
+    return Measured(found.value, None if low == high else (low, high))
 
 
 def measured(column: Held, config: MatrixConfig) -> dict[str, Measured]:
@@ -190,11 +198,8 @@ def over_seeds(values: Sequence[float]) -> Interval | None:
 
 def _with_few_texts(found: Measured, column: Held) -> Measured:
     """The wider end of each: of the seeds, and of the few texts in each cell."""
-    told = [cell.figures["latency_ms"]["p95_ci"] for cell in column.cells]
-    if any(one is None for one in told):
-        return found
-    low = float(np.mean([0.0 if one[0] is None else one[0] for one in told]))
-    high = float(np.mean([np.inf if one[1] is None else one[1] for one in told]))
+    told = np.array([cell.figures["latency_ms"]["p95_ci"] for cell in column.cells])
+    low, high = (float(end) for end in told.mean(axis=0))
     ends = found.interval or (low, high)
     return Measured(found.value, (min(low, ends[0]), max(high, ends[1])))
 
@@ -212,10 +217,11 @@ def _measure(
 def usd_per_1000(figures: Mapping[str, Any], method: str, config: MatrixConfig) -> float | None:
     """Price of answering 1,000 texts; None where none is known.
 
-    Of a judge what its calls for the report rows cost, by the row. Of a model the machine's time
-    at the throughput in batches, where the machine has a price; its training is not in it.
+    Of a judge what its calls for the report rows cost, by the row. Of a model, and of a judge whose
+    calls cost nothing, the machine's time at the throughput in batches, where the machine has a
+    price; its training is not in it.
     """
-    if method == "judge":
+    if method == "judge" and figures["usd"] != 0:
         usd = figures["usd"]
         return None if usd is None else 1000 * float(usd) / float(figures["n"])
     if config.usd_per_hour is None:
@@ -224,10 +230,10 @@ def usd_per_1000(figures: Mapping[str, Any], method: str, config: MatrixConfig) 
     return 1000 / per_s / 3600 * config.usd_per_hour
 
 
-def _ends(resampled: Doubles) -> Interval:
-    """Of figures (n_resamples, n_seeds), the seeds resampled, too."""
-    low, high = np.quantile(resampled_seeds(resampled, np.random.default_rng(2)), [0.025, 0.975])
-    return (float(low), float(high))
+def _over_seeds(plain: Doubles, resampled: Doubles) -> Estimate:
+    """The mean of a figure of some seeds, of which (n_resamples, n_seeds) are resampled."""
+    value = float(plain.mean())
+    return Estimate(value, interval_of(value, resampled, spread_of(resampled, plain)))
 
 
 def _resampled(

@@ -10,11 +10,10 @@ import pyarrow as pa
 from benchmarks.matrix.metrics import Figures
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.results import CellResult, Matrix
-from benchmarks.matrix.summary import usd_per_1000
+from benchmarks.matrix.summary import OF_TWO, usd_per_1000
 
 TEXT, WHOLE, NUMBER, TRUTH = pa.string(), pa.int64(), pa.float64(), pa.bool_()
 WITH_ENDS = ("accuracy", "macro_f1", "mcc")
-OF_TWO = ("precision", "recall", "specificity", "f1", "balance_gap")
 COUNTS = ("tp", "fp", "fn", "tn")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from benchmarks.matrix.advice import Side
+from benchmarks.matrix.cautions import Side
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report.words import (
     METHODS,
@@ -150,14 +150,13 @@ def _task_row(overview: Overview, task: str, column: str, figures: list[str]) ->
 
 
 def _method_row(overview: Overview, task: str, column: str) -> tuple[str, ...]:
-    name = column
     found = overview.summaries.get((task, column))
     if found is None:
         told = hole(overview, task, column)
-        return (name, task, told, *((DASH,) * len(BY_METHOD)))
+        return (column, task, told, *((DASH,) * len(BY_METHOD)))
     cells = [both(one, found.figures.get(one)) for one in BY_METHOD]
     cells[0] += part_told(overview, task, column)
-    return (name, task, *cells, parameters(found))
+    return (column, task, *cells, parameters(found))
 
 
 def _notes(overview: Overview, task: str) -> Iterator[str]:

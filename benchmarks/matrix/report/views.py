@@ -8,8 +8,8 @@ import numpy as np
 from markupsafe import Markup
 
 from benchmarks.matrix.cautions import CONSTANT
-from benchmarks.matrix.compare import Estimate
 from benchmarks.matrix.confusion import confusion, drawing
+from benchmarks.matrix.intervals import Estimate
 from benchmarks.matrix.methods.base import UNREADABLE
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
@@ -150,7 +150,7 @@ def _bars(overview: Overview, task: str, names: list[str], name: str, most: floa
             column,
             method_told(overview, column),
             figure(name, found) + unit,
-            interval(name, found) or "one seed: no interval",
+            interval(name, found) or "no interval",
         )
         is_ours = overview.matrix.config.column(column).method == "red_ray"
         bars.append(bar(words, found, most, in_colour=is_ours))
@@ -169,17 +169,12 @@ def _latency(overview: Overview, task: str, known: list[str]) -> list[Bar]:
 
 def _point(overview: Overview, task: str, column: str, number: int) -> Point:
     found = overview.summaries[task, column].figures
-    name = column
-    return Point(number, name, found["latency_p50_ms"], found["accuracy"])
+    return Point(number, column, found["latency_p50_ms"], found["accuracy"])
 
 
 def _plots(overview: Overview, task: str, plotted: list[Point]) -> list[Drawing]:
-    known = [name for at, name in overview.summaries if at == task]
-    by_name = {name: name for name in known}
     memory = [
-        Point(
-            one.number, one.name, _figure(overview, task, by_name[one.name], "peak_mb"), one.worth
-        )
+        Point(one.number, one.name, _figure(overview, task, one.name, "peak_mb"), one.worth)
         for one in plotted
     ]
     caption = "Orange: the front, by the means: nothing is both cheaper and more accurate. "
@@ -252,9 +247,8 @@ def _confusions(overview: Overview, task: str, known: list[str]) -> list[Drawing
         true = np.array([at[s] for one in column.predictions for s in one.true], np.int64)
         said = np.array([at[s] for one in column.predictions for s in one.answered], np.int64)
         found = confusion(true, said, labels)
-        told = name
         seeds = len(column.cells)
         caption = f"Answers of {seeds} seed{'' if seeds == 1 else 's'} together; colour is the "
         caption += "share of the true label's rows."
-        drawings.append(Drawing(told, drawing(found, f"Confusion of {told} on {task}"), caption))
+        drawings.append(Drawing(name, drawing(found, f"Confusion of {name} on {task}"), caption))
     return drawings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks.matrix.compare import Estimate, signed
+from benchmarks.matrix.intervals import Estimate, signed
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.summary import SHARES, Measured, Summary
 from red_ray.evaluation.report.figures import DASH, decimal, dollars, percent, seconds
@@ -53,6 +53,7 @@ def method_told(overview: Overview, column: str) -> str:
         parts += [str(value)] if value else []
     if stated.method == "few_shot":
         parts.append(f"{stated.shots} examples")
+    parts += ["a stand-in"] if stated.stand_in else []
     return ", ".join(parts)
 
 
@@ -140,15 +141,17 @@ def ranking_told(overview: Overview, task: str) -> str:
     found, compared = overview.ranks[task], overview.compared[task]
     if len(compared.accuracy) < 2:
         return "There are no two columns to compare."
+    alone = " Where there is one seed, of these trainings alone." if compared.n_of_one_seed else ""
     if found.is_ranking:
         groups = " > ".join(", ".join(name for name in group) for group in found.groups)
-        return f"Ranking: {groups}. Within a group the order is not known."
+        return f"Ranking: {groups}. Within a group the order is not known.{alone}"
     told = sum(one.told_apart for one in compared.pairs)
     if not told:
         return "No ranking: no two columns are told apart."
     return (
         f"No ranking: {told} of {len(compared.pairs)} pairs are told apart, which nowhere parts "
-        "all columns above from all below. The places that each may have stand in its table."
+        "all columns above from all below. The places that each may have stand in its "
+        f"table.{alone}"
     )
 
 
@@ -162,8 +165,6 @@ def parameters(found: Summary) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    if value == float("inf"):
-        return "∞"
     if name in SHARES:
         return percent(value)
     if name == "mcc":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from benchmarks.matrix import compare
+from benchmarks.matrix import intervals
 from benchmarks.matrix.advice import RULES
 from benchmarks.matrix.history import best_epoch
 from benchmarks.matrix.overview import overview
@@ -17,7 +17,7 @@ NAMES = ("Qwen zero", "Qwen few", "Qwen LoRA", "BERT", "RED speed", "flat")
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(compare, "N_RESAMPLES", 4000)
+    monkeypatch.setattr(intervals, "N_RESAMPLES", 1000)
 
 
 def curve(*accuracies, untrained=0.1):
@@ -73,6 +73,11 @@ def test_one_sided_before_and_after(tmp_path):
     assert "'yes'" in next(one.sentence for one in found.advice if one.rule == "one_sided")
 
 
+level = curve(0.5, 0.5, 0.5)
+for at, entry in enumerate(level):
+    entry["select_loss"] = 1 - 0.1 * at  # so that the last epoch is the one that was kept
+
+
 @pytest.mark.parametrize(
     ("history", "rule"),
     [
@@ -80,6 +85,8 @@ def test_one_sided_before_and_after(tmp_path):
         (curve(0.8, 0.7, 0.75), "overfits"),
         (curve(0.6, 0.8, 0.7), None),
         (curve(0.6, 0.8, 0.7, untrained=0.9), None),
+        (curve(0.6, 0.7, 0.8, untrained=0.9), None),
+        (level, None),
         (curve(0.8), None),
         ([], None),
     ],
@@ -97,8 +104,46 @@ def test_the_best_epoch_of_equal_ones_has_the_least_loss():
     assert best_epoch([{"epoch": 1, "train_loss": 1.0}, {"epoch": 2, "train_loss": 0.5}]) is None
 
 
+def test_answers_that_cannot_be_read_have_a_remedy(tmp_path):
+    planted = plant(tmp_path, {"Qwen zero": 0.9})
+    for seed in (0, 1):
+        planted.cell("Qwen zero", 0.9, seed=seed, n=300, unreadable=range(30))
+    assert told(tmp_path) == {("unreadable", "Qwen zero")}
+
+
+def test_stand_ins_are_no_part_of_an_answer_or_an_advice(tmp_path, monkeypatch):
+    from tests.unit.benchmarks.matrix import planted as builder
+
+    tiny = {name: builder.METHODS[name] | {"stand_in": True} for name in ("Qwen LoRA", "Qwen zero")}
+    monkeypatch.setattr(builder, "METHODS", builder.METHODS | tiny)
+    plant(tmp_path, {"Qwen zero": 0.5, "Qwen LoRA": 0.5, "BERT": 0.9, "flat": 0.8})
+    found = overview(read_matrix(tmp_path))
+    match, _, _, efficient, struggle, *_ = found.questions
+    assert match.answer == "cannot be said: no column has the method lora."
+    assert struggle.answer.startswith("cannot be said: it takes a column of a language model")
+    assert "Qwen" not in " ".join([efficient.answer, *efficient.sentences])
+    assert found.advice == ()
+    assert {one.column for one in found.before_after} == {"Qwen LoRA"}
+
+
+def test_a_label_of_five_rows_that_are_all_lost_is_not_surely_worse(tmp_path):
+    """A sign test gives 1 in 32; the resampled rows have no spread at all."""
+    planted = Planted(tmp_path, ("Qwen zero", "BERT"))
+    true = np.repeat([0, 1, 2], [5, 100, 100])
+    for seed in (0, 1, 2):
+        more = {"true": true, "labels": ("rare", "some", "many"), "seed": seed}
+        planted.cell("BERT", np.ones(205, bool), **more)
+        planted.cell("Qwen zero", true != 0, **more)
+    struggle = overview(read_matrix(tmp_path)).questions[4]
+    assert struggle.answer.startswith("cannot be said: of no pair")
+    assert (
+        "recall of 'rare' −100.0 points (p = 0.094, corrected for 3 labels)"
+        in (struggle.sentences[0])
+    )
+
+
 def test_every_rule_is_told():
-    assert set(RULES) == {"no_gain", "one_sided", "still_improving", "overfits"}
+    assert set(RULES) == {*("no_gain", "one_sided", "unreadable", "still_improving", "overfits")}
 
 
 def test_questions_are_answered_in_figures(tmp_path):

@@ -6,8 +6,9 @@ import json
 
 import numpy as np
 import pytest
+import yaml
 
-from benchmarks.matrix import compare
+from benchmarks.matrix import intervals
 from benchmarks.matrix.cautions import cautions, check_apart
 from benchmarks.matrix.compare import compare_task
 from benchmarks.matrix.results import read_matrix
@@ -26,8 +27,7 @@ def told(planted, kind=None):
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    """Enough for one pair, whose p-value nothing corrects."""
-    monkeypatch.setattr(compare, "N_RESAMPLES", 2000)
+    monkeypatch.setattr(intervals, "N_RESAMPLES", 1000)
 
 
 @pytest.fixture
@@ -52,6 +52,38 @@ def test_a_mislabelled_method_is_not_shown_under_its_column(planted):
     (sentence,) = told(planted, "mislabelled")
     assert "'zero_shot', the configuration 'fine_tune'" in sentence
     assert compare_task(matrix, "sst2").accuracy["BERT"].value == pytest.approx(0.95)
+
+
+def test_a_cell_of_other_settings_is_not_shown_as_those_of_now(planted):
+    """The configuration was changed, and the run that would have followed was stopped."""
+    place = planted.folder / "matrix.yaml"
+    content = yaml.safe_load(place.read_text())
+    content["columns"][1] |= {"learning_rate": 0.1, "time_s": 5.0}
+    place.write_text(yaml.safe_dump(content))
+    assert read_matrix(planted.folder).of("sst2", "BERT") == ()
+    (sentence,) = told(planted, "stale")
+    assert "learning_rate was 2e-05, is 0.1; run it again" in sentence
+
+
+def test_a_models_folder_is_the_same_by_its_end(tmp_path):
+    """A run keeps the whole path of it, whatever folder it is reported from."""
+    made = Planted(tmp_path, ("BERT",))
+    made.cell("BERT", exactly(340, 400), n=400)
+    for path, n in (("/else/where/bert-base-uncased", 1), ("/else/where/bert-large", 0)):
+        place = tmp_path / "sst2--BERT--0" / "cell.json"
+        stated = json.loads(place.read_text())
+        stated["settings"]["model"] = path
+        place.write_text(json.dumps(stated))
+        assert len(read_matrix(tmp_path).of("sst2", "BERT")) == n
+
+
+def test_a_folder_of_another_column_is_not_shown(planted):
+    place = planted.folder / "sst2--BERT--0" / "cell.json"
+    stated = json.loads(place.read_text())
+    stated["settings"]["name"] = "BERT, longer"
+    place.write_text(json.dumps(stated))
+    (sentence,) = told(planted, "stale")
+    assert "its folder is of the column 'BERT, longer'" in sentence
 
 
 @pytest.mark.parametrize(
@@ -162,6 +194,8 @@ def test_rows_that_choose_and_report_are_others():
         check_apart(loaded(["a", "d"], ["c"], ["d"]))
     with pytest.raises(DataError, match="of 'train' stand in 'select'"):
         check_apart(loaded(["a", "c"], ["c"], ["d"]))
+    with pytest.raises(DataError, match="no row to report on"):
+        check_apart(loaded(["a"], ["c"], []))
 
 
 def test_a_model_below_majority_is_flagged(tmp_path):
@@ -226,3 +260,29 @@ def test_unlike_measuring_and_devices_are_flagged(planted):
     assert "64 in batches of 8: BERT" in unequal
     (devices,) = told(planted, "devices")
     assert "cuda: BERT" in devices
+
+
+def test_unlike_machines_and_versions_are_flagged(planted):
+    """A cell of before machines were told says nothing of its own."""
+    rights = exactly(380, 400)
+    planted.cell("flat", rights, n=400, machine="a card")
+    planted.cell("BERT", rights, n=400, machine="another card", versions={"torch": "2.13"})
+    planted.cell("BERT", rights, n=400, seed=1, versions={"python": "3.12"})
+    (machines,) = told(planted, "devices")
+    assert "of several machines" in machines
+    assert "a card: flat; another card: BERT" in machines
+    assert [one.partition(":")[0] for one in told(planted, "versions")] == [
+        "sst2 ran with several python",
+        "sst2 ran with several torch",
+    ]
+
+
+def test_that_a_model_without_an_answer_is_last_ranks_nothing(tmp_path):
+    """Two columns that 60 rows cannot tell apart, and one that answers none of them."""
+    made = Planted(tmp_path, ("flat", "BERT", "Qwen zero"))
+    for seed in (0, 1, 2):
+        made.cell("flat", exactly(48, 60), seed=seed, n=60)
+        made.cell("BERT", exactly(50, 60), seed=seed, n=60)
+        made.cell("Qwen zero", 0.0, seed=seed, n=60, unreadable=range(60))
+    (sentence,) = told(made, "small_n")
+    assert "they give no ranking of these columns" in sentence

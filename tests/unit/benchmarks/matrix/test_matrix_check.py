@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 
 import pytest
 import yaml
 
-from benchmarks.matrix import compare
+from benchmarks.matrix import intervals
 from benchmarks.matrix.check import (
     Criterion,
     Outcome,
@@ -18,6 +19,7 @@ from benchmarks.matrix.check import (
     load_criteria,
     verdict,
 )
+from benchmarks.matrix.results import USES
 from benchmarks.matrix.summary import Measured
 from red_ray.errors import ConfigError
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
@@ -25,7 +27,7 @@ from tests.unit.benchmarks.matrix.planted import Planted, exactly
 
 @pytest.fixture(autouse=True)
 def few_resamples(monkeypatch):
-    monkeypatch.setattr(compare, "N_RESAMPLES", 2000)
+    monkeypatch.setattr(intervals, "N_RESAMPLES", 1000)
 
 
 @pytest.fixture
@@ -215,3 +217,45 @@ def test_names_that_are_not_there_are_refused(ask):
         ask(criterion(column="Bert", at_least=0.5))
     with pytest.raises(ConfigError, match="no task 'rte'"):
         ask(criterion(at_least=0.5, task="rte"))
+
+
+def test_a_figure_that_a_task_does_not_have_is_open(tmp_path):
+    """f1 is of two labels; this task has three."""
+    file = tmp_path / "criteria.yaml"
+    content = {"criteria": [criterion("f1", over="flat", at_least=0)]}
+    file.write_text(yaml.safe_dump(content), encoding="utf-8")
+    planted = Planted(tmp_path / "matrix", seeds=(0,))
+    for name in ("flat", "BERT"):
+        planted.cell(name, 0.8, labels=("no", "yes", "maybe"))
+    found = check(tmp_path / "matrix", file)
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "nothing measured f1" in found.why
+
+
+def test_a_figure_without_any_spread_meets_nothing(ask):
+    """Nothing is answered: the balance gap of no answers is 0 in every resample."""
+    found = ask(criterion("balance_gap", at_most=0.1), unreadable=range(400))
+    assert found.findings[0].figure.value == 0
+    assert found.outcome is Outcome.INCONCLUSIVE
+    assert "it has no interval" in found.why
+
+
+def test_criteria_declared_after_a_run_in_another_folder_are_late(ask, tmp_path):
+    """The looks that the folder knows of say that the same matrix ran before."""
+    asked = criterion(at_least=0.9)
+    assert ask(asked).in_time
+    folder, file = tmp_path / "matrix", tmp_path / "criteria.yaml"
+    key, at = json.loads((folder / USES).read_text().splitlines()[0])["report_key"], "2026-01-01"
+    with (folder / USES).open("a") as lines:
+        lines.write(json.dumps({"report_key": key, "matrix": "another", "at": at}) + "\n")
+    assert check(folder, file).in_time
+    with (folder / USES).open("a") as lines:
+        lines.write(json.dumps({"report_key": key, "matrix": "planted", "at": at}) + "\n")
+    found = check(folder, file)
+    assert "had run already, at 2026-01-01, in another folder" in found.declared
+    assert found.outcome is Outcome.INCONCLUSIVE
+
+
+def test_one_seed_is_said_to_be_one_training(ask):
+    found = ask(criterion(at_least=0.999), seeds=(0,))
+    assert "of this one training, not near the limit" in found.why

@@ -9,7 +9,6 @@ import pytest
 
 from benchmarks.matrix.compare import (
     Comparison,
-    Estimate,
     Overlap,
     Pair,
     compare,
@@ -17,8 +16,10 @@ from benchmarks.matrix.compare import (
     held,
     ranks,
 )
+from benchmarks.matrix.intervals import Estimate, Spread
 from benchmarks.matrix.questions import pareto_front
 from benchmarks.matrix.results import read_matrix
+from benchmarks.matrix.summary import summary
 from red_ray.core.two_samples import holm
 from red_ray.errors import DataError
 from tests.unit.benchmarks.matrix.planted import Planted, exactly
@@ -38,8 +39,9 @@ def drawn(share, seed, n=400):
 def test_a_planted_difference_is_found_with_its_size(tmp_path):
     planted = Planted(tmp_path)
     for seed in (0, 1, 2):
-        planted.cell("flat", drawn(0.7, seed), seed=seed, n=400)
-        planted.cell("BERT", drawn(0.85, 10 + seed), seed=seed, n=400)
+        rng = np.random.default_rng(seed)
+        planted.cell("flat", rng.permutation(exactly(280 + seed, 400)), seed=seed, n=400)
+        planted.cell("BERT", rng.permutation(exactly(340 - seed, 400)), seed=seed, n=400)
     found = compare_task(read_matrix(tmp_path), "sst2")
     pair = found.pair("BERT", "flat")
     low, high = pair.difference.interval
@@ -52,16 +54,58 @@ def test_a_planted_difference_is_found_with_its_size(tmp_path):
 
 
 def test_no_difference_is_seldom_found(tmp_path):
-    """At most 5 % of null pairs are told apart, none of these twelve."""
+    """Of twelve null pairs 0.6 are told apart by chance; `test_matrix_intervals` has the level."""
+    pairs = []
     for number in range(12):
-        planted = Planted(tmp_path / str(number), seeds=(0, 1))
-        for seed in (0, 1):
+        planted = Planted(tmp_path / str(number))
+        for seed in (0, 1, 2):
             at = 100 * number + 10 * seed
             planted.cell("flat", drawn(0.8, at, 150), seed=seed, n=150)
             planted.cell("BERT", drawn(0.8, at + 1, 150), seed=seed, n=150)
-        pair = compare_task(read_matrix(planted.folder), "sst2").pairs[0]
-        assert not pair.told_apart, number
-        assert pair.difference.interval[0] <= 0 <= pair.difference.interval[1]
+        pairs += compare_task(read_matrix(planted.folder), "sst2").pairs
+    assert len(pairs) == 12
+    assert sum(one.told_apart for one in pairs) <= 2
+    for one in pairs:
+        low, high = one.difference.interval
+        assert one.told_apart == (not low <= 0 <= high)
+
+
+def test_columns_that_differ_in_no_row_leave_open_what_so_few_rows_do(tmp_path):
+    planted = Planted(tmp_path)
+    for seed in (0, 1, 2):
+        planted.cell("flat", exactly(40, 56), seed=seed, n=56)
+        planted.cell("BERT", exactly(40, 56), seed=seed, n=56)
+    pair = compare_task(read_matrix(tmp_path), "sst2").pairs[0]
+    low, high = pair.difference.interval
+    assert (pair.difference.value, low) == (0, -high)
+    assert 0.05 < high < 0.08
+    assert not pair.told_apart
+
+
+def test_seeds_that_disagree_tell_nothing_apart(tmp_path):
+    """Ten points better on the mean of three seeds, and once worse: the rows alone would do."""
+    planted = Planted(tmp_path)
+    for seed, n_right in enumerate((500, 900, 850)):
+        planted.cell("flat", exactly(650, 1000), seed=seed, n=1000)
+        planted.cell("BERT", exactly(n_right, 1000), seed=seed, n=1000)
+    pair = compare_task(read_matrix(tmp_path), "sst2").pairs[0]
+    assert pair.difference.value == pytest.approx(0.1)
+    assert pair.difference.value > 5 * np.sqrt(pair.spread.rows)
+    assert not pair.told_apart
+
+
+def test_a_column_that_learned_from_other_rows_is_refused(tmp_path):
+    """Its task was changed, and the others have not run again."""
+    planted = Planted(tmp_path, ("flat", "BERT", "setfit"))
+    for seed in (0, 1, 2):
+        planted.cell("flat", 0.8, seed=seed)
+        planted.cell("setfit", 0.8, seed=seed)
+        planted.cell("BERT", 0.9, seed=seed, train_key=f"ten times as many rows, seed {seed}")
+    found = compare_task(read_matrix(tmp_path), "sst2")
+    assert {*found.accuracy} == {"flat", "setfit"}
+    assert (
+        "'BERT' learned from other rows than most columns (seeds 0, 1, 2)" in found.refused["BERT"]
+    )
 
 
 def test_pairing_finds_what_two_intervals_hide(tmp_path):
@@ -166,7 +210,7 @@ def comparison(order, apart):
             p = 0.01 if a + b in apart else 0.5
             gain = Estimate(0.1, (0.0, 0.2))
             overlap = Overlap(ZERO, ZERO, ZERO, ZERO)
-            pairs.append(Pair(a, b, (0,), gain, 0.02, p, p, overlap))
+            pairs.append(Pair(a, b, (0,), gain, Spread(0.0004, 0.0, 1), p, p, overlap))
     accuracy = {name: Estimate(1 - at / 10, (0, 1)) for at, name in enumerate(order)}
     return Comparison("t", 100, accuracy, tuple(pairs), {})
 
@@ -203,3 +247,17 @@ def test_pareto_front_holds_what_nothing_beats():
         "twin": (5.0, 0.7),
     }
     assert pareto_front(points) == ("cheap", "middle", "twin", "good")
+
+
+@pytest.mark.parametrize(
+    ("usd", "per_hour", "price"),
+    [(0.4, None, 2.0), (0.4, 1.0, 2.0), (0.0, None, None), (0.0, 3.6, 0.01), (None, 3.6, None)],
+)
+def test_a_judge_whose_calls_cost_nothing_costs_the_machines_time(tmp_path, usd, per_hour, price):
+    """200 rows; 100 texts a second."""
+    planted = Planted(tmp_path, ("judge",), seeds=(0,), usd_per_hour=per_hour)
+    batch = {"texts": 320, "batch_size": 32, "per_s": 100.0}
+    planted.cell("judge", 0.8, usd=usd, throughput_per_s=batch)
+    matrix = read_matrix(tmp_path)
+    found = summary(held(matrix, "sst2", "judge"), matrix.config).figures.get("usd_per_1000")
+    assert (found and found.value) == (price and pytest.approx(price))

@@ -23,6 +23,12 @@ def written(tmp_path, **changes):
     ("changes", "told"),
     [
         ({"columns": [FLAT, FLAT]}, "a column's name stands once: 'flat'"),
+        (
+            {"columns": [FLAT | {"name": "a b"}, FLAT | {"name": "a_b"}]},
+            "of several .* 't--a_b--0'",
+        ),
+        ({"seeds": [3, 3]}, "of several would be 't--flat--3'"),
+        ({"columns": [FLAT | {"num_cpus": 0.5}]}, "num_cpus"),
         ({"columns": [FLAT | {"tasks": ["u"]}]}, r"names tasks that are not there: \['u'\]"),
         ({"columns": [FLAT | {"base": "other"}]}, "has no base 'other' beside it"),
         ({"against": "other"}, "no column 'other' to hold the others against"),

@@ -10,7 +10,7 @@ import pyarrow.csv as csv
 import pyarrow.parquet as pq
 import pytest
 
-from benchmarks.matrix import compare
+from benchmarks.matrix import intervals
 from benchmarks.matrix.confusion import MOST_LABELS, NONE, OTHER, confusion
 from benchmarks.matrix.overview import overview
 from benchmarks.matrix.report import confusion_picture, write_report
@@ -28,7 +28,7 @@ COLUMNS = ("majority", "flat", "RED speed", "BERT", "Qwen zero", "Qwen LoRA", "j
 def matrix(tmp_path_factory):
     """Two tasks, seven columns, two seeds; one column a hole, one half a hole, one not run."""
     patch = pytest.MonkeyPatch()
-    patch.setattr(compare, "N_RESAMPLES", 2000)
+    patch.setattr(intervals, "N_RESAMPLES", 1000)
     folder = tmp_path_factory.mktemp("matrix")
     tasks = {"sst2": {"path": "sst2"}, "cb": {"path": "cb"}}
     made = Planted(folder, COLUMNS, tasks=tasks, seeds=(0, 1))

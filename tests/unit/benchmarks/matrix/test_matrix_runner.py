@@ -16,8 +16,9 @@ from benchmarks.matrix.config import ClassicalColumn, Column, ConstantColumn, lo
 from benchmarks.matrix.methods import METHODS, sources_of
 from benchmarks.matrix.process import run_cell
 from benchmarks.matrix.results import read_matrix, read_predictions
-from benchmarks.matrix.runner import _keep, _works, digest_of
+from benchmarks.matrix.runner import _keep, _mark, _works, digest_of, run_matrix
 from benchmarks.matrix.tasks import load_task
+from red_ray.errors import RedRayError
 
 
 @pytest.fixture
@@ -117,6 +118,34 @@ def test_a_cell_is_another_where_its_result_may_be(matrix):
         digest(config=matrix.model_copy(update={"n_single": 7})),
     ]
     assert len({*others}) == len(others)
+
+
+def test_a_look_is_another_where_settings_or_sources_have_changed(matrix, monkeypatch):
+    first, *rest = matrix.columns
+    same = [
+        matrix.model_copy(update={"against": "majority", "time_s": 7.0, "name": "other"}),
+        matrix.model_copy(update={"columns": (first.model_copy(update={"time_s": 5.0}), *rest)}),
+    ]
+    assert {_mark(one) for one in same} == {_mark(matrix)}
+    others = [matrix, matrix.model_copy(update={"seeds": (0, 1)})]
+    others.append(matrix.model_copy(update={"columns": tuple(rest)}))
+    marks = {_mark(one) for one in others}
+    monkeypatch.setattr("benchmarks.matrix.runner.source_hash", lambda _: b"edited")
+    assert len(marks | {_mark(matrix)}) == 4
+
+
+def test_rows_that_cannot_be_read_leave_the_configuration_of_what_is_finished(matrix, tmp_path):
+    out = tmp_path / "out"
+    work, files = ended(matrix, out, "majority")
+    _keep(out, work, files)
+    (out / "matrix.yaml").write_text(yaml.safe_dump(matrix.model_dump(mode="json")))
+    before = (out / "matrix.yaml").read_text()
+    gone = matrix.model_copy(
+        update={"tasks": {"t": matrix.tasks["t"].model_copy(update={"train": "gone.csv"})}}
+    )
+    with pytest.raises(RedRayError, match=r"gone\.csv"):
+        run_matrix(gone, out)
+    assert (out / "matrix.yaml").read_text() == before
 
 
 def test_a_method_depends_on_the_modules_it_goes_through_and_on_no_other():
