@@ -181,6 +181,11 @@ def row_means(
     return np.split(np.concatenate(parts), ends, axis=1)
 
 
+def p_told(p: float) -> str:
+    """A p-value: "p < 0.001", "p = 0.026"."""
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
 def signed(value: float) -> str:
     """A difference of shares in points, without the word: +2.1, −0.3."""
     return f"{100 * value:+z.1f}".replace("-", "−")

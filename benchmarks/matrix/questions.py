@@ -20,7 +20,7 @@ from scipy.stats import binom
 
 from benchmarks.matrix.cautions import CONSTANT
 from benchmarks.matrix.compare import Comparison, Held, Pair
-from benchmarks.matrix.intervals import LEVEL, signed
+from benchmarks.matrix.intervals import LEVEL, p_told, signed
 from benchmarks.matrix.results import Matrix
 from benchmarks.matrix.summary import Measured, Summary
 from red_ray.core.two_samples import holm
@@ -101,12 +101,10 @@ def answered(
 def difference_told(found: Pair, a: str = "", b: str = "") -> str:
     """A difference with its interval and corrected p-value."""
     low, high = found.difference.interval
-    p = found.p_corrected
-    told = "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
     alone = "; one seed" if len(found.seeds) == 1 else ""
     return (
         f"{a or found.a} against {b or found.b}: {signed(found.difference.value)} points "
-        f"({signed(low)} to {signed(high)}; {told} corrected{alone})"
+        f"({signed(low)} to {signed(high)}; {p_told(found.p_corrected)} corrected{alone})"
     )
 
 
@@ -292,7 +290,7 @@ def _worst_label(found: _Sources, task: str, one: str, other: str) -> tuple[list
     worst = min(surely or losses, key=lambda loss: loss.points)
     if worst.points < 0:
         told += f"; recall of {worst.label!r} {signed(worst.points)} points "
-        told += f"(p = {worst.p:.3f}, corrected for {len(losses)} labels)"
+        told += f"({p_told(worst.p)}, corrected for {len(losses)} labels)"
     unreadable = _percent(float(a.unreadable.mean()))
     return [f"{told}; unreadable: {unreadable}."], worst.label if surely else None
 

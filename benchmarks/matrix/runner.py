@@ -80,7 +80,8 @@ def run_matrix(
 
 def _works(config: MatrixConfig, out: Path, only: str, again: bool) -> Iterator[Work]:
     loaded: dict[tuple[str, int], Loaded] = {}
-    for cell in config.cells:
+    # Seed by seed: a matrix that is stopped halfway has whole seeds to show.
+    for cell in sorted(config.cells, key=lambda cell: cell.seed):
         if only not in cell.name:
             continue
         key = (cell.task, cell.seed)

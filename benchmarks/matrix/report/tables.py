@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from benchmarks.matrix.cautions import Side
+from benchmarks.matrix.intervals import p_told
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report.words import (
     METHODS,
@@ -13,7 +14,6 @@ from benchmarks.matrix.report.words import (
     both,
     hole,
     method_told,
-    p_told,
     parameters,
     part_told,
     place_told,
@@ -78,7 +78,7 @@ def pairs(overview: Overview, task: str) -> Grid:
         (
             f"{one.a} − {one.b}",
             points(one.difference),
-            p_told(one.p_corrected),
+            _p(one.p_corrected),
             "yes" if one.told_apart else "no",
             both("accuracy", one.overlap.both_wrong),
             both("accuracy", one.overlap.only_a_wrong),
@@ -107,7 +107,7 @@ def changes(overview: Overview) -> Grid:
             f"{one.column} from {one.base}",
             one.task,
             points(one.pair.difference),
-            p_told(one.pair.p_corrected),
+            _p(one.pair.p_corrected),
             _side(one.before),
             _side(one.after),
         )
@@ -130,6 +130,11 @@ def cautions(overview: Overview) -> Grid:
     """Every warning."""
     rows = tuple((one.kind.replace("_", " "), one.sentence) for one in overview.cautions)
     return Grid("Cautions", ("kind", "what"), rows)
+
+
+def _p(p: float) -> str:
+    """As a column of p-values has it: < 0.001, 0.026."""
+    return p_told(p).removeprefix("p ").removeprefix("= ")
 
 
 def _accuracy(overview: Overview, task: str, column: str) -> float:

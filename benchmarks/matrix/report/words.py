@@ -86,11 +86,6 @@ def points(found: Estimate) -> str:
     return f"{signed(found.value)} points ({signed(low)} to {signed(high)})"
 
 
-def p_told(p: float) -> str:
-    """A p-value."""
-    return "< 0.001" if p < 0.001 else f"{p:.3f}"
-
-
 def accuracy_cell(overview: Overview, task: str, column: str) -> str:
     """The accuracy of a column on a task, or the hole with why, or both where seeds are missing."""
     found = overview.summaries.get((task, column))

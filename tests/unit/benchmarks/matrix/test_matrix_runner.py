@@ -120,6 +120,15 @@ def test_a_cell_is_another_where_its_result_may_be(matrix):
     assert len({*others}) == len(others)
 
 
+def test_cells_run_seed_by_seed(matrix, tmp_path):
+    two = matrix.model_copy(update={"seeds": (1, 0), "columns": matrix.columns[::2]})
+    cells = [one.order.cell for one in _works(two, tmp_path / "out", "", again=False)]
+    assert [(one.seed, one.column) for one in cells] == [
+        *((0, "majority"), (0, "slow")),
+        *((1, "majority"), (1, "slow")),
+    ]
+
+
 def test_a_look_is_another_where_settings_or_sources_have_changed(matrix, monkeypatch):
     first, *rest = matrix.columns
     same = [
