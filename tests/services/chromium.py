@@ -168,6 +168,20 @@ class Browser:
         self._devtools.pages.clear()
 
 
+async def assert_keeps_to_itself(page: Page) -> None:
+    """It asked for its own file, and for nothing else."""
+    requests = await page.requests()
+    assert requests
+    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
+
+
+async def assert_no_sideways_scroll(page: Page, width: int) -> None:
+    """Nothing on it is wider than the screen, and nobody zoomed out for it."""
+    found = await page.evaluate("""[
+        document.scrollingElement.scrollWidth, innerWidth, visualViewport.width]""")
+    assert found == [width] * 3
+
+
 def dump_dom(chromium: str, profile: Path, file: Path) -> subprocess.CompletedProcess[str]:
     """The page after its script ran, on stdout, and the console on stderr; no DevTools."""
     options = ("--dump-dom", "--enable-logging=stderr", "--v=0")

@@ -13,8 +13,15 @@ import pytest
 
 from red_ray.config import dump_config, load_config
 from red_ray.evaluation.report import write_report
-from tests.services.chromium import Browser, Page, dump_dom
+from tests.services.chromium import (
+    Browser,
+    Page,
+    assert_keeps_to_itself,
+    assert_no_sideways_scroll,
+    dump_dom,
+)
 from tests.services.conftest import Program
+from tests.services.hostile import ATTACKS, HOSTILE, LONG
 from tests.unit.evaluation.test_report import LABELS, change, details, iteration, make_run
 from tests.unit.evaluation.test_report import scorecard as make_scorecard
 
@@ -23,22 +30,6 @@ SECTIONS = [
     *("escalation", "none", "experts", "labels", "timing", "configuration"),
 ]
 HEADINGS = ("Label", "Expert", "Training rows", "Test rows", "Precision", "Recall", "F1")
-
-# Each sets the variable if it runs, from where a label, a text or an attribute may stand.
-ATTACKS = (
-    "<script>window.ran='script'</script>",
-    "<img src=x onerror=\"window.ran='onerror'\">",
-    "<svg/onload=window.ran='svg'>",
-    "</script><script>window.ran='closed'</script>",
-    "</title></style><script>window.ran='title'</script>",
-    '" onmouseover="window.ran=\'attribute\'" autofocus onfocus="window.ran=\'focus\'" x="',
-    "<iframe srcdoc=\"<script>parent.ran='iframe'</script>\"></iframe>",
-    "<link rel=stylesheet href=http://evil.example/a.css><img src=http://evil.example/a.png>",
-    "<meta http-equiv=refresh content='0;url=http://evil.example/'>",
-    "{{ 7 * 7 }}{% raw %}",
-)
-HOSTILE = "".join(ATTACKS)
-LONG = "a_label_without_any_place_to_break_it_" * 6
 
 
 @pytest.fixture
@@ -122,18 +113,6 @@ async def enter(page: Page, text: str) -> None:
     for kind in ("keyDown", "keyUp"):
         key = {"type": kind, "key": "Delete", "code": "Delete", "windowsVirtualKeyCode": 46}
         await page.call("Input.dispatchKeyEvent", **key)
-
-
-async def assert_keeps_to_itself(page: Page) -> None:
-    requests = await page.requests()
-    assert requests
-    assert [url for url in requests if not url.startswith(("file:", "data:"))] == []
-
-
-async def assert_no_sideways_scroll(page: Page, width: int) -> None:
-    found = await page.evaluate("""[
-        document.scrollingElement.scrollWidth, innerWidth, visualViewport.width]""")
-    assert found == [width] * 3
 
 
 def test_the_dumped_page_is_whole_and_its_console_silent(

@@ -25,7 +25,7 @@ from serve.settings import JudgeTier, Limits, ServeSettings
 from tests.services.chromium import Browser, Page
 from tests.services.conftest import find_program
 from tests.services.endpoint import Endpoint, make_run, truth_table
-from tests.services.test_report_page import HOSTILE, LONG
+from tests.services.hostile import HOSTILE, LONG
 from tests.unit.training.fakes import Corpus, FakeEncoder, make_corpus, train
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
