@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -83,6 +85,7 @@ def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again:
     from benchmarks.matrix.results import read_matrix
     from benchmarks.matrix.runner import run_matrix
     from red_ray.actors.cluster import ray_session
+    from red_ray.evaluation.report.figures import plural
 
     n_ended = 0
 
@@ -92,17 +95,23 @@ def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again:
         words = "done" if status == "done" else f"a hole, {status.replace('_', ' ')}: {error}"
         output.note(f"{n_ended}  {cell.name}: {words}")
 
-    with ray_session():
-        catch_sigterm()  # Ray took it
-        n_run = run_matrix(matrix, place, only=only, again=again, tell=tell)
+    @contextmanager
+    def session() -> Iterator[None]:
+        with ray_session():
+            catch_sigterm()  # Ray took it
+            yield
+
+    n_run = run_matrix(matrix, place, only=only, again=again, session=session, tell=tell)
     found = read_matrix(place)
-    n_done = len(found.results) - sum(one.is_hole for one in found.results)
-    facts = {"folder": str(place), "run": n_run, "done": n_done, "holes": len(found.holes)}
-    output.result(facts | {"cells": len(matrix.cells)})
+    n_cells, n_missing = len(matrix.cells), len(found.missing)
+    n_holes = len(found.holes) - n_missing
+    n_done = n_cells - n_missing - n_holes
+    facts = {"folder": str(place), "run": n_run, "done": n_done, "holes": n_holes}
+    output.result(facts | {"not_run": n_missing, "cells": n_cells})
     if not output.as_json:
         output.out.print(
-            f"{n_run} cells run; {n_done} of {len(matrix.cells)} are done, {len(found.holes)} are "
-            f"holes\nreport: `python -m benchmarks.matrix report {place}`",
+            f"ran {plural(n_run, 'cell')}; of {n_cells} {n_done} are done, {n_holes} are holes, "
+            f"{n_missing} have not run\nreport: `python -m benchmarks.matrix report {place}`",
             markup=False,
             highlight=False,
         )
@@ -149,16 +158,22 @@ def check(
     criteria: Annotated[Path, typer.Option("--criteria", help="What was declared before the run.")],
     as_json: Json = False,
 ) -> None:
-    """Say whether criteria that were declared before the run are met."""
+    """Say whether criteria that were declared before the run are met.
+
+    DEPLOY, and exit code 0; else ITERATE, ABORT or INCONCLUSIVE, and 3. The file holds, as
+    docs/matrix.md shows, a list `criteria` of {column, task, figure, at_least or at_most, over}.
+    """
     output = Output(as_json=as_json)
     with guarded(output):
+        from benchmarks.matrix.check import Outcome, check_text
         from benchmarks.matrix.check import check as held_against
-        from benchmarks.matrix.check import check_text
 
         found = held_against(folder, criteria)
         output.result(asdict(found))
         if not output.as_json:
             output.out.print(check_text(found), markup=False, highlight=False, soft_wrap=True)
+        if found.outcome is not Outcome.DEPLOY:
+            raise typer.Exit(3)
 
 
 if __name__ == "__main__":

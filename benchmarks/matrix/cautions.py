@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -58,6 +59,8 @@ def cautions(matrix: Matrix, compared: Mapping[str, Comparison]) -> tuple[Cautio
         cells = [one for one in matrix.results if one.cell.task == task and not one.is_hole]
         found += _refused(task, comparison)
         found += _small_n(matrix, comparison, columns)
+        found += _same_rows(matrix, task)
+        found += _same_answers(matrix, task, columns)
         found += _reused(matrix, task, cells)
         found += _selection(task, cells)
         found += _measuring(task, cells)
@@ -160,8 +163,39 @@ def _small_n(matrix: Matrix, comparison: Comparison, columns: Sequence[Held]) ->
     task, n = comparison.task, len(comparison.pairs)
     told = f"{comparison.n:,} report rows of {task} show a difference of {100 * seen:.1f} points"
     told += f" with a chance of 80 % (median pair, corrected for {n} comparisons)"
-    rest = "smaller ones stay open" if ranked else "they give no ranking of these columns"
+    rest = "smaller ones stay open"
+    if not ranked:
+        left = " (majority, prior, stand-ins and columns mostly without an answer left out)"
+        rest = "they tell apart no two columns" + left * (len(names) < len(columns))
     yield Caution("small_n", task, "", f"{told}; {rest}.")
+
+
+def _same_rows(matrix: Matrix, task: str) -> Iterator[Caution]:
+    stated = matrix.config.tasks[task]
+    if stated.per_label is None and stated.n_train is None and len(matrix.config.seeds) > 1:
+        told = f"Every seed of {task} learns from all rows of train: the seeds differ in the rows "
+        told += "held back and in the start of a training, and where neither counts in nothing; "
+        told += "`per_label` or `n_train` would draw rows for each."
+        yield Caution("same_rows", task, "", told)
+
+
+def _same_answers(matrix: Matrix, task: str, columns: Sequence[Held]) -> Iterator[Caution]:
+    """Two columns that say the same of everything are one model, not two that agree."""
+    stated = {one.column: matrix.config.column(one.column) for one in columns}
+    own = [one for one in columns if stated[one.column].method not in CONSTANT]
+    for a, b in combinations(own, 2):
+        said_a, said_b = (
+            {
+                cell.cell.seed: said.answered
+                for cell, said in zip(x.cells, x.predictions, strict=True)
+            }
+            for x in (a, b)
+        )
+        both = said_a.keys() & said_b.keys()
+        readable = any(label for seed in both for label in said_a[seed])
+        if readable and all(said_a[seed] == said_b[seed] for seed in both):
+            told = f"{a.column} and {b.column} gave the same answer to every row of {task}"
+            yield Caution("same_answers", task, "", f"{told}: here they are one model.")
 
 
 def _could_be_chosen(matrix: Matrix, column: Held) -> bool:

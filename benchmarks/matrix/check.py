@@ -304,7 +304,7 @@ def _find(matrix: Matrix, criterion: Criterion, task: str) -> Finding:
         told = missing or f"nothing measured {criterion.figure}"
         return Finding(criterion, task, None, "open", False, f"cannot be said: {told}")
     found = verdict(figure, criterion)
-    told = _told(figure)
+    told = _told(figure, ".3f" if _is_share(criterion.figure) else ".4g")
     if len(matrix.of(task, criterion.column)) == 1:
         told += " of this one training"
     if holes and found == "met":
@@ -317,7 +317,9 @@ def _reason(found: Verdict, figure: Measured, near: bool) -> str:
     if found == "missed":
         return ", near the limit" if near else ", not near the limit"
     if found == "open":
-        return ": it has no interval" if figure.interval is None else ": it holds the limit"
+        if figure.interval is None:
+            return ": it has no interval"
+        return ": the interval has the limit inside"
     return ""
 
 
@@ -336,11 +338,11 @@ def _figure(matrix: Matrix, criterion: Criterion, task: str) -> Measured | None:
     return difference(column, other, criterion.figure)
 
 
-def _told(figure: Measured) -> str:
+def _told(figure: Measured, as_: str) -> str:
     if figure.interval is None:
-        return f"{figure.value:.4g}"
+        return f"{figure.value:{as_}}"
     low, high = figure.interval
-    return f"{figure.value:.4g} ({low:.4g} to {high:.4g})"
+    return f"{figure.value:{as_}} ({low:{as_}} to {high:{as_}})"
 
 
 def _sentence(outcome: Outcome, found: tuple[Finding, ...]) -> str:

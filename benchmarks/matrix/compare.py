@@ -140,14 +140,14 @@ class Comparison:
     def detectable(self, names: Collection[str]) -> float | None:
         """The difference that these rows and seeds would show with a chance of 80 %, corrected.
 
-        The median over the pairs of some columns, at the level that the first of Holm's steps asks
-        for; None where there is no such pair.
+        The median over those pairs of some columns that differ in a row, at the level that the
+        first of Holm's steps asks for; None where there is none.
         """
         level = LEVEL / max(1, len(self.pairs))
         found = [
             (pair.spread.quantile(level) + float(ndtri(POWER))) * pair.spread.total
             for pair in self.pairs
-            if pair.a in names and pair.b in names
+            if pair.a in names and pair.b in names and pair.spread.total > 0
         ]
         return float(np.median(found)) if found else None
 

@@ -13,7 +13,14 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from red_ray.config import faults_of
 from red_ray.errors import ConfigError
@@ -28,6 +35,10 @@ NO_PART_OF_A_RESULT = {"name", "tasks", "seeds", "base", "stand_in", "time_s", "
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _listed(value: object) -> object:
+    return (value,) if isinstance(value, str) else value
 
 
 class TaskConfig(_Frozen):
@@ -54,7 +65,7 @@ class TaskConfig(_Frozen):
     hub: str | None = None
     train: str = "train.csv"
     report: str = "test.csv"
-    text: tuple[str, ...] = ("text",)
+    text: Annotated[tuple[str, ...], BeforeValidator(_listed)] = ("text",)
     label: str = "label"
     labels: tuple[str, ...] = ()
     positive: str | None = None
@@ -299,12 +310,16 @@ class MatrixConfig(_Frozen):
                 )
             if column.base is not None and column.base not in names:
                 raise ValueError(f"column {column.name!r} has no base {column.base!r} beside it")
+        for seeds in (self.seeds, *(column.seeds or () for column in self.columns)):
+            again = [seed for seed, n in Counter(seeds).items() if n > 1]
+            if again:
+                raise ValueError(f"seed {again[0]} stands twice")
         folders = Counter(cell.name for cell in self.cells)
         shared = [name for name, n in folders.items() if n > 1]
         if shared:
             raise ValueError(
-                f"a cell has a folder of its own; of several would be {shared[0]!r}: a seed stands "
-                "once, and names differ in more than a space for an underscore"
+                f"cells of several columns would share the folder {shared[0]!r}: names must differ "
+                "in more than a space for an underscore"
             )
         return self
 

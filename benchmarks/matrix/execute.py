@@ -11,6 +11,7 @@ import json
 import os
 import pickle
 import platform
+import shutil
 import sys
 import threading
 import time
@@ -60,7 +61,7 @@ class Order:
 
 def main(folder: Path) -> None:
     """Run the order in a folder; `ended.json` says how it went, `out` holds the files."""
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(os.getppid(), folder), daemon=True).start()
     order: Order = pickle.loads((folder / ORDER).read_bytes())
     use_one_blas_thread()
     out = folder / OUT
@@ -73,10 +74,11 @@ def main(folder: Path) -> None:
     (folder / ENDED).write_text(json.dumps(ended), encoding="utf-8")
 
 
-def _end_with(parent: int) -> None:
-    """Whoever started it may be killed: then nobody waits for this."""
+def _end_with(parent: int, folder: Path) -> None:
+    """Whoever started it may be killed: then nobody waits for this, nor removes its rows."""
     while os.getppid() == parent:
         time.sleep(1)
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(1)
 
 

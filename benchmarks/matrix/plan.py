@@ -280,7 +280,8 @@ def _caption(plan: Plan) -> str:
         f"{_time(plan.gpu_s)} with one card.",
         f"6 FLOPs a parameter and token of a training (LoRA 4), 2 of a prediction; "
         f"{CPU.flops:.2g} FLOP/s on two cores (measured), {CARD.flops:.2g} on a card (assumed). "
-        "Classical fits and padding are not in it.",
+        "Classical fits, padding, and the start of Ray and of each cell's process (some 10 s) are "
+        "not in it.",
     ]
     if plan.total_usd is not None:
         lines.append(f"Price of the machine: {plan.total_usd:,.2f} USD.")

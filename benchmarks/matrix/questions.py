@@ -47,11 +47,13 @@ class Question:
         text: the question.
         answer: one sentence; begins with "cannot be said: " where it cannot.
         sentences: the figures behind it, one a sentence.
+        is_asked: whether the matrix has the columns that it is about.
     """
 
     text: str
     answer: str
     sentences: tuple[str, ...]
+    is_asked: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,7 +187,7 @@ def _efficiency(found: _Sources) -> Question:
     devices = {one.device for one in found.summaries.values()}
     mixed = f" on several devices ({', '.join(sorted(devices))})" if len(devices) > 1 else ""
     fronts = [_front_told(found, task) for task in found.compared]
-    answer = f"By accuracy and latency together{mixed}, nothing beats: "
+    answer = f"By accuracy and latency together{mixed}, these are beaten by none: "
     return Question(text, answer + "; ".join(filter(None, fronts)) + ".", tuple(sentences))
 
 
@@ -408,7 +410,7 @@ def _counted(found: _Sources, verdicts: Counter[str], words: Mapping[str, str]) 
     told += [f"holes in {verdicts['hole']}"] if verdicts["hole"] else []
     if not n:
         return "cannot be said: no such two columns run on one task"
-    undecided = verdicts["open"] + verdicts["not told apart"] + verdicts["hole"]
+    undecided = verdicts["open"] + verdicts["hole"]
     head = "cannot be said: of" if undecided == n else "Of"
     alone = undecided < n and any(one.n_of_one_seed for one in found.compared.values())
     rest = " Where there is one seed, of these trainings alone." if alone else ""
@@ -416,7 +418,7 @@ def _counted(found: _Sources, verdicts: Counter[str], words: Mapping[str, str]) 
 
 
 def _open(text: str, why: str) -> Question:
-    return Question(text, f"cannot be said: {why}.", ())
+    return Question(text, f"cannot be said: {why}.", (), is_asked=False)
 
 
 def _percent(value: float) -> str:

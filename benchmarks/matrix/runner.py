@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -28,6 +28,7 @@ from benchmarks.matrix.process import Work, hole, run_cell
 from benchmarks.matrix.results import CELL, MATRIX, USES
 from benchmarks.matrix.tasks import Loaded, load_task
 from red_ray.errors import ConfigError, OutputError
+from red_ray.storage import writing
 
 HERE = Path(__file__).resolve().parent
 LOST = 2
@@ -46,15 +47,17 @@ def run_matrix(
     *,
     only: str = "",
     again: bool = False,
+    session: Callable[[], AbstractContextManager[object]] = nullcontext,
     tell: Tell = lambda *_: None,
 ) -> int:
-    """Run what is missing or has changed; connected to Ray already.
+    """Run what is missing or has changed.
 
     Args:
         config: the matrix.
         out: its folder.
         only: run only cells whose name contains this.
         again: whether holes are tried again that are as they were.
+        session: connects to Ray; entered once the rows are read, where there is a cell to run.
         tell: hears of each cell that ends.
 
     Returns:
@@ -63,18 +66,23 @@ def run_matrix(
     Raises:
         ConfigError: the folder holds another matrix.
         DataError: the rows of a task cannot be read.
-        OutputError: another process runs this matrix.
+        OutputError: another process runs this matrix, or its folder cannot be written.
+        StorageError: the disk is full.
     """
     with _held(out):
         _see_name(config, out)
         todo = list(_works(config, out, only, again))
         # Not before: of rows that cannot be read, finished cells would stand under new settings.
-        _write_config(config, out)
-        _note_uses(config, out, todo)
-        for work, files in _done(todo):
-            _keep(out, work, files)
-            stated = json.loads(files[CELL])
-            tell(work.order.cell, stated["status"], stated["error"])
+        with writing(out):
+            _write_config(config, out)
+            _note_uses(config, out, todo)
+        if todo:
+            with session():
+                for work, files in _done(todo):
+                    with writing(out):
+                        _keep(out, work, files)
+                    stated = json.loads(files[CELL])
+                    tell(work.order.cell, stated["status"], stated["error"])
     return len(todo)
 
 
@@ -241,8 +249,9 @@ def _shared_uses() -> Path:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    out.mkdir(parents=True, exist_ok=True)
-    lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out / ".lock", os.O_CREAT | os.O_RDWR, 0o600)
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.words import (
     accuracy_cell,
     against_told,
-    both,
+    difference_told,
     figure,
     method_told,
     part_told,
     ranking_told,
 )
 from red_ray.evaluation.audit.tables import Grid
-from red_ray.evaluation.report.figures import DASH
-
-SHORT = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "memory, MB"))
 
 
 def short_table(found: Overview) -> str:
@@ -30,40 +27,26 @@ def short_table(found: Overview) -> str:
     config = found.matrix.config
     tasks = tuple(config.tasks)
     first = tasks[0]
-    header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in SHORT))
+    header = ("column", "what it is", *tasks, *(f"{what} ({first})" for _, what in tables.TAKES))
     rows = [
         (
             column.name,
             method_told(found, column.name),
             *(_short_accuracy(found, task, column.name) for task in tasks),
-            *(_measure(found, first, column.name, name, figure) for name, _ in SHORT),
+            *(tables.measure(found, first, column.name, name, figure) for name, _ in tables.TAKES),
         )
         for column in config.columns
     ]
     lines = [*_table(Grid("", header, tuple(rows))), ""]
-    lines += [f"- {told}" for told in _difference_told(found)]
+    lines += [f"- {told}" for told in difference_told(found)]
     lines += [f"- {task}: {ranking_told(found, task)}" for task in tasks]
     return "\n".join(lines) + "\n"
 
 
 def against_table(found: Overview) -> str:
     """Each column on each task beside the one that it is held against, with what it takes."""
-    config = found.matrix.config
-    header = ("task", "column", "accuracy", f"less {config.against}", *(what for _, what in SHORT))
-    rows = [
-        (
-            task,
-            column.name,
-            accuracy_cell(found, task, column.name),
-            against_told(found, task, column.name),
-            *(_measure(found, task, column.name, name) for name, _ in SHORT),
-        )
-        for task in config.tasks
-        for column in config.columns
-    ]
-    lines = [*_table(Grid("", header, tuple(rows))), ""]
-    lines += [f"- {told}" for told in _difference_told(found)]
-    return "\n".join(lines) + "\n"
+    grid = tables.against(found)
+    return "\n".join([*_table(grid), "", *(f"- {note}" for note in grid.notes)]) + "\n"
 
 
 def full_table(found: Overview) -> str:
@@ -98,10 +81,14 @@ def _lines(found: Overview) -> Iterator[str]:
 def _questions(found: Overview) -> Iterator[str]:
     yield ""
     yield "## Questions"
-    for number, one in enumerate(found.questions, 1):
+    for number, one in enumerate((one for one in found.questions if one.is_asked), 1):
         yield ""
         yield f"{number}. **{one.text}** {one.answer}"
         yield from (f"   - {sentence}" for sentence in one.sentences)
+    others = [f"{one.text} ({one.answer})" for one in found.questions if not one.is_asked]
+    if others:
+        yield ""
+        yield f"Not asked here: {' '.join(others)}"
 
 
 def _said(title: str, sentences: list[str]) -> Iterator[str]:
@@ -140,22 +127,6 @@ def _short_accuracy(found: Overview, task: str, column: str) -> str:
         return accuracy_cell(found, task, column)
     told = figure("accuracy", known.figures["accuracy"])
     return f"{told}, {against_told(found, task, column)}{part_told(found, task, column)}"
-
-
-def _difference_told(found: Overview) -> Iterator[str]:
-    against = found.matrix.config.against
-    if against is not None:
-        yield (
-            f"A difference is in points less `{against}`, on the same rows and "
-            "seeds, with its paired 95 % interval; * told apart after Holm's correction."
-        )
-
-
-def _measure(
-    found: Overview, task: str, column: str, name: str, told: Callable[..., str] = both
-) -> str:
-    known = found.summaries.get((task, column))
-    return told(name, known.figures.get(name)) if known else DASH
 
 
 def _n_tried_holes(found: Overview) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from benchmarks.matrix.cautions import Side
 from benchmarks.matrix.intervals import p_told
@@ -11,7 +11,9 @@ from benchmarks.matrix.report.words import (
     METHODS,
     NAMES,
     accuracy_cell,
+    against_told,
     both,
+    difference_told,
     hole,
     method_told,
     parameters,
@@ -22,6 +24,9 @@ from benchmarks.matrix.report.words import (
 from benchmarks.matrix.summary import FIGURES
 from red_ray.evaluation.audit.tables import Grid
 from red_ray.evaluation.report.figures import DASH, percent
+
+TAKES = (("latency_p50_ms", "latency, ms"), ("fit_s", "training"), ("peak_mb", "memory, MB"))
+"""What a column takes beside its accuracy."""
 
 BY_METHOD = ("accuracy", "macro_f1", "mcc", "latency_p50_ms", "fit_s", "peak_mb")
 
@@ -38,6 +43,33 @@ def comparison(overview: Overview) -> Grid:
         for column in overview.matrix.config.columns
     )
     return Grid("Accuracy, all tasks", ("column", "method", *tasks), rows)
+
+
+def against(overview: Overview) -> Grid:
+    """Each column on each task beside the one that it is held against, with what it takes."""
+    named = overview.matrix.config.against
+    rows = tuple(
+        (
+            task,
+            column.name,
+            accuracy_cell(overview, task, column.name),
+            against_told(overview, task, column.name),
+            *(measure(overview, task, column.name, name) for name, _ in TAKES),
+        )
+        for task in overview.matrix.config.tasks
+        for column in overview.matrix.config.columns
+        if named is not None
+    )
+    header = ("task", "column", "accuracy", f"less {named}", *(what for _, what in TAKES))
+    return Grid(f"Held against {named}", header, rows, tuple(difference_told(overview)))
+
+
+def measure(
+    overview: Overview, task: str, column: str, name: str, told: Callable[..., str] = both
+) -> str:
+    """A figure of a column on a task, or a dash."""
+    known = overview.summaries.get((task, column))
+    return told(name, known.figures.get(name)) if known else DASH
 
 
 def of_task(overview: Overview, task: str) -> Grid:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from benchmarks.matrix.intervals import Estimate, signed
 from benchmarks.matrix.overview import Overview
 from benchmarks.matrix.summary import SHARES, Measured, Summary
@@ -106,6 +108,16 @@ def against_told(overview: Overview, task: str, column: str) -> str:
     low, high = pair.difference.interval
     told = f"{signed(pair.difference.value)} ({signed(low)} to {signed(high)})"
     return f"{told} *" if pair.told_apart else told
+
+
+def difference_told(overview: Overview) -> Iterator[str]:
+    """What a difference is, where the columns are held against one."""
+    against = overview.matrix.config.against
+    if against is not None:
+        yield (
+            f"A difference is in points less `{against}`, on the same rows and "
+            "seeds, with its paired 95 % interval; * told apart after Holm's correction."
+        )
 
 
 def part_told(overview: Overview, task: str, column: str) -> str:

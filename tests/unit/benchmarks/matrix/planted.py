@@ -53,7 +53,7 @@ class Planted:
         content = {
             "name": "planted",
             "seeds": list(seeds),
-            "tasks": tasks or {"sst2": {"path": "sst2"}},
+            "tasks": tasks or {"sst2": {"path": "sst2", "per_label": 40}},
             "columns": [
                 {
                     key: value

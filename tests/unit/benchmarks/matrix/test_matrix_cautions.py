@@ -225,7 +225,7 @@ def test_too_few_rows_to_rank_say_what_they_could_show(tmp_path):
     assert sentence.startswith("59 report rows of sst2 show a difference of ")
     points = float(sentence.split("difference of ")[1].split(" ")[0])
     assert 15 < points < 40
-    assert "no ranking" in sentence
+    assert sentence.endswith("they tell apart no two columns.")
 
 
 def test_a_split_that_was_reported_on_before_is_counted(planted):
@@ -285,4 +285,25 @@ def test_that_a_model_without_an_answer_is_last_ranks_nothing(tmp_path):
         made.cell("BERT", exactly(50, 60), seed=seed, n=60)
         made.cell("Qwen zero", 0.0, seed=seed, n=60, unreadable=range(60))
     (sentence,) = told(made, "small_n")
-    assert "they give no ranking of these columns" in sentence
+    told_of = "they tell apart no two columns (majority, prior, stand-ins and columns mostly"
+    assert told_of in sentence
+
+
+def test_columns_that_say_the_same_are_one_model(planted):
+    """And no difference of 0.0 points is said to be seen."""
+    for seed in (0, 1, 2):
+        planted.cell("flat", exactly(380, 400), seed=seed, n=400)
+    assert told(planted, "same_answers") == [
+        "flat and BERT gave the same answer to every row of sst2: here they are one model."
+    ]
+    assert told(planted, "small_n") == []
+    planted.cell("flat", exactly(381, 400), seed=2, n=400)
+    assert told(planted, "same_answers") == []
+
+
+def test_seeds_that_draw_no_rows_are_said_to_be_alike(tmp_path):
+    made = Planted(tmp_path, tasks={"sst2": {"path": "sst2"}})
+    for seed in (0, 1, 2):
+        made.cell("flat", exactly(340, 400), seed=seed, n=400)
+    (sentence,) = told(made, "same_rows")
+    assert sentence.startswith("Every seed of sst2 learns from all rows of train")

@@ -25,9 +25,9 @@ def written(tmp_path, **changes):
         ({"columns": [FLAT, FLAT]}, "a column's name stands once: 'flat'"),
         (
             {"columns": [FLAT | {"name": "a b"}, FLAT | {"name": "a_b"}]},
-            "of several .* 't--a_b--0'",
+            "share the folder 't--a_b--0'",
         ),
-        ({"seeds": [3, 3]}, "of several would be 't--flat--3'"),
+        ({"seeds": [3, 3]}, "seed 3 stands twice"),
         ({"columns": [FLAT | {"num_cpus": 0.5}]}, "num_cpus"),
         ({"columns": [FLAT | {"tasks": ["u"]}]}, r"names tasks that are not there: \['u'\]"),
         ({"columns": [FLAT | {"base": "other"}]}, "has no base 'other' beside it"),
@@ -44,6 +44,12 @@ def test_what_no_matrix_has_is_refused_in_one_line(tmp_path, changes, told):
     with pytest.raises(ConfigError, match=told) as caught:
         load_matrix(written(tmp_path, **changes))
     assert "\n" not in str(caught.value)
+
+
+def test_one_text_column_need_not_be_a_list(tmp_path):
+    assert load_matrix(written(tmp_path, tasks={"t": TASK | {"text": "body"}})).tasks["t"].text == (
+        "body",
+    )
 
 
 def test_a_file_that_is_not_there_names_those_that_are_shipped(tmp_path):

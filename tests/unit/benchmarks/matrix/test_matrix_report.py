@@ -213,6 +213,22 @@ def test_columns_are_held_against_the_one_that_is_named(tmp_path):
     assert "hole: not run" in short
 
 
+def test_the_page_holds_columns_against_the_one_that_is_named_and_hides_what_is_not_asked(tmp_path):
+    made = Planted(tmp_path, ("flat", "RED speed"), against="RED speed")
+    for seed in (0, 1, 2):
+        made.cell("flat", exactly(300, 400), seed=seed, n=400)
+        made.cell("RED speed", exactly(380, 400), seed=seed, n=400)
+    page = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "Held against RED speed" in page
+    assert "−20.0" in page
+    asked, _, rest = page.partition("Not asked here: ")
+    assert "Can small LLMs match" not in asked
+    assert "Can small LLMs match" in rest
+    full = (tmp_path / "report" / "tables.md").read_text(encoding="utf-8")
+    assert "1. **Which approach is the most efficient" in full
+    assert "Not asked here: Can small LLMs match" in full
+
+
 def test_columns_that_are_held_against_none_have_no_such_table(page, matrix):
-    del page
+    assert "Held against" not in page
     assert not (matrix / "report" / "against.md").exists()

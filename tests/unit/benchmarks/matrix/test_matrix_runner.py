@@ -18,7 +18,7 @@ from benchmarks.matrix.process import run_cell
 from benchmarks.matrix.results import read_matrix, read_predictions
 from benchmarks.matrix.runner import _keep, _mark, _works, digest_of, run_matrix
 from benchmarks.matrix.tasks import load_task
-from red_ray.errors import RedRayError
+from red_ray.errors import OutputError, RedRayError
 
 
 @pytest.fixture
@@ -155,6 +155,20 @@ def test_rows_that_cannot_be_read_leave_the_configuration_of_what_is_finished(ma
     with pytest.raises(RedRayError, match=r"gone\.csv"):
         run_matrix(gone, out)
     assert (out / "matrix.yaml").read_text() == before
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_starts(matrix, tmp_path):
+    file = tmp_path / "a_file"
+    file.touch()
+    with pytest.raises(OutputError, match=r"cannot write .*a_file/x"):
+        run_matrix(matrix, file / "x", session=pytest.fail)
+
+
+def test_where_nothing_is_left_to_run_nothing_is_connected_to(matrix, tmp_path):
+    one = matrix.model_copy(update={"columns": matrix.columns[:1]})
+    out = tmp_path / "out"
+    _keep(out, *ended(one, out, "majority"))
+    assert run_matrix(one, out, session=pytest.fail) == 0
 
 
 def test_a_method_depends_on_the_modules_it_goes_through_and_on_no_other():
