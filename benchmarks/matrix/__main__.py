@@ -110,7 +110,7 @@ def _run(output: Output, matrix: MatrixConfig, place: Path, only: str, *, again:
     output.result(facts | {"not_run": n_missing, "cells": n_cells})
     if not output.as_json:
         output.out.print(
-            f"ran {plural(n_run, 'cell')}; of {n_cells} {n_done} are done, {n_holes} are holes, "
+            f"ran {plural(n_run, 'cell')}; {n_done} of {n_cells} are done, {n_holes} are holes, "
             f"{n_missing} have not run\nreport: `python -m benchmarks.matrix report {place}`",
             markup=False,
             highlight=False,

@@ -173,9 +173,9 @@ def _small_n(matrix: Matrix, comparison: Comparison, columns: Sequence[Held]) ->
 def _same_rows(matrix: Matrix, task: str) -> Iterator[Caution]:
     stated = matrix.config.tasks[task]
     if stated.per_label is None and stated.n_train is None and len(matrix.config.seeds) > 1:
-        told = f"Every seed of {task} learns from all rows of train: the seeds differ in the rows "
-        told += "held back and in the start of a training, and where neither counts in nothing; "
-        told += "`per_label` or `n_train` would draw rows for each."
+        told = f"Every seed of {task} learns from all rows of train: seeds differ in the rows held "
+        told += "back and in the start of a training, so that they say nothing of a method without "
+        told += "either; `per_label` or `n_train` would draw rows for each."
         yield Caution("same_rows", task, "", told)
 
 
