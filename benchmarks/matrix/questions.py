@@ -47,13 +47,13 @@ class Question:
         text: the question.
         answer: one sentence; begins with "cannot be said: " where it cannot.
         sentences: the figures behind it, one a sentence.
-        is_asked: whether the matrix has the columns that it is about.
+        lacks: why it is not asked: which columns the matrix does not have; else empty.
     """
 
     text: str
     answer: str
     sentences: tuple[str, ...]
-    is_asked: bool = True
+    lacks: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +118,7 @@ def _matching(found: _Sources, text: str, method: str) -> Question:
     ours, theirs = found.columns(method), found.columns("fine_tune")
     lacking = [name for name, have in ((method, ours), ("fine_tune", theirs)) if not have]
     if lacking:
-        return _open(text, f"no column has the method {' or '.join(lacking)}")
+        return _open(text, f"no column but stand-ins has the method {' or '.join(lacking)}")
     verdicts, sentences = _each_pair(found, ours, theirs, _match)
     answer = _counted(
         found,
@@ -418,7 +418,7 @@ def _counted(found: _Sources, verdicts: Counter[str], words: Mapping[str, str]) 
 
 
 def _open(text: str, why: str) -> Question:
-    return Question(text, f"cannot be said: {why}.", (), is_asked=False)
+    return Question(text, f"cannot be said: {why}.", (), why)
 
 
 def _percent(value: float) -> str:

@@ -81,14 +81,13 @@ def _lines(found: Overview) -> Iterator[str]:
 def _questions(found: Overview) -> Iterator[str]:
     yield ""
     yield "## Questions"
-    for number, one in enumerate((one for one in found.questions if one.is_asked), 1):
+    for number, one in enumerate((one for one in found.questions if not one.lacks), 1):
         yield ""
         yield f"{number}. **{one.text}** {one.answer}"
         yield from (f"   - {sentence}" for sentence in one.sentences)
-    others = [f"{one.text} ({one.answer})" for one in found.questions if not one.is_asked]
+    others = [f"- {one.text} ({one.lacks})" for one in found.questions if one.lacks]
     if others:
-        yield ""
-        yield f"Not asked here: {' '.join(others)}"
+        yield from ("", "Not asked here:", "", *others)
 
 
 def _said(title: str, sentences: list[str]) -> Iterator[str]:

@@ -119,7 +119,7 @@ def test_stand_ins_are_no_part_of_an_answer_or_an_advice(tmp_path, monkeypatch):
     plant(tmp_path, {"Qwen zero": 0.5, "Qwen LoRA": 0.5, "BERT": 0.9, "flat": 0.8})
     found = overview(read_matrix(tmp_path))
     match, _, _, efficient, struggle, *_ = found.questions
-    assert match.answer == "cannot be said: no column has the method lora."
+    assert match.answer == "cannot be said: no column but stand-ins has the method lora."
     assert struggle.answer.startswith("cannot be said: it takes a column of a language model")
     assert "Qwen" not in " ".join([efficient.answer, *efficient.sentences])
     assert found.advice == ()
@@ -179,7 +179,7 @@ def test_questions_say_what_cannot_be_said(tmp_path):
     match, few, *_ = found
     assert match.answer == "cannot be said: of 1 comparison: holes in 1."
     assert "BERT is a hole (out of memory: took 9 GB)" in match.sentences[0]
-    assert few.answer == "cannot be said: no column has the method few_shot."
+    assert few.answer == "cannot be said: no column but stand-ins has the method few_shot."
 
 
 def test_an_open_interval_is_no_answer(tmp_path):

@@ -226,7 +226,7 @@ def test_the_page_holds_columns_against_the_one_that_is_named_and_hides_what_is_
     assert "Can small LLMs match" in rest
     full = (tmp_path / "report" / "tables.md").read_text(encoding="utf-8")
     assert "1. **Which approach is the most efficient" in full
-    assert "Not asked here: Can small LLMs match" in full
+    assert "Not asked here:\n\n- Can small LLMs match" in full
 
 
 def test_columns_that_are_held_against_none_have_no_such_table(page, matrix):
