@@ -65,7 +65,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Overlap:
-    """Shares of the rows, averaged over the seeds; intervals over resampled rows and seeds."""
+    """Shares of the rows, averaged over the seeds; intervals over rows and seeds."""
 
     both_right: Estimate
     only_a_wrong: Estimate

@@ -60,7 +60,7 @@ def _lines(found: Overview) -> Iterator[str]:
     yield ""
     yield (
         f"{len(found.matrix.results) - _n_tried_holes(found)} of {len(config.cells)} cells have "
-        "figures; brackets hold 95 % intervals over resampled seeds and rows (measured figures: "
+        "figures; brackets hold 95 % intervals over seeds and rows (measured figures: "
         "over seeds; none of one seed)."
     )
     yield from _section(tables.comparison(found))
