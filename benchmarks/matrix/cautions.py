@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -172,7 +172,8 @@ def _small_n(matrix: Matrix, comparison: Comparison, columns: Sequence[Held]) ->
 
 def _same_rows(matrix: Matrix, task: str) -> Iterator[Caution]:
     stated = matrix.config.tasks[task]
-    if stated.per_label is None and stated.n_train is None and len(matrix.config.seeds) > 1:
+    several = len(stated.seeds or matrix.config.seeds) > 1
+    if stated.per_label is None and stated.n_train is None and several:
         told = f"Every seed of {task} learns from all rows of train: seeds differ in the rows held "
         told += "back and in the start of a training, so that they say nothing of a method without "
         told += "either; `per_label` or `n_train` would draw rows for each."
@@ -272,16 +273,16 @@ def _by_value(cells: Sequence[CellResult], of: Any) -> dict[str, list[str]]:
 
 
 def _one_seed(matrix: Matrix) -> Iterator[Caution]:
-    stated = matrix.config.columns
-    alone = [one.name for one in stated if len(one.seeds or matrix.config.seeds) == 1]
+    n_seeds = Counter((cell.task, cell.column) for cell in matrix.config.cells)
+    alone = [f"{column} on {task}" for (task, column), n in n_seeds.items() if n == 1]
     if alone:
-        who = "all columns" if len(alone) == len(stated) else ", ".join(alone)
+        who = "all columns" if len(alone) == len(n_seeds) else ", ".join(alone)
         told = f"One seed was asked for of {who}: the intervals hold for these trainings alone."
         yield Caution("seeds", "", "", told)
 
 
 def _seeds(matrix: Matrix, task: str, stated: Column, column: Held) -> Iterator[Caution]:
-    asked, got = stated.seeds or matrix.config.seeds, column.seeds
+    asked, got = matrix.config.seeds_of(task, stated), column.seeds
     if len(got) < len(asked):
         told = f"{column.column} on {task} stands on {len(got)} of the {len(asked)} seeds asked for"
         yield Caution("seeds", task, column.column, f"{told}.")

@@ -59,6 +59,7 @@ class TaskConfig(_Frozen):
         select_fraction: of the drawn rows, held back to choose the best epoch or strength.
         instruction: what a language model is told to do.
         words: what it may answer for each label; by default the label itself.
+        seeds: by default those of the matrix.
     """
 
     path: str | None = None
@@ -75,6 +76,7 @@ class TaskConfig(_Frozen):
     select_fraction: float = Field(default=0.2, gt=0, lt=1)
     instruction: str = "Which label fits the text?"
     words: Mapping[str, str] = {}
+    seeds: tuple[int, ...] | None = None
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
@@ -97,7 +99,7 @@ class _Column(_Frozen):
     Attributes:
         name: in every table.
         tasks: those that it runs on; by default all.
-        seeds: by default those of the matrix.
+        seeds: by default those of the task.
         base: name of the column that it was made from, for before and after.
         stand_in: whether its model only shows that the method runs: random weights, say. It is in
             every table, and in no answer, advice or warning of few rows.
@@ -310,8 +312,8 @@ class MatrixConfig(_Frozen):
                 )
             if column.base is not None and column.base not in names:
                 raise ValueError(f"column {column.name!r} has no base {column.base!r} beside it")
-        for seeds in (self.seeds, *(column.seeds or () for column in self.columns)):
-            again = [seed for seed, n in Counter(seeds).items() if n > 1]
+        for one in (self, *self.tasks.values(), *self.columns):
+            again = [seed for seed, n in Counter(one.seeds or ()).items() if n > 1]
             if again:
                 raise ValueError(f"seed {again[0]} stands twice")
         folders = Counter(cell.name for cell in self.cells)
@@ -330,8 +332,12 @@ class MatrixConfig(_Frozen):
             Cell(task, column.name, seed)
             for task, column in product(self.tasks, self.columns)
             if column.tasks is None or task in column.tasks
-            for seed in column.seeds or self.seeds
+            for seed in self.seeds_of(task, column)
         )
+
+    def seeds_of(self, task: str, column: Column) -> tuple[int, ...]:
+        """Seeds of a column on a task."""
+        return column.seeds or self.tasks[task].seeds or self.seeds
 
     def column(self, name: str) -> Column:
         """The column of a name."""

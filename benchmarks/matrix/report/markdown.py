@@ -9,11 +9,11 @@ from benchmarks.matrix.report import tables
 from benchmarks.matrix.report.words import (
     accuracy_cell,
     against_told,
-    difference_told,
     figure,
     method_told,
     part_told,
     ranking_told,
+    table_notes,
 )
 from red_ray.evaluation.audit.tables import Grid
 
@@ -38,7 +38,7 @@ def short_table(found: Overview) -> str:
         for column in config.columns
     ]
     lines = [*_table(Grid("", header, tuple(rows))), ""]
-    lines += [f"- {told}" for told in difference_told(found)]
+    lines += [f"- {told}" for told in table_notes(found)]
     lines += [f"- {task}: {ranking_told(found, task)}" for task in tasks]
     return "\n".join(lines) + "\n"
 

@@ -13,13 +13,13 @@ from benchmarks.matrix.report.words import (
     accuracy_cell,
     against_told,
     both,
-    difference_told,
     hole,
     method_told,
     parameters,
     part_told,
     place_told,
     points,
+    table_notes,
 )
 from benchmarks.matrix.summary import FIGURES
 from red_ray.evaluation.audit.tables import Grid
@@ -61,7 +61,7 @@ def against(overview: Overview) -> Grid:
         if named is not None
     )
     header = ("task", "column", "accuracy", f"less {named}", *(what for _, what in TAKES))
-    return Grid(f"Held against {named}", header, rows, tuple(difference_told(overview)))
+    return Grid(f"Held against {named}", header, rows, tuple(table_notes(overview)))
 
 
 def measure(

@@ -110,9 +110,13 @@ def against_told(overview: Overview, task: str, column: str) -> str:
     return f"{told} *" if pair.told_apart else told
 
 
-def difference_told(overview: Overview) -> Iterator[str]:
-    """What a difference is, where the columns are held against one."""
-    against = overview.matrix.config.against
+def table_notes(overview: Overview) -> Iterator[str]:
+    """What a difference is, where the columns are held against one; seeds, where tasks differ."""
+    config = overview.matrix.config
+    seeds = {task: len(stated.seeds or config.seeds) for task, stated in config.tasks.items()}
+    if len(set(seeds.values())) > 1:
+        yield f"Seeds: {', '.join(f'{task} {n}' for task, n in seeds.items())}."
+    against = config.against
     if against is not None:
         yield (
             f"A difference is in points less `{against}`, on the same rows and "

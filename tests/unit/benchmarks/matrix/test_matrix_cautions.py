@@ -163,6 +163,16 @@ def test_one_seed_is_said_once(tmp_path):
     ]
 
 
+def test_one_seed_of_a_task_is_said_of_its_columns(tmp_path):
+    tasks = {"rte": {"path": "rte", "per_label": 9, "seeds": [1]}, "sst2": {"path": "sst2"}}
+    made = Planted(tmp_path, ("flat",), tasks=tasks)
+    made.cell("flat", exactly(340, 400), n=400, task="rte", seed=1)
+    made.cell("flat", exactly(340, 400), n=400, seed=2)
+    one, short = told(made, "seeds")
+    assert one.startswith("One seed was asked for of flat on rte: ")
+    assert short == "flat on sst2 stands on 1 of the 3 seeds asked for."
+
+
 def test_selection_on_the_reported_split_is_flagged(planted):
     place = planted.cell("BERT", exactly(380, 400), n=400)
     figures = json.loads((place / "results.json").read_text())

@@ -28,6 +28,7 @@ def written(tmp_path, **changes):
             "share the folder 't--a_b--0'",
         ),
         ({"seeds": [3, 3]}, "seed 3 stands twice"),
+        ({"tasks": {"t": TASK | {"seeds": [4, 4]}}}, "seed 4 stands twice"),
         ({"columns": [FLAT | {"num_cpus": 0.5}]}, "num_cpus"),
         ({"columns": [FLAT | {"tasks": ["u"]}]}, r"names tasks that are not there: \['u'\]"),
         ({"columns": [FLAT | {"base": "other"}]}, "has no base 'other' beside it"),
@@ -66,3 +67,6 @@ def test_cells_are_tasks_by_columns_by_seeds_where_a_column_says_nothing_else(tm
         *("t--flat--0", "t--flat--1", "t--a_few--7"),
         *("u--flat--0", "u--flat--1", "u--forest--0", "u--forest--1", "u--a_few--7"),
     ]
+    tasks = {"t": TASK, "u": TASK | {"seeds": [3]}}
+    config = load_matrix(written(tmp_path, tasks=tasks, columns=columns))
+    assert [cell.name for cell in config.cells][3:] == ["u--flat--3", "u--forest--3", "u--a_few--7"]
