@@ -25,7 +25,7 @@ from benchmarks.matrix.intervals import (
     Floats,
     Spread,
     estimate,
-    pooled,
+    moderated,
     row_means,
     spread_of,
 )
@@ -297,7 +297,7 @@ def _pairs(
 ) -> tuple[Pair, ...]:
     """All pairs that share a seed, corrected for their number."""
     found = [one for a, b in combinations(columns, 2) if (one := _paired(a, b, drawn)) is not None]
-    spreads = pooled([spread_of(one.resampled, one.moved.mean(axis=1)) for one in found])
+    spreads = moderated([spread_of(one.resampled, one.moved.mean(axis=1)) for one in found])
     p = [spread.p(float(one.moved.mean())) for one, spread in zip(found, spreads, strict=True)]
     return tuple(
         Pair(

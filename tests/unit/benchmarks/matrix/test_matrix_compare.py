@@ -210,7 +210,7 @@ def comparison(order, apart):
             p = 0.01 if a + b in apart else 0.5
             gain = Estimate(0.1, (0.0, 0.2))
             overlap = Overlap(ZERO, ZERO, ZERO, ZERO)
-            pairs.append(Pair(a, b, (0,), gain, Spread(0.0004, 0.0, 1), p, p, overlap))
+            pairs.append(Pair(a, b, (0,), gain, Spread(0.0004, 0.0, 1, 0), p, p, overlap))
     accuracy = {name: Estimate(1 - at / 10, (0, 1)) for at, name in enumerate(order)}
     return Comparison("t", 100, accuracy, tuple(pairs), {})
 

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from scipy.special import ndtri
 
-from benchmarks.matrix.intervals import Spread, interval_of, mean_interval, pooled, spread_of
+from benchmarks.matrix.intervals import Spread, interval_of, mean_interval, moderated, spread_of
 from red_ray.core.two_samples import holm
 
 PAIRS = list(combinations(range(6), 2))
 
 
-def shares_with_a_false_difference(seed_sd, unequal, *, pool, n_seeds=3, n_matrices=500):
+def shares_with_a_false_difference(seed_sd, unequal, *, moderate, n_seeds=3, n_matrices=500):
     """Of matrices of six columns that are alike: standard error 1 by the rows of each pair."""
     rng = np.random.default_rng([n_seeds, round(10 * seed_sd), unequal])
     scale = np.array([0.3, 0.3, 0.3, 1, 1, 3] if unequal else [1] * 6)[:, None]
@@ -23,8 +23,8 @@ def shares_with_a_false_difference(seed_sd, unequal, *, pool, n_seeds=3, n_matri
         seeds = rng.normal(size=(6, n_seeds)) * scale * seed_sd * np.sqrt(n_seeds / 2)
         rows = rng.normal(size=6) / np.sqrt(2)
         moved = [(seeds[a] - seeds[b], rows[a] - rows[b]) for a, b in PAIRS]
-        spreads = [Spread(1.0, float(one.var(ddof=1)), n_seeds) for one, _ in moved]
-        spreads = pooled(spreads) if pool else spreads
+        spreads = [Spread(1.0, float(one.var(ddof=1)), n_seeds, n_seeds - 1) for one, _ in moved]
+        spreads = moderated(spreads) if moderate else spreads
         p = [
             one.p(float(by_seed.mean() + by_row))
             for one, (by_seed, by_row) in zip(spreads, moved, strict=True)
@@ -38,25 +38,30 @@ def shares_with_a_false_difference(seed_sd, unequal, *, pool, n_seeds=3, n_matri
 )
 def test_of_six_columns_that_are_alike_none_is_told_apart_in_95_percent(seed_sd, unequal):
     """500 matrices leave 2 points of doubt."""
-    assert shares_with_a_false_difference(seed_sd, unequal, pool=True) <= 0.07
+    assert shares_with_a_false_difference(seed_sd, unequal, moderate=True) <= 0.07
 
 
-def test_without_pooling_seeds_that_agree_by_luck_are_taken_at_their_word():
-    assert shares_with_a_false_difference(2.0, False, pool=False) > 0.15
+def test_without_it_seeds_that_agree_by_luck_are_taken_at_their_word():
+    assert shares_with_a_false_difference(2.0, False, moderate=False) > 0.15
 
 
 def test_the_quantile_is_the_rows_or_the_seeds():
-    assert Spread(1.0, 0.0, 1).quantile(0.05) == pytest.approx(1.96, abs=0.001)
-    assert Spread(1.0, 0.01, 3).quantile(0.05) == pytest.approx(1.96, abs=0.01)
-    assert Spread(0.0, 1.0, 3).quantile(0.05) == pytest.approx(4.303, abs=0.001)
-    assert Spread(0.0, 1.0, 3).freedom == pytest.approx(2)
+    assert Spread(1.0, 0.0, 1, 0).quantile(0.05) == pytest.approx(1.96, abs=0.001)
+    assert Spread(1.0, 0.01, 3, 2).quantile(0.05) == pytest.approx(1.96, abs=0.01)
+    assert Spread(0.0, 1.0, 3, 2).quantile(0.05) == pytest.approx(4.303, abs=0.001)
+    assert Spread(0.0, 1.0, 3, 2).freedom == pytest.approx(2)
 
 
-def test_one_seed_among_several_has_the_spread_of_the_others():
-    found = pooled([Spread(1.0, 4.0, 3), Spread(1.0, 0.1, 3), Spread(1.0, 9.0, 3), Spread(1, 0, 1)])
-    assert [one.seed for one in found] == [4.0, 4.0, 9.0, 4.0]
-    assert found[3].freedom == pytest.approx(25 / 16)
-    assert pooled([Spread(1.0, 0.0, 1)]) == [Spread(1.0, 0.0, 1)]
+def test_a_pair_whose_seeds_agree_has_some_of_the_spread_of_the_others():
+    seeds = [(4.0, 3), (1.0, 3), (10.0, 3), (0.0, 1)]
+    found = moderated([Spread(1.0, one, n, n - 1) for one, n in seeds])
+    assert [one.seed for one in found] == [4.5, 3.0, 10.0, 5.0]
+    assert [one.seed_freedom for one in found] == [4, 4, 2, 2]
+
+
+def test_two_pairs_say_too_little_of_each_other():
+    spreads = [Spread(1.0, 4.0, 3, 2), Spread(1.0, 1.0, 3, 2), Spread(1.0, 0.0, 1, 0)]
+    assert moderated(spreads) == spreads
 
 
 def test_an_interval_keeps_the_shape_of_the_rows_and_takes_the_seeds_in():
@@ -93,5 +98,5 @@ def test_a_share_that_no_row_is_a_case_of_has_wilsons_interval():
 
 
 def test_p_of_a_figure_without_any_spread():
-    assert Spread(0.0, 0.0, 3).p(0.0) == 1
-    assert Spread(0.0, 0.0, 3).p(0.1) == 0
+    assert Spread(0.0, 0.0, 3, 2).p(0.0) == 1
+    assert Spread(0.0, 0.0, 3, 2).p(0.1) == 0
