@@ -38,7 +38,6 @@ from scipy.stats import t as student
 from red_ray.core.metrics import Interval, wilson_interval
 
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 
 N_RESAMPLES = 4_000
 """Fixes the ends of an interval to about a hundredth of its width."""
